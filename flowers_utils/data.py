@@ -1,0 +1,136 @@
+"""The flowers as the lesson uses them: three splits in memory-mapped arrays, and batches of them."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+
+from flowers_utils.device import Device
+from flowers_utils.errors import FlowersError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Photographs and labels of one split: `images` uint8 `(N, 3, S, S)`, `labels` int64 `(N,)`."""
+
+    name: str
+    images: np.ndarray
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Sequence[int]) -> "Split":
+        """The photographs at `indices`, in that order."""
+        chosen = np.asarray(indices)
+        return Split(self.name, self.images[chosen], self.labels[torch.as_tensor(chosen)])
+
+
+@dataclass(frozen=True)
+class FlowerData:
+    """One data set: training photographs at `resize_size`, val and test at `image_size` pixels."""
+
+    source: str  # "flowers102", "practice" or "folder"
+    title: str  # stands in every figure title and table
+    class_names: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+    resize_size: int
+    image_size: int
+    note: str = ""  # what the student must know about how this data was chosen
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def is_practice(self) -> bool:
+        return self.source == "practice"
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of what the data is: names, sizes, labels, and a sample of the pixels."""
+        digest = hashlib.sha256(repr((self.source, self.class_names, self.image_size)).encode())
+        for split in (self.train, self.val, self.test):
+            digest.update(repr(split.images.shape).encode())
+            digest.update(split.labels.numpy().tobytes())
+            digest.update(np.ascontiguousarray(split.images[:: max(1, len(split) // 8)]).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def check_split(split: Split, num_classes: int) -> None:
+    """Raise FlowersError for an empty split, odd shapes or types, or labels out of range."""
+    images, labels = split.images, split.labels
+    if len(labels) == 0:
+        raise FlowersError(f"The {split.name} split is empty; put photographs into it.")
+    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+        raise FlowersError(
+            f"The {split.name} images have shape {images.shape}, not (N, 3, size, size)."
+        )
+    if images.dtype != np.uint8 or labels.dtype != torch.int64 or len(images) != len(labels):
+        raise FlowersError(
+            f"The {split.name} split must hold uint8 images and as many int64 labels, but holds "
+            f"{len(images)} of {images.dtype} and {len(labels)} of {labels.dtype}."
+        )
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise FlowersError(
+            f"Labels of the {split.name} split run from {labels.min()} to {labels.max()}, but for "
+            f"{num_classes} classes they must lie in 0 to {num_classes - 1}."
+        )
+
+
+class _WholeBatches(Dataset):
+    """Indexed by a list of indices, it returns the whole batch in one piece."""
+
+    def __init__(self, images: np.ndarray | torch.Tensor, labels: torch.Tensor):
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.as_tensor(self.images[indices]), self.labels[indices]
+
+
+class Batches:
+    """An iterable of (images, labels) on the device; has a length. See `batches`."""
+
+    def __init__(self, loader: DataLoader, device: Device):
+        self.loader, self.device = loader, device
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        target = self.device.torch_device
+        for images, labels in self.loader:
+            yield images.to(target, non_blocking=True), labels.to(target, non_blocking=True)
+
+
+def batches(
+    split: Split,
+    *,
+    batch_size: int,
+    device: Device,
+    shuffle: bool = False,
+    generator: torch.Generator | None = None,
+) -> Batches:
+    """Batches of uint8 images `(B, 3, S, S)` and labels `(B,)`, on the device.
+
+    There are no worker processes: they hang or crash in notebooks on Windows and macOS, and with
+    decoding done once nothing is left for them to do. A shuffled (training) pass leaves a last
+    batch of a single image out, since BatchNorm cannot train on one.
+    """
+    sampler = RandomSampler(split, generator=generator) if shuffle else SequentialSampler(split)
+    lonely = shuffle and len(split) > batch_size and len(split) % batch_size == 1
+    loader = DataLoader(
+        _WholeBatches(split.images, split.labels),
+        sampler=BatchSampler(sampler, batch_size, drop_last=lonely),
+        batch_size=None,
+        pin_memory=device.torch_device.type == "cuda",
+    )
+    return Batches(loader, device)

@@ -1,0 +1,185 @@
+"""Oxford Flowers102 on the disk: found, completed, verified, in the layout torchvision reads.
+
+torchvision only looks whether the folder of photographs exists, so a half-extracted set passes it
+(torchvision/datasets/flowers102.py, `_check_integrity`). Here every photograph is asked for.
+"""
+
+import os
+import re
+import shutil
+import tarfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+import transfer_learning_config as config
+from flowers_utils.download import (
+    check_free_disk,
+    check_writable,
+    download_file,
+    file_md5,
+    megabytes,
+    reachable,
+)
+from flowers_utils.errors import FlowersError
+from flowers_utils.progress import Progress
+
+ARCHIVE_BYTES = 344_862_509  # 102flowers.tgz
+MATLAB_FILES = ("labels", "setid")  # keys of DATASET
+READ_ONLY_ADVICE = "Set FLOWERS_DATA_DIR to a folder of your own and run this again."
+
+
+def photo_folder(root: Path | str) -> Path:
+    """Where the photographs lie under torchvision's `root`."""
+    return Path(root) / "flowers-102" / "jpg"
+
+
+def missing_images(root: Path | str, *, dataset: Mapping[str, Any] = config.DATASET) -> list[str]:
+    """Names of photographs that are not there or empty; cheap, opens no file."""
+    folder = photo_folder(root)
+    if not folder.is_dir():
+        return _image_names(dataset)
+    with os.scandir(folder) as entries:
+        there = {entry.name for entry in entries if entry.is_file() and entry.stat().st_size > 0}
+    return [name for name in _image_names(dataset) if name not in there]
+
+
+def find_damaged_images(
+    root: Path | str, *, dataset: Mapping[str, Any] = config.DATASET
+) -> list[str]:
+    """Names of photographs that are missing or cannot be decoded; reads every one of them."""
+    damaged = set(missing_images(root, dataset=dataset))
+    names = _image_names(dataset)
+    with Progress(len(names), "Opening every photograph", unit="image") as bar:
+        for name in names:
+            if name not in damaged and not _opens(photo_folder(root) / name):
+                damaged.add(name)
+            bar.update()
+    return sorted(damaged)
+
+
+def flowers102_is_whole(root: Path | str, *, dataset: Mapping[str, Any] = config.DATASET) -> bool:
+    """Whether both `.mat` files are right and every photograph is there.
+
+    Photographs are not judged by a checksum: shrunken copies of the set are welcome.
+    """
+    files = [(Path(root) / "flowers-102" / dataset[key]["name"], key) for key in MATLAB_FILES]
+    right = all(file.is_file() and file_md5(file) == dataset[key]["md5"] for file, key in files)
+    return right and not missing_images(root, dataset=dataset)
+
+
+def flowers102_is_reachable(
+    *, dataset: Mapping[str, Any] = config.DATASET, timeout: float = 3.0
+) -> bool:
+    """Whether some address has the archive now; each answers within `timeout` seconds."""
+    return any(reachable(url, timeout=timeout) for url in _urls(dataset, "archive"))
+
+
+def ensure_flowers102(
+    root: Path | str, *, dataset: Mapping[str, Any] = config.DATASET, **how: Any
+) -> Path:
+    """Return the folder `root/flowers-102` once all of Flowers102 is in it.
+
+    Fetches only what is missing; a whole set is never written to, so `root` may be read-only.
+    Files put into `root` or `root/flowers-102` by hand are used if their checksum is right.
+    `how` goes to `download_file`. Raises FlowersError.
+    """
+    base = Path(root) / "flowers-102"
+    if flowers102_is_whole(root, dataset=dataset):
+        return base
+    check_writable(base, advice=READ_ONLY_ADVICE)
+    for key in MATLAB_FILES:
+        found = _obtain(base, key, dataset, **how)
+        if found.parent != base:
+            shutil.copyfile(found, base / found.name)
+    if missing_images(root, dataset=dataset):
+        _unpack(_obtain(base, "archive", dataset, **how), base / "jpg", dataset)
+    return base
+
+
+def _image_names(dataset: Mapping[str, Any]) -> list[str]:
+    return [f"image_{number:05d}.jpg" for number in range(1, sum(dataset["splits"].values()) + 1)]
+
+
+def _urls(dataset: Mapping[str, Any], key: str) -> list[str]:
+    return [f"{base.rstrip('/')}/{dataset[key]['name']}" for base in dataset["base_urls"]]
+
+
+def _opens(photo: Path) -> bool:
+    try:
+        with Image.open(photo) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError):  # what Pillow raises on damaged files
+        return False
+    return True
+
+
+def _obtain(base: Path, key: str, dataset: Mapping[str, Any], **how: Any) -> Path:
+    """One file of the set: put there by hand, or kept from an earlier run, or downloaded."""
+    name, md5 = dataset[key]["name"], dataset[key]["md5"]
+    by_hand = [place for place in (base / name, base.parent / name) if place.is_file()]
+    for place in by_hand:
+        if file_md5(place) == md5:
+            return place
+    size = dataset[key].get("size", ARCHIVE_BYTES) if key == "archive" else None
+    try:
+        check_free_disk(base, 2 * (size or 0))  # the archive and what comes out of it
+        return download_file(_urls(dataset, key), base / name, md5=md5, size=size, **how)
+    except FlowersError as error:
+        if not by_hand:
+            raise
+        damage = f"{by_hand[0]} ({megabytes(by_hand[0].stat().st_size)}) is damaged or incomplete"
+        raise FlowersError(f"{damage}: its checksum is wrong. {error}") from error
+
+
+def _unpack(archive: Path, folder: Path, dataset: Mapping[str, Any]) -> None:
+    """Extract the photographs into a side folder, and put it in the place of `folder`."""
+    check_free_disk(folder.parent, archive.stat().st_size)
+    side = folder.with_name("jpg.unpacking")
+    shutil.rmtree(side, ignore_errors=True)
+    side.mkdir()
+    try:
+        count = _extract_photos(archive, side, sum(dataset["splits"].values()))
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        reason = f"{archive.name} could not be unpacked in {folder.parent} ({error})"
+        raise FlowersError(f"{reason}. Delete {archive} and run this again.") from error
+    lacking = [name for name in _image_names(dataset) if not (side / name).is_file()]
+    if lacking:
+        raise FlowersError(
+            f"{archive} lacks {len(lacking)} photographs ({lacking[0]}, ...); {count} came out of "
+            "it. It is not the archive of Flowers102: delete it and run this again."
+        )
+    _replace_folder(side, folder)
+
+
+def _extract_photos(archive: Path, side: Path, total: int) -> int:
+    """Write `jpg/image_00001.jpg` and so on as plain files into `side`; returns how many.
+
+    Nothing else in an archive is written: no link, no other name, no path that leads elsewhere.
+    """
+    count = 0
+    with tarfile.open(archive) as tar, Progress(total, "Unpacking", unit="image") as bar:
+        for member in tar:
+            match = re.fullmatch(r"(?:\./)?jpg/(image_\d{5}\.jpg)", member.name)
+            source = tar.extractfile(member) if match and member.isreg() else None
+            if source is not None:
+                with source, (side / match[1]).open("wb") as target:
+                    shutil.copyfileobj(source, target)
+                count += 1
+                bar.update()
+    return count
+
+
+def _replace_folder(new: Path, folder: Path) -> None:
+    """Rename `new` to `folder`, which may exist and is then removed."""
+    old = folder.with_name("jpg.incomplete")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    elif folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,148 @@
+"""Practice flowers: 102 invented species drawn by a formula, and a backbone pretrained on others.
+
+For places with no data and no network. Splits and labels are shaped like those of Flowers102, and
+transfer learning on them is real: the backbone has only ever seen species outside the 102.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet18
+
+import transfer_learning_config as config
+from flowers_utils import practice_drawing as drawing
+from flowers_utils.files import atomic_write
+from flowers_utils.device import Device
+from flowers_utils.progress import Progress
+
+PRACTICE_RESIZE, PRACTICE_CROP = 36, 32  # what the network sees; 256 and 224 on photographs
+PRACTICE_SHOW = 96  # for people to look at: the same seed draws the same flowers at every size
+SPLIT_SIZES = {"train": 1020, "val": 1020, "test": 2040}
+NUM_SPECIES, RELATIVES = 102, 6
+PRETRAINING = {"images": 28_800, "species": 300, "batch_size": 128, "learning_rate": 0.004}
+DRAWING_BATCH = 60
+_STREAMS = {"train": 1, "val": 2, "test": 3, "source": 4}
+_KINDS = ("common", "alpine", "marsh", "dwarf", "silver", "wandering")
+_GENERA = (
+    *("belora", "camithe", "dovanel", "elphira", "fenwisk", "galumey", "hessaly", "ilvane"),
+    *("jorabel", "kestrine", "lumerry", "mivolet", "norrily", "orsenna", "pelliwy", "quillane"),
+    "rovanda",
+)
+PRACTICE_NAMES = tuple(f"{kind} {genus}" for genus in _GENERA for kind in _KINDS)
+
+
+def species_table(count: int, *, seed: int, avoid: frozenset = frozenset()) -> list[tuple]:
+    """Trait rows of `count` different species in genera of six, none of them in `avoid`.
+
+    The species of a genus differ from its first one in one or two traits, as close relatives do.
+    """
+    rng = np.random.default_rng(seed)
+    rows: list[tuple] = []
+    taken = set(avoid)
+    while len(rows) < count:
+        row = list(rng.integers(drawing.CHOICES)) if len(rows) % RELATIVES == 0 else list(first)
+        if len(rows) % RELATIVES:
+            for trait in rng.choice(len(row), size=rng.integers(1, 3), replace=False):
+                row[trait] = rng.integers(drawing.CHOICES[trait])
+        key = tuple(int(value) for value in row)
+        if key in taken:
+            continue
+        if len(rows) % RELATIVES == 0:
+            first = key
+        taken.add(key)
+        rows.append(key)
+    return rows
+
+
+PRACTICE_SPECIES = tuple(species_table(NUM_SPECIES, seed=102))
+
+
+def source_species(count: int) -> list[tuple]:
+    """Trait rows of the pretraining species: disjoint from the 102 practice species."""
+    return species_table(count, seed=2012, avoid=frozenset(PRACTICE_SPECIES))
+
+
+def _draw(species: list[tuple], labels: np.ndarray, *, size: int, key: list[int], progress):
+    """Draw one image a label, in batches with a seed each: uint8 (N, 3, size, size)."""
+    traits = torch.tensor(species)
+    images = np.empty((len(labels), 3, size, size), dtype=np.uint8)
+    for start in range(0, len(labels), DRAWING_BATCH):
+        seed = int(np.random.SeedSequence([*key, start]).generate_state(1)[0])
+        part = torch.from_numpy(labels[start : start + DRAWING_BATCH])
+        images[start : start + len(part)] = drawing.draw_flowers(
+            traits[part], size=size, seed=seed
+        ).numpy()
+        if progress is not None:
+            progress.update(len(part))
+    return images
+
+
+def draw_practice_split(
+    split: str,
+    *,
+    size: int,
+    seed: int = 0,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (N, 3, size, size) and 0-based labels int64 (N,) of "train", "val" or "test".
+
+    Every species is equally frequent and the species take turns, so that a `limit` keeps the mix.
+    `progress.update` is told about each batch of drawn images.
+    """
+    if split not in SPLIT_SIZES:
+        raise ValueError(f"split must be one of {', '.join(SPLIT_SIZES)}, not {split!r}")
+    whole = -(-min(limit or SPLIT_SIZES[split], SPLIT_SIZES[split]) // 1)
+    labels = np.arange(whole, dtype=np.int64) % NUM_SPECIES
+    key = [seed, _STREAMS[split]]
+    return _draw(list(PRACTICE_SPECIES), labels, size=size, key=key, progress=progress), labels
+
+
+def draw_source_task(
+    n_images: int, n_species: int, *, size: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of `n_species` species outside the 102, in random order."""
+    labels = np.random.default_rng([seed, 5]).integers(n_species, size=n_images)
+    key = [seed, _STREAMS["source"]]
+    return _draw(source_species(n_species), labels, size=size, key=key, progress=None), labels
+
+
+def _normalise(images: np.ndarray) -> Tensor:
+    """uint8 (B, 3, S, S) to float with ImageNet's mean and spread, as the lesson does later."""
+    mean = torch.tensor(config.NORMALIZATION["mean"]).view(3, 1, 1)
+    std = torch.tensor(config.NORMALIZATION["std"]).view(3, 1, 1)
+    return (torch.from_numpy(images).float() / 255 - mean) / std
+
+
+def _train_source(settings: dict, device: Device) -> tuple[dict[str, Tensor], float]:
+    """Train on freshly drawn source flowers, none seen twice; state dict and last accuracy."""
+    steps, batch = settings["images"] // settings["batch_size"], settings["batch_size"]
+    torch.manual_seed(settings["seed"])
+    model = device.place(resnet18(num_classes=settings["species"])).train()
+    rate = settings["learning_rate"]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.2)
+    loss_of, scaler, right = nn.CrossEntropyLoss(label_smoothing=0.05), device.scaler(), 0.0
+    with Progress(steps * batch, "Pretraining the practice backbone", unit="image") as bar:
+        for step in range(steps):
+            seed = settings["seed"] * 1_000_003 + step
+            images, labels = draw_source_task(
+                batch, settings["species"], size=settings["size"], seed=seed
+            )
+            inputs = device.place_batch(_normalise(images))
+            targets = torch.from_numpy(labels).to(device.torch_device)
+            with device.autocast():
+                outputs = model(inputs)
+            loss = loss_of(outputs.float(), targets)
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            schedule.step()
+            right = 0.95 * right + 0.05 * (outputs.argmax(1) == targets).float().mean().item()
+            bar.update(batch)
+            bar.note(f"accuracy on species outside the 102: {100 * right:.0f} %")
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    return {k: v for k, v in state.items() if not k.startswith("fc.")}, right

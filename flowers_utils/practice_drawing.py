@@ -1,0 +1,224 @@
+"""Draws practice flowers: petals by a polar curve, then pose, company, light and focus by chance.
+
+Everything works on a whole batch. Positions are fractions of the picture, so the same seed gives
+the same flowers at every size. `species` is an int64 table (B, 8), one row of traits an image.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+TRAITS = ("petals", "outline", "pattern", "hue", "accent", "centre", "layers", "twist")
+PETALS = (3, 4, 5, 6, 8, 11)
+OUTLINES = (  # each: power of the petal's curve, share of the radius where petals meet, notch depth
+    (1.0, 0.20, 0.0),  # pointed
+    (2.2, 0.35, 0.0),  # round
+    (5.0, 0.45, 0.0),  # blunt
+    (2.6, 0.45, 0.40),  # heart-shaped
+    (0.6, 0.12, 0.0),  # a thin star
+)
+PATTERNS = ("plain", "eye", "stripe", "margin", "spots", "tips")
+HUES = (0.0, 0.08, 0.15, 0.55, 0.66, 0.76, 0.85, 0.93)  # red, orange, yellow, blues, violet, pinks
+ACCENTS = ((0.0, 0.0, 1.0), (0.14, 0.9, 1.0), (0.95, 0.8, 0.35), (0.80, 0.75, 0.75))  # h, s, v
+CENTRES = (  # each: radius as a share of the flower, hue, saturation, value
+    (0.16, 0.14, 0.9, 0.95),
+    (0.34, 0.13, 0.9, 0.85),
+    (0.30, 0.06, 0.8, 0.25),
+    (0.20, 0.27, 0.7, 0.55),
+)
+CHOICES = (len(PETALS), len(OUTLINES), len(PATTERNS), len(HUES), len(ACCENTS), len(CENTRES), 2, 2)
+
+
+class Dice:
+    """Seeded random numbers for one batch, shaped to stand beside pictures (B, S, S)."""
+
+    def __init__(self, count: int, seed: int):
+        self.count, self.generator = count, torch.Generator().manual_seed(seed)
+
+    def uniform(self, low: float, high: float) -> Tensor:
+        """(B, 1, 1) between `low` and `high`."""
+        return low + (high - low) * torch.rand(self.count, 1, 1, generator=self.generator)
+
+    def chance(self, probability: float) -> Tensor:
+        """(B, 1, 1) of ones and zeros."""
+        return (self.uniform(0, 1) < probability).float()
+
+    def noise(self, size: int, *, cells: int, channels: int = 1) -> Tensor:
+        """(B, channels, size, size) smooth noise around 0, `cells` hills across the picture."""
+        coarse = torch.randn(self.count, channels, cells, cells, generator=self.generator)
+        return functional.interpolate(coarse, size=(size, size), mode="bicubic")
+
+
+def rgb(hue: Tensor, saturation: Tensor | float, value: Tensor | float) -> Tensor:
+    """HSV to RGB: (B, 1, 1) each to (B, 3, 1, 1)."""
+    offsets = torch.tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)
+    k = (offsets + 6 * hue.unsqueeze(1)) % 6
+    ramp = torch.minimum(k, 4 - k).clamp(0, 1)
+    value = torch.as_tensor(value).expand_as(hue).unsqueeze(1)
+    return value * (1 - torch.as_tensor(saturation).expand_as(hue).unsqueeze(1) * ramp)
+
+
+def look_up(table: tuple, index: Tensor) -> list[Tensor]:
+    """Rows of a table of numbers as one (B, 1, 1) tensor a column."""
+    rows = torch.tensor(table, dtype=torch.float32).view(len(table), -1)[index]
+    return [column.view(-1, 1, 1) for column in rows.unbind(1)]
+
+
+def paint(canvas: Tensor, colour: Tensor, cover: Tensor) -> Tensor:
+    """Lay `colour` over a canvas (B, 3, S, S) where `cover` (B, S, S) is 1."""
+    return torch.lerp(canvas, colour.expand_as(canvas), cover.unsqueeze(1))
+
+
+def axes(size: int) -> tuple[Tensor, Tensor]:
+    """x and y of every pixel centre from -1 to 1, shapes (1, 1, S) and (1, S, 1)."""
+    line = (torch.arange(size) + 0.5) * 2 / size - 1
+    return line.view(1, 1, size), line.view(1, size, 1)
+
+
+def turn(x: Tensor, y: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn coordinates by an angle in radians."""
+    return x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
+
+
+def edge_cover(distance: Tensor, size: int, scale: Tensor | float = 1.0) -> Tensor:
+    """Soft edge one pixel wide: 1 where `distance` (in units of `scale`) is positive, else 0."""
+    return (0.5 + distance * scale * size / 2).clamp(0, 1)
+
+
+def pattern_cover(u: Tensor, depth: Tensor, outline: Tensor, kind: Tensor) -> Tensor:
+    """Where a petal wears the accent colour; u is -1..1 across, depth 0..1 along the petal."""
+    eye = torch.sigmoid((0.52 - depth) * 22)
+    stripe = torch.sigmoid((0.26 - u.abs()) * 16)
+    margin = torch.sigmoid((depth - outline + 0.16) * 30)
+    spots = torch.sigmoid(((u * 7.5).cos() * (depth * 17).sin() - 0.25) * 9)
+    tips = torch.sigmoid((depth - 0.70) * 22)
+    stack = torch.stack([torch.zeros_like(eye), eye, stripe, margin, spots, tips], 1)
+    return stack[torch.arange(len(kind)), kind]
+
+
+def petal_layer(canvas: Tensor, polar: tuple, species: Tensor, dice: Dice, look: dict) -> Tensor:
+    """Paint one ring of petals; `look` holds shift (in petals), reach, tint and the bloom's size."""
+    radius, angle = polar
+    size = canvas.shape[-1]
+    (count,) = look_up(PETALS, species[:, 0])
+    power, base, notch = look_up(OUTLINES, species[:, 1])
+    place = angle * count / (2 * math.pi) + look["shift"]
+    number, u = place.floor() % count, (place % 1) * 2 - 1
+    uneven = 1 + look["uneven"] * (number * 2.4 + look["phase"]).sin()
+    curve = (1 - u.abs().clamp(1e-4, 1) ** power).clamp(1e-4, 1) ** 0.6
+    outline = (base + (1 - base) * curve) * (1 - notch * torch.exp(-((u / 0.3) ** 2)))
+    reach = look["reach"] * uneven
+    depth = radius / reach
+    hue, (h, s, v) = look["hue"], look_up(ACCENTS, species[:, 4])
+    petal = rgb(hue, look["saturation"], look["value"])
+    mark = pattern_cover(u, depth, outline, species[:, 2]).unsqueeze(1)
+    colour = torch.lerp(petal, rgb(h, s, v), mark)
+    shade = (1 - 0.40 * u**2) * (0.80 + 0.25 * depth.clamp(0, 1)) * look["tint"]
+    cover = edge_cover((outline - depth) * reach, size, look["size"])
+    return paint(canvas, colour * shade.unsqueeze(1), cover)
+
+
+def bloom(canvas: Tensor, species: Tensor, dice: Dice, pose: dict) -> Tensor:
+    """Paint one flower at pose x, y, size (of half the picture), tilt, lean, turn and openness."""
+    side = canvas.shape[-1]
+    x, y = axes(side)
+    dx, dy = turn(x - pose["x"], y - pose["y"], pose["lean"])
+    dx, dy = dx / pose["size"], dy / (pose["size"] * pose["tilt"])
+    radius = (dx * dx + dy * dy).sqrt()
+    angle = torch.atan2(dy, dx)
+    radius = radius / (1 + pose["cup"] * angle.sin())
+    twist = (species[:, 7] * 0.9).view(-1, 1, 1)
+    spun = angle + pose["turn"] + twist * radius
+    (hue,) = look_up(HUES, species[:, 3])
+    double = species[:, 6].view(-1, 1, 1).float()
+    look = {"size": pose["size"] * pose["tilt"].sqrt(), "hue": (hue + dice.uniform(-0.03, 0.03)) % 1}
+    look |= {"saturation": dice.uniform(0.45, 0.85), "value": dice.uniform(0.75, 1.0)}
+    look |= {"phase": dice.uniform(0, 6.3), "uneven": dice.uniform(0, 0.12)}
+    outer = look | {"shift": torch.zeros_like(hue), "reach": torch.ones_like(hue), "tint": 1.0}
+    canvas = petal_layer(canvas, (radius, spun), species, dice, outer)
+    inner = look | {"shift": 0.5 + outer["shift"], "reach": 0.02 + 0.62 * double, "tint": 1.12}
+    canvas = petal_layer(canvas, (radius, spun), species, dice, inner)
+    share, h, s, v = look_up(CENTRES, species[:, 5])
+    grain = 1 + 0.25 * (dx * 24).sin() * (dy * 24).sin() - 0.35 * (radius / share).clamp(0, 1) ** 4
+    disc = edge_cover(share - radius, side, look["size"])
+    return paint(canvas, rgb(h, s, v) * grain.unsqueeze(1), disc)
+
+
+def leaf(canvas: Tensor, dice: Dice, *, spread: float, present: Tensor) -> Tensor:
+    """Paint a leaf with a pale midrib somewhere within `spread` of the middle, where `present`."""
+    side = canvas.shape[-1]
+    x, y = axes(side)
+    dx, dy = turn(
+        x - dice.uniform(-spread, spread), y - dice.uniform(-spread, spread), dice.uniform(0, 6.3)
+    )
+    length, width = dice.uniform(0.5, 1.1), dice.uniform(0.10, 0.28)
+    inside = width * (1 - (dx / length) ** 2) - dy.abs()
+    green = rgb(dice.uniform(0.20, 0.42), dice.uniform(0.35, 0.8), dice.uniform(0.2, 0.65))
+    rib = 0.75 + 0.45 * torch.exp(-((dy / 0.03) ** 2))
+    return paint(canvas, green * rib.unsqueeze(1), edge_cover(inside, side) * present)
+
+
+def background(dice: Dice, size: int) -> Tensor:
+    """Out-of-focus meadow, soil, sky or wall: (B, 3, size, size)."""
+    first = rgb(dice.uniform(0, 1), dice.uniform(0.1, 0.6), dice.uniform(0.1, 0.7))
+    green = rgb(dice.uniform(0.2, 0.4), dice.uniform(0.2, 0.7), dice.uniform(0.15, 0.6))
+    mix = torch.sigmoid(2 * dice.noise(size, cells=5))
+    canvas = torch.lerp(green.expand(-1, -1, size, size), first.expand(-1, -1, size, size), mix)
+    canvas = canvas + 0.08 * dice.noise(size, cells=14)
+    x, y = axes(size)
+    for _ in range(3):  # far flowers, out of focus
+        far = (x - dice.uniform(-1, 1)) ** 2 + (y - dice.uniform(-1, 1)) ** 2
+        spot = torch.sigmoid((dice.uniform(0.05, 0.25) - far.sqrt()) * 25) * dice.chance(0.5)
+        colour = rgb(dice.uniform(0, 1), dice.uniform(0.2, 0.9), dice.uniform(0.5, 1))
+        canvas = paint(canvas, colour, spot * 0.8)
+    return canvas
+
+
+def photograph(canvas: Tensor, dice: Dice) -> Tensor:
+    """Light, shadow, defocus and sensor noise over a finished scene; stays (B, 3, S, S)."""
+    size = canvas.shape[-1]
+    x, y = axes(size)
+    warm, tint = dice.uniform(-0.30, 0.30), dice.uniform(-0.15, 0.15)
+    light = torch.stack([warm, tint, -warm], 1).exp() * dice.uniform(0.65, 1.25).unsqueeze(1)
+    slope = 1 + dice.uniform(-0.3, 0.3) * x + dice.uniform(-0.3, 0.3) * y
+    shadow = 1 - 0.5 * dice.chance(0.5) * torch.sigmoid(6 * dice.noise(size, cells=4)[:, 0])
+    canvas = canvas * light * (slope * shadow).unsqueeze(1)
+    small = functional.interpolate(canvas, size=(18, 18), mode="area")
+    soft = functional.interpolate(small, size=(size, size), mode="bicubic")
+    canvas = torch.lerp(canvas, soft, (dice.uniform(-0.5, 0.8).clamp(0, 1)).unsqueeze(1))
+    return canvas + dice.uniform(0, 0.05).unsqueeze(1) * dice.noise(size, cells=size, channels=3)
+
+
+def draw_flowers(species: Tensor, *, size: int, seed: int) -> Tensor:
+    """One photograph-like picture for each row of traits: uint8 (B, 3, size, size)."""
+    dice = Dice(len(species), seed)
+    canvas = background(dice, size)
+    for _ in range(2):
+        canvas = leaf(canvas, dice, spread=0.9, present=dice.chance(0.7))
+    main = random_pose(dice)
+    side = random_pose(dice)
+    side["size"] = side["size"] * 0.6
+    direction = dice.uniform(0, 6.3)
+    side["x"] = main["x"] + 0.75 * direction.cos()
+    side["y"] = main["y"] + 0.75 * direction.sin()
+    company = dice.chance(0.45)
+    canvas = torch.lerp(canvas, bloom(canvas, species, dice, side), company.unsqueeze(1))
+    canvas = bloom(canvas, species, dice, main)
+    canvas = leaf(canvas, dice, spread=0.8, present=dice.chance(0.45))
+    canvas = photograph(canvas, dice)
+    return (canvas.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def random_pose(dice: Dice) -> dict[str, Tensor]:
+    """Where a bloom stands, how large it is and from where we look at it."""
+    return {
+        "x": dice.uniform(-0.3, 0.3),
+        "y": dice.uniform(-0.3, 0.3),
+        "size": dice.uniform(0.50, 0.85),
+        "tilt": dice.uniform(0.55, 1.0),
+        "cup": dice.uniform(0, 0.35),
+        "lean": dice.uniform(0, 2 * math.pi),
+        "turn": dice.uniform(0, 2 * math.pi),
+    }

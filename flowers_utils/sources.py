@@ -1,0 +1,182 @@
+"""Where the flowers come from: Flowers102, the practice flowers, or a student's own folder."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchvision.datasets import Flowers102
+
+import transfer_learning_config as config
+from flowers_utils.class_names import FLOWERS102_NAMES
+from flowers_utils.data import FlowerData, Split, check_split
+from flowers_utils.errors import FlowersError
+from flowers_utils.flowers102 import (
+    ensure_flowers102,
+    flowers102_is_reachable,
+    flowers102_is_whole,
+)
+from flowers_utils.folder import list_folder
+from flowers_utils.photos import cached_array, decoded
+from flowers_utils.practice import (
+    PRACTICE_CROP,
+    PRACTICE_NAMES,
+    PRACTICE_RESIZE,
+    PRACTICE_VERSION,
+    draw_practice_split,
+    practice_labels,
+)
+from flowers_utils.progress import Progress
+
+SPLITS = ("train", "val", "test")
+
+
+def data_root() -> Path:
+    """The folder that holds `flowers-102`: FLOWERS_DATA_DIR, else `data`. It may be read-only."""
+    return Path(os.environ.get("FLOWERS_DATA_DIR") or "data")
+
+
+def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> FlowerData:
+    """The data set named by `choice`, decoded once, checked, ready for training.
+
+    `choice`: `"auto"` (Flowers102 if it is on disk or can be downloaded, else practice flowers),
+    `"flowers102"`, `"practice"`, or a path to a folder of class sub-folders.
+    `profile` may limit the number of images. Raises FlowersError that says what to do.
+    """
+    if profile not in config.PROFILES:
+        known = ", ".join(f'"{name}"' for name in config.PROFILES)
+        raise FlowersError(f'PROFILE must be one of {known}, but it is "{profile}".')
+    limit = config.PROFILES[profile]["images"]
+    if choice == "practice":
+        return load_practice(limit=limit, seed=seed)
+    if choice == "flowers102":
+        return load_flowers102(limit=limit)
+    if choice == "auto":
+        why_not = why_no_flowers102(data_root())
+        if why_not:
+            return load_practice(limit=limit, seed=seed, note=practice_banner(why_not))
+        return load_flowers102(limit=limit)
+    return load_own_folder(Path(choice), limit=limit, seed=seed)
+
+
+def why_no_flowers102(root: Path) -> str:
+    """Empty if Flowers102 is on disk and whole or can be downloaded, else the reason in words."""
+    if flowers102_is_whole(root) or flowers102_is_reachable():
+        return ""
+    return f"Flowers102 is not (whole) in '{root}', and its server cannot be reached from here"
+
+
+def practice_banner(why: str) -> str:
+    """What a student must see when the lesson does not run on real photographs."""
+    bar = "=" * 88
+    return (
+        f"{bar}\n  PRACTICE FLOWERS: drawn by a formula, not photographs.\n  {why}.\n"
+        "  Every figure, table and result below says 'practice'. Accuracies here say nothing about\n"
+        f"  Flowers102; to use it, see 'Download errors' in README.md.\n{bar}"
+    )
+
+
+def load_flowers102(*, limit: int | None = None) -> FlowerData:
+    """Oxford Flowers102 with its official splits, downloaded if need be."""
+    root = data_root()
+    ensure_flowers102(root)
+    resize, crop = config.AUGMENTATION["resize"], config.AUGMENTATION["crop"]
+    splits = {}
+    for name in SPLITS:
+        dataset = Flowers102(root, split=name)
+        files, labels = dataset._image_files, dataset._labels
+        _assert_official(name, labels)
+        chosen = _spread(len(files), limit)
+        splits[name] = _decoded_split(
+            name,
+            [files[i] for i in chosen],
+            [labels[i] for i in chosen],
+            size=resize if name == "train" else crop,
+            prefix=f"flowers102-{name}",
+        )
+    title = config.DATASET["name"]
+    return _checked(FlowerData("flowers102", title, FLOWERS102_NAMES, **splits,
+                               resize_size=resize, image_size=crop))  # fmt: skip
+
+
+def _assert_official(name: str, labels: Sequence[int]) -> None:
+    """The official splits have known sizes, and labels that start at 0."""
+    expected, classes = config.DATASET["splits"][name], config.DATASET["num_classes"]
+    if len(labels) != expected or set(labels) != set(range(classes)):
+        raise FlowersError(
+            f"The {name} split of Flowers102 has {len(labels)} images of {len(set(labels))} classes "
+            f"instead of {expected} of {classes}; delete 'setid.mat' and 'imagelabels.mat' in the "
+            "data folder so that they are fetched again."
+        )
+
+
+def _spread(count: int, limit: int | None) -> list[int]:
+    """All indices, or `limit` of them spread evenly over the split."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    return np.linspace(0, count - 1, limit).round().astype(int).tolist()
+
+
+def _decoded_split(
+    name: str, files: list[Path], labels: list[int], *, size: int, prefix: str
+) -> Split:
+    cache = Path(config.PATHS["cache"])
+    images = decoded(files, size=size, cache=cache, name=prefix)
+    return Split(name, images, torch.tensor(labels, dtype=torch.int64))
+
+
+def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") -> FlowerData:
+    """The built-in practice flowers: the same shapes, splits and labels as Flowers102, smaller."""
+    splits = {}
+    for name in SPLITS:
+        size = PRACTICE_RESIZE if name == "train" else PRACTICE_CROP
+        splits[name] = _practice_split(name, size=size, limit=limit, seed=seed)
+    return _checked(FlowerData("practice", "practice flowers", PRACTICE_NAMES, **splits,
+                               resize_size=PRACTICE_RESIZE, image_size=PRACTICE_CROP, note=note))  # fmt: skip
+
+
+def _practice_split(name: str, *, size: int, limit: int | None, seed: int) -> Split:
+    """One split, drawn once and cached like decoded photographs."""
+    labels = practice_labels(name, limit=limit)
+
+    def fill(images: np.ndarray, bar: Progress) -> None:
+        images[:] = draw_practice_split(name, size=size, seed=seed, limit=limit, progress=bar)[0]
+
+    facts = [f"version {PRACTICE_VERSION}", f"seed {seed}"]
+    shape = (len(labels), 3, size, size)
+    cache = Path(config.PATHS["cache"])
+    images = cached_array(cache, f"practice-{name}-{size}", facts, shape, fill)
+    return Split(name, images, torch.from_numpy(labels))
+
+
+def load_own_folder(folder: Path, *, limit: int | None = None, seed: int = 0) -> FlowerData:
+    """A student's own photographs: one sub-folder a class, or `train/`, `val/`, `test/` of such."""
+    class_names, files = list_folder(folder, seed=seed)
+    resize, crop = config.AUGMENTATION["resize"], config.AUGMENTATION["crop"]
+    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:6]
+    splits = {}
+    for name, (photos, labels) in files.items():
+        chosen = _spread(len(photos), limit)
+        splits[name] = _decoded_split(
+            name,
+            [photos[i] for i in chosen],
+            [labels[i] for i in chosen],
+            size=resize if name == "train" else crop,
+            prefix=f"folder{place}-{name}",
+        )
+    title = f"own flowers '{folder.resolve().name}'"
+    return _checked(FlowerData("folder", title, class_names, **splits,
+                               resize_size=resize, image_size=crop))  # fmt: skip
+
+
+def _checked(data: FlowerData) -> FlowerData:
+    """Raise FlowersError for a data set that training would stumble over later."""
+    for split in (data.train, data.val, data.test):
+        check_split(split, data.num_classes)
+    if len(data.train) < 2:
+        raise FlowersError("Training needs at least two photographs; add some to the train split.")
+    return data
+
+

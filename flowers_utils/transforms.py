@@ -1,0 +1,182 @@
+"""From photograph to network input: torchvision's pipelines for one image, and a batched twin.
+
+torchvision's v2 transforms draw once per call, so on a batch all images would be cropped, turned
+and coloured alike. The batched twin here gives each image its own draw and runs on the device.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torchvision.transforms import v2
+
+import transfer_learning_config as config
+
+
+def train_transform(*, resize: int = 256, crop: int = 224) -> v2.Compose:
+    """Training pipeline: one PIL image -> augmented, normalised float tensor `(3, crop, crop)`."""
+    a = config.AUGMENTATION
+    return v2.Compose(
+        [
+            v2.Resize((resize, resize)),
+            v2.RandomCrop(crop),
+            v2.RandomHorizontalFlip(a["flip"]),
+            v2.RandomRotation(a["rotation"], interpolation=v2.InterpolationMode.BILINEAR),
+            v2.ColorJitter(a["brightness"], a["contrast"], a["saturation"], a["hue"]),
+            *_to_normalised_tensor(),
+        ]
+    )
+
+
+def eval_transform(*, size: int = 224) -> v2.Compose:
+    """Evaluation pipeline: one PIL image -> normalised float tensor `(3, size, size)`.
+
+    The whole photograph is squashed into the square, the same geometry as in training.
+    """
+    return v2.Compose([v2.Resize((size, size)), v2.CenterCrop(size), *_to_normalised_tensor()])
+
+
+def _to_normalised_tensor() -> list[v2.Transform]:
+    return [
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(config.NORMALIZATION["mean"], config.NORMALIZATION["std"]),
+    ]
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """Float images `(B, 3, H, W)` in 0..1 -> ImageNet's mean 0 and standard deviation 1."""
+    mean = torch.tensor(config.NORMALIZATION["mean"], device=images.device).view(3, 1, 1)
+    std = torch.tensor(config.NORMALIZATION["std"], device=images.device).view(3, 1, 1)
+    return (images - mean) / std
+
+
+def normalise_batch(images: torch.Tensor) -> torch.Tensor:
+    """uint8 images `(B, 3, H, W)` -> normalised float32, as `eval_transform` does for one."""
+    return normalise(images.float() / 255)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What chance decided for each image of a batch; every field has shape `(B,)`."""
+
+    top: torch.Tensor  # first row of the crop, in pixels
+    left: torch.Tensor  # first column of the crop, in pixels
+    flip: torch.Tensor  # True: mirrored left to right
+    angle: torch.Tensor  # in degrees, counter-clockwise
+    brightness: torch.Tensor  # factors around 1
+    contrast: torch.Tensor
+    saturation: torch.Tensor
+    hue: torch.Tensor  # shift in turns of the colour circle, around 0
+
+
+def draw_augmentation(
+    batch_size: int, generator: torch.Generator, *, resize: int = 256, crop: int = 224
+) -> Draws:
+    """Draw crop, flip, angle and colour anew for each of `batch_size` images (on the CPU)."""
+    a = config.AUGMENTATION
+
+    def uniform(low: float, high: float) -> torch.Tensor:
+        return torch.rand(batch_size, generator=generator) * (high - low) + low
+
+    def factor(strength: float) -> torch.Tensor:
+        return uniform(max(0.0, 1 - strength), 1 + strength)
+
+    room = resize - crop + 1
+    return Draws(
+        top=torch.randint(room, (batch_size,), generator=generator),
+        left=torch.randint(room, (batch_size,), generator=generator),
+        flip=torch.rand(batch_size, generator=generator) < a["flip"],
+        angle=uniform(-a["rotation"], a["rotation"]),
+        brightness=factor(a["brightness"]),
+        contrast=factor(a["contrast"]),
+        saturation=factor(a["saturation"]),
+        hue=uniform(-a["hue"], a["hue"]),
+    )
+
+
+def augment_batch(images: torch.Tensor, draws: Draws, *, crop: int = 224) -> torch.Tensor:
+    """uint8 images `(B, 3, R, R)` -> augmented, normalised float32 `(B, 3, crop, crop)`."""
+    corners = zip(images, draws.top.tolist(), draws.left.tolist(), strict=True)
+    windows = [image[:, top : top + crop, left : left + crop] for image, top, left in corners]
+    cropped = torch.stack(windows).float() / 255
+    turned = flip_and_rotate(cropped, draws.flip, draws.angle)
+    return normalise(jitter_colours(turned, draws))
+
+
+def flip_and_rotate(images: torch.Tensor, flip: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
+    """Mirror, then turn each image of `(B, 3, S, S)` in one bilinear resampling.
+
+    What turns in from outside is black, as in torchvision's `RandomRotation`.
+    """
+    radians = angle * (math.pi / 180)
+    mirror = 1.0 - 2.0 * flip.float()
+    cos, sin, zero = torch.cos(radians), torch.sin(radians), torch.zeros_like(radians)
+    # Each row says where in the source an output pixel is read: turn back, then mirror back.
+    across = torch.stack([mirror * cos, -mirror * sin, zero], dim=1)
+    down = torch.stack([sin, cos, zero], dim=1)
+    matrix = torch.stack([across, down], dim=1).to(images.device)
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", align_corners=False)
+
+
+def jitter_colours(images: torch.Tensor, draws: Draws) -> torch.Tensor:
+    """Brightness, contrast, saturation, hue, in this order; float images `(B, 3, H, W)` in 0..1.
+
+    The formulas are those of torchvision's `adjust_brightness` and its siblings. torchvision
+    shuffles the order of the four; here it is fixed, which changes the result very little.
+    """
+
+    def each(factor: torch.Tensor) -> torch.Tensor:
+        return factor.view(-1, 1, 1, 1).to(images.device)
+
+    def blend(ours: torch.Tensor, other: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        return torch.lerp(other, ours, each(factor)).clamp_(0, 1)
+
+    images = (images * each(draws.brightness)).clamp_(0, 1)
+    images = blend(images, grey(images).mean(dim=(1, 2, 3), keepdim=True), draws.contrast)
+    images = blend(images, grey(images), draws.saturation)
+    return shift_hue(images, draws.hue.view(-1, 1, 1).to(images.device))
+
+
+def grey(images: torch.Tensor) -> torch.Tensor:
+    """Luminance `(B, 1, H, W)` of RGB images, with the weights of ITU-R BT.601."""
+    red, green, blue = images.unbind(dim=1)
+    return (0.2989 * red + 0.587 * green + 0.114 * blue).unsqueeze(1)
+
+
+def shift_hue(images: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """Turn the hue of RGB images `(B, 3, H, W)` in 0..1 by `turns` (1.0 is once around).
+
+    The same as going through HSV, with value v, chroma c and hue h (Smith 1978): each new
+    channel is `v - c * clamp(min(k, 4 - k), 0, 1)`, with k = (n + 6 h) mod 6 and n = 5, 3, 1.
+    """
+    red, green, blue = images.unbind(dim=1)
+    value, low = images.amax(dim=1), images.amin(dim=1)
+    chroma = value - low
+    safe = torch.where(chroma == 0, torch.ones_like(chroma), chroma)
+    sextant = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    sextant = sextant + 6 * turns
+
+    def channel(n: int) -> torch.Tensor:
+        k = (sextant + n).remainder(6)
+        return value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
+
+    return torch.stack([channel(5), channel(3), channel(1)], dim=1)
+
+
+def eval_batch(images: torch.Tensor, size: int) -> torch.Tensor:
+    """uint8 images `(B, 3, R, R)` -> normalised float32 `(B, 3, size, size)`, without augmentation.
+
+    Images already at `size` (the val and test splits) are only normalised.
+    """
+    if images.shape[-1] == size:
+        return normalise_batch(images)
+    images = images.float() / 255
+    smaller = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+    return normalise(smaller)

@@ -1,0 +1,187 @@
+"""Every number of the lesson that you may change, in the words of the lesson.
+
+Change a value, then restart the notebook's kernel. Each value is checked before anything starts:
+an unknown key, a wrong type or an impossible value is named in one sentence.
+"""
+
+import math
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A value in this file that cannot work, named in one sentence."""
+
+
+# The recipe of training, shared by both phases. Exactly these keys.
+TRAINING_CONFIG = {
+    "batch_size": 32,
+    "learning_rate": 0.001,
+    "total_epochs": 50,
+    "optimizer": "AdamW",
+    "weight_decay": 0.01,
+    "scheduler": "StepLR",
+    "step_size": 15,
+    "gamma": 0.1,
+}
+
+# Phase 1 trains the new head alone. Phase 2 trains everything, the pretrained part ten times slower.
+PHASES = {
+    "phase1": {"epochs": 20, "head_lr": 0.001},
+    "phase2": {"epochs": 30, "backbone_lr": 0.0001, "head_lr": 0.001},
+}
+
+# The pretrained network: resnet18, resnet50, efficientnet_b0, efficientnet_b3 or mobilenet_v2.
+BACKBONE = "resnet18"
+
+# How many epochs of each phase a profile runs, and on how many images of each split (None: all).
+PROFILES = {
+    "full": {"phase1_epochs": 20, "phase2_epochs": 30, "images": None},
+    "quick": {"phase1_epochs": 3, "phase2_epochs": 3, "images": None},
+    "smoke": {"phase1_epochs": 1, "phase2_epochs": 1, "images": 64},
+}
+
+# Sizes are in pixels, rotation in degrees, the rest are strengths as torchvision's ColorJitter takes.
+AUGMENTATION = {
+    "resize": 256,
+    "crop": 224,
+    "flip": 0.5,
+    "rotation": 15.0,
+    "brightness": 0.2,
+    "contrast": 0.2,
+    "saturation": 0.2,
+    "hue": 0.1,
+}
+
+# Mean and standard deviation of ImageNet's red, green and blue, on a scale of 0 to 1.
+NORMALIZATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+# Oxford Flowers102. Add mirrors of your own (a school server, say) in front of the first address.
+DATASET = {
+    "name": "Oxford Flowers102",
+    "num_classes": 102,
+    "splits": {"train": 1020, "val": 1020, "test": 6149},
+    "base_urls": ("https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",),
+    "archive": {"name": "102flowers.tgz", "md5": "52808999861908f626f3c1f4e79d11fa"},
+    "labels": {"name": "imagelabels.mat", "md5": "e0620be6f572b9609742df49c70aed4d"},
+    "setid": {"name": "setid.mat", "md5": "a5357ecc9cb78c4bef273ce3793fc85c"},
+}
+
+# Where results and the decoded photographs go. FLOWERS_DATA_DIR names the data set's own folder.
+PATHS = {"models": "models", "cache": "data"}
+
+# On full-size Flowers102 with ResNet18: what the lesson promises, what others published on the
+# official split (test top-1), and the range of val accuracy outside which something is wrong.
+EXPECTED = {
+    "phase1": {"promised": 0.75, "published": (0.815, 0.831), "val_range": (0.60, 0.92)},
+    "phase2": {"promised": 0.85, "published": (0.825, 0.841, 0.869), "val_range": (0.70, 0.96)},
+}
+
+# What each value of a section must be: its type, the lowest and the highest that can work.
+_RULES: dict[str, dict[str, tuple[type, float, float]]] = {
+    "TRAINING_CONFIG": {
+        "batch_size": (int, 2, 4096),
+        "learning_rate": (float, 1e-8, 10.0),
+        "total_epochs": (int, 1, 10_000),
+        "weight_decay": (float, 0.0, 10.0),
+        "step_size": (int, 1, 10_000),
+        "gamma": (float, 1e-6, 1.0),
+    },
+    "AUGMENTATION": {
+        "resize": (int, 32, 2048),
+        "crop": (int, 32, 2048),
+        "flip": (float, 0.0, 1.0),
+        "rotation": (float, 0.0, 180.0),
+        "brightness": (float, 0.0, 1.0),
+        "contrast": (float, 0.0, 1.0),
+        "saturation": (float, 0.0, 1.0),
+        "hue": (float, 0.0, 0.5),
+    },
+    "PHASES['phase1']": {"epochs": (int, 1, 10_000), "head_lr": (float, 1e-8, 10.0)},
+    "PHASES['phase2']": {
+        "epochs": (int, 1, 10_000),
+        "backbone_lr": (float, 1e-8, 10.0),
+        "head_lr": (float, 1e-8, 10.0),
+    },
+}
+_CHOICES = {
+    "optimizer": ("AdamW",),
+    "scheduler": ("StepLR",),
+    "backbone": ("resnet18", "resnet50", "efficientnet_b0", "efficientnet_b3", "mobilenet_v2"),
+}
+
+
+def _check_number(where: str, value: Any, rule: tuple[type, float, float]) -> None:
+    kind, low, high = rule
+    allowed = (int,) if kind is int else (int, float)
+    if isinstance(value, bool) or not isinstance(value, allowed):
+        wanted = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{where} must be {wanted}, but it is {value!r}.")
+    if not math.isfinite(value) or not low <= value <= high:
+        raise ConfigError(f"{where} must lie between {low:g} and {high:g}, but it is {value!r}.")
+
+
+def _check_choice(where: str, value: Any, choices: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in choices:
+        raise ConfigError(f"{where} must be one of {', '.join(choices)}, but it is {value!r}.")
+
+
+def _check_keys(where: str, section: Any, known: set[str]) -> None:
+    if not isinstance(section, dict):
+        raise ConfigError(f"{where} must be a dict, but it is {section!r}.")
+    for key in section:
+        if key not in known:
+            raise ConfigError(
+                f"{where} has no key {key!r}; its keys are {', '.join(sorted(known))}."
+            )
+    for key in sorted(known - set(section)):
+        raise ConfigError(f"{where} lacks the key {key!r}.")
+
+
+def check_training_config(training: dict[str, Any]) -> None:
+    """Raise ConfigError unless `training` has the keys of TRAINING_CONFIG and values that can work."""
+    rules = _RULES["TRAINING_CONFIG"]
+    _check_keys("TRAINING_CONFIG", training, set(rules) | {"optimizer", "scheduler"})
+    for key, rule in rules.items():
+        _check_number(f"TRAINING_CONFIG[{key!r}]", training[key], rule)
+    for key in ("optimizer", "scheduler"):
+        _check_choice(f"TRAINING_CONFIG[{key!r}]", training[key], _CHOICES[key])
+
+
+def _check_normalization() -> None:
+    _check_keys("NORMALIZATION", NORMALIZATION, {"mean", "std"})
+    for key, low in (("mean", 0.0), ("std", 1e-3)):
+        values = NORMALIZATION[key]
+        if not isinstance(values, (tuple, list)) or len(values) != 3:
+            raise ConfigError(f"NORMALIZATION[{key!r}] must hold three numbers, one a colour.")
+        for value in values:
+            _check_number(f"NORMALIZATION[{key!r}]", value, (float, low, 1.0))
+
+
+def _check_profiles() -> None:
+    for name, profile in PROFILES.items():
+        where = f"PROFILES[{name!r}]"
+        _check_keys(where, profile, {"phase1_epochs", "phase2_epochs", "images"})
+        for key in ("phase1_epochs", "phase2_epochs"):
+            _check_number(f"{where}[{key!r}]", profile[key], (int, 1, 10_000))
+        if profile["images"] is not None:
+            _check_number(f"{where}['images']", profile["images"], (int, 4, 10_000_000))
+
+
+def check_config() -> None:
+    """Raise ConfigError, in one sentence, for the first value of this file that cannot work."""
+    check_training_config(TRAINING_CONFIG)
+    _check_keys("PHASES", PHASES, {"phase1", "phase2"})
+    sections = {"AUGMENTATION": AUGMENTATION, **{f"PHASES[{k!r}]": v for k, v in PHASES.items()}}
+    for where, section in sections.items():
+        _check_keys(where, section, set(_RULES[where]))
+        for key, rule in _RULES[where].items():
+            _check_number(f"{where}[{key!r}]", section[key], rule)
+    if AUGMENTATION["crop"] > AUGMENTATION["resize"]:
+        raise ConfigError("AUGMENTATION['crop'] must not be larger than AUGMENTATION['resize'].")
+    if PHASES["phase1"]["epochs"] + PHASES["phase2"]["epochs"] != TRAINING_CONFIG["total_epochs"]:
+        raise ConfigError(
+            "TRAINING_CONFIG['total_epochs'] must be the sum of the epochs of the two PHASES."
+        )
+    _check_choice("BACKBONE", BACKBONE, _CHOICES["backbone"])
+    _check_normalization()
+    _check_profiles()
