@@ -37,6 +37,7 @@ class PhaseResult:
     """What a phase leaves behind; `model` holds the weights of the epoch that was best on val."""
 
     phase: int
+    title: str
     model: nn.Module
     checkpoint: Path
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -189,8 +190,7 @@ class PhaseTrainer:
         network = self.network()
         validate = self.validation(network)
         per_epoch = len(self.data.train) + (0 if self.frozen else len(self.data.val))
-        title = f"Phase {self.result.phase}"
-        with Progress(per_epoch * self.epochs, title, unit="image") as bar:
+                with Progress(per_epoch * self.epochs, self.result.title, unit="image") as bar:
             bar.skip(per_epoch * self.epoch)
             for epoch in range(self.epoch + 1, self.epochs + 1):
                 start = time.perf_counter()
@@ -270,7 +270,7 @@ class PhaseTrainer:
         bar.note(f"epoch {self.epoch}/{self.epochs}, loss {row['train_loss']:.3f}, "
                  f"val {row['val_accuracy']:.1%}, {best}")  # fmt: skip
         bar.line(
-            f"Phase {result.phase}, epoch {self.epoch:2d}/{self.epochs}: "
+            f"{result.title}, epoch {self.epoch:2d}/{self.epochs}: "
             f"train loss {row['train_loss']:.3f}, train {row['train_accuracy']:.1%}, "
             f"val {row['val_accuracy']:.1%}, {best}, {clock(bar.seconds_left())} left"
         )
@@ -287,23 +287,23 @@ def train_phase(
     backbone_lr: float | None = None,
     seed: int = 0,
     folder: str | Path = "models",
-    name: str | None = None,
+    title: str | None = None,
     fresh: bool = False,
 ) -> PhaseResult:
     """Train one phase with its own optimizer and schedule; returns the weights best on val.
 
     `backbone_lr=None` freezes the backbone (Phase 1); else everything learns (Phase 2). A phase
     that was interrupted goes on after its last whole epoch, and a finished one is loaded, if its
-    saved state is of this very run; `fresh=True` trains anew. Writes `<network>_<name>_best.pth`
-    and `..._resume.pth` into `folder`. Raises ConfigError or FlowersError before the first step
+    saved state is of this very run; `fresh=True` trains anew. Writes `<network>_phase<N>_best.pth`
+    and `..._resume.pth` into `folder` (`title` replaces "Phase N", also in the file names). Raises ConfigError or FlowersError before the first step
     if something cannot work.
     """
     config.check_config()
     for split in (data.train, data.val):
         check_split(split, data.num_classes)
-    name = name or f"phase{phase}"
-    stem = Path(folder) / f"{model.architecture}_{name}"
-    result = PhaseResult(phase, model, stem.with_name(f"{stem.name}_best.pth"))
+    title = title or f"Phase {phase}"
+    stem = Path(folder) / f"{model.architecture}_{title.lower().replace(' ', '')}"
+    result = PhaseResult(phase, title, model, stem.with_name(f"{stem.name}_best.pth"))
     trainer = PhaseTrainer(result, data, device, backbone_lr=backbone_lr, head_lr=head_lr,
                            epochs=epochs, seed=seed)  # fmt: skip
     identity = trainer.identity()
@@ -324,7 +324,7 @@ def train_phase(
 def _how_it_goes_on(trainer: PhaseTrainer) -> str:
     if trainer.epoch == trainer.epochs:
         return (
-            f"Phase {trainer.result.phase} was already trained and is loaded as it was; "
+            f"{trainer.result.title} was already trained and is loaded as it was; "
             "to train it anew, add fresh=True."
         )
-    return f"Going on after epoch {trainer.epoch} of {trainer.epochs}, where training stopped."
+    return f"{trainer.result.title}: going on after epoch {trainer.epoch} of {trainer.epochs}, where training stopped."

@@ -1,7 +1,7 @@
-"""Figures of the evaluation and of the look inside. Each takes data and returns a figure.
+"""The figures of the evaluation and of the look inside. Each takes data and returns a figure.
 
 `title` names the data ("Oxford Flowers102", "practice flowers") and stands in every figure's title.
-Photographs are uint8 (3, S, S), a split's `images`.
+Photographs are uint8 (3, S, S), as in a split's `images`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,84 +17,71 @@ from torch import Tensor
 
 from flowers_utils.evaluation import Estimate, Evaluation, wilson
 from flowers_utils.interpret import ConfusedPair, Explanation
-
-BLUE, ORANGE, VERMILION, GREEN, GREY = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#999999"
-WIDTH = 9.0  # inches, as wide as a notebook's cell
+from flowers_utils.plotting import BLUE, GREEN, GREY, VERMILION, picture_grid, shorten, to_picture
 
 
-def _photo(ax: Axes, image: np.ndarray | Tensor, caption: str = "", **text: object) -> None:
-    ax.imshow(np.asarray(image).transpose(1, 2, 0))
-    ax.set_title(caption, fontsize=8, **text)
-    ax.set_axis_off()
+def _photo(ax: Axes, image: np.ndarray | Tensor, caption: str, *, weight: str = "normal") -> None:
+    ax.imshow(to_picture(image))
+    ax.set_title(caption, fontsize=8, weight=weight)
 
 
-def _grid(rows: int, columns: int, title: str, *, cell: float = 2.2) -> tuple[Figure, np.ndarray]:
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(WIDTH, rows * cell), squeeze=False, layout="constrained"
-    )
-    figure.suptitle(title)
-    for ax in axes.flat:
-        ax.set_axis_off()
-    return figure, axes
-
-
-def _short(name: str, length: int = 20) -> str:
-    return name if len(name) <= length else f"{name[: length - 3]}..."
-
-
-def _neighbours_first(confusion: np.ndarray) -> np.ndarray:
-    """An order of the classes in which those taken for one another stand side by side."""
-    if len(confusion) < 3:
-        return np.arange(len(confusion))
-    together = (confusion + confusion.T).astype(float)
-    np.fill_diagonal(together, 0)
-    distance = 1 / (1 + together)
-    np.fill_diagonal(distance, 0)
-    tree = linkage(squareform(distance), "average", optimal_ordering=True)
-    return leaves_list(tree)
+def _whiskers(estimates: Sequence[Estimate]) -> np.ndarray:
+    return np.array([[max(0, e.value - e.low), max(0, e.high - e.value)] for e in estimates]).T
 
 
 def plot_confusion(evaluation: Evaluation, *, title: str, labelled: int = 24) -> Figure:
     """Confusion matrix for many classes: only mistakes are marked, larger and darker where more.
 
     Classes that are confused stand side by side; the `labelled` rows with most mistakes are named.
+    Up to twenty classes also have their counts written in.
     """
-    order = _neighbours_first(evaluation.confusion)
+    order = _confused_side_by_side(evaluation.confusion)
     matrix = evaluation.confusion[np.ix_(order, order)]
-    mistakes = matrix - np.diag(np.diag(matrix))
-    rows, columns = np.nonzero(mistakes)
-    counts, side = mistakes[rows, columns], len(matrix)
-    figure, ax = plt.subplots(figsize=(WIDTH, 8.4), layout="constrained")
+    mistakes, side = matrix - np.diag(np.diag(matrix)), len(matrix)
+    figure, ax = plt.subplots(figsize=(9, 8.4), layout="constrained")
     ax.plot([-0.5, side - 0.5], [-0.5, side - 0.5], color=GREY, linewidth=1, zorder=0)
-    cell = 440 / side  # points
-    if len(counts):
-        size = (cell * np.clip(0.7 + 0.5 * np.log2(counts), 0.5, 3)) ** 2
-        norm = LogNorm(0.7, max(counts.max(), 2))
-        dots = ax.scatter(
-            columns, rows, size.clip(4, 400), counts, cmap="viridis_r", norm=norm, marker="s"
-        )
-        bar = figure.colorbar(dots, ax=ax, shrink=0.6, label="photographs (larger square: more)")
-        ticks = [n for n in (1, 2, 5, 10, 20, 50, 100) if n <= counts.max()]
-        bar.set_ticks(ticks, labels=[str(n) for n in ticks])
-        bar.minorticks_off()
+    if mistakes.any():
+        _draw_mistakes(figure, ax, mistakes)
+    for row, column in np.argwhere(matrix) if side <= 20 else ():
+        ax.text(column + 0.2, row - 0.2, matrix[row, column], fontsize=9)
     named = _spaced(mistakes.sum(axis=1), labelled)
-    names = [_short(evaluation.class_names[order[i]]) for i in named]
+    names = [shorten(evaluation.class_names[order[i]]) for i in named]
     ax.set_yticks(named, names, fontsize=8)
     ax.set_xticks(named, names, fontsize=8, rotation=90)
     ax.set(xlim=(-0.5, side - 0.5), ylim=(side - 0.5, -0.5), aspect="equal")
     ax.set(xlabel="predicted class", ylabel="true class")
     ax.grid(alpha=0.25)
     wrong = f"{mistakes.sum():,} of {matrix.sum():,} photographs"
-    ax.set_title(f"{title}: which flowers are taken for which ({wrong})")
+    ax.set_title(f"Which flowers are taken for which: {wrong} ({title})")
     return figure
+
+
+def _confused_side_by_side(confusion: np.ndarray) -> np.ndarray:
+    """An order of the classes, by clustering, in which those that are confused are neighbours."""
+    if len(confusion) < 3:
+        return np.arange(len(confusion))
+    distance = 1 / (1.0 + confusion + confusion.T)
+    np.fill_diagonal(distance, 0)
+    return leaves_list(linkage(squareform(distance), "average", optimal_ordering=True))
+
+
+def _draw_mistakes(figure: Figure, ax: Axes, mistakes: np.ndarray) -> None:
+    rows, columns = np.nonzero(mistakes)
+    counts = mistakes[rows, columns]
+    width = min(440 / len(mistakes), 16) * (0.7 + 0.35 * np.log2(counts)).clip(max=2.2)
+    style = {"cmap": "inferno_r", "norm": LogNorm(0.4, max(counts.max(), 5)), "marker": "s"}
+    dots = ax.scatter(columns, rows, width**2, counts, **style)
+    bar = figure.colorbar(dots, ax=ax, shrink=0.6, label="photographs (larger square: more)")
+    bar.minorticks_off()
+    ticks = [n for n in (1, 2, 5, 10, 20, 50, 100) if n <= counts.max()]
+    bar.set_ticks(ticks, labels=map(str, ticks))
 
 
 def _spaced(importance: np.ndarray, count: int) -> list[int]:
     """Up to `count` positions, most important first, none so close that labels would overlap."""
     gap, chosen = max(1, round(len(importance) / 34)), []
     for position in np.argsort(-importance, kind="stable"):
-        near = any(abs(position - other) < gap for other in chosen)
-        if len(chosen) < count and not near:
+        if len(chosen) < count and all(abs(position - other) >= gap for other in chosen):
             chosen.append(int(position))
     return sorted(chosen)
 
@@ -102,41 +89,40 @@ def _spaced(importance: np.ndarray, count: int) -> list[int]:
 def plot_confused_pairs(
     pairs: Sequence[ConfusedPair], images: np.ndarray, class_names: Sequence[str], *, title: str
 ) -> Figure:
-    """Each of up to ten pairs as two photographs, one above the other, with the mistakes counted."""
-    rows = max(1, -(-len(pairs) // 5))
-    figure, axes = _grid(2 * rows, 5, f"{title}: the most confused pairs", cell=2.25)
+    """Up to ten pairs as two photographs, one above the other, with the mistakes counted."""
+    figure, axes = picture_grid(2 * max(1, -(-len(pairs[:10]) // 5)), 5, size=1.8)
     for i, pair in enumerate(pairs[:10]):
-        upper, lower = axes[2 * (i // 5), i % 5], axes[2 * (i // 5) + 1, i % 5]
+        upper = 10 * (i // 5) + i % 5
         sides = (
-            (upper, pair.first, pair.first_example, f"{pair.first_as_second}x called the lower"),
-            (lower, pair.second, pair.second_example, f"{pair.second_as_first}x called the upper"),
+            (axes[upper], pair.first, pair.first_example, pair.first_as_second, "↓"),
+            (axes[upper + 5], pair.second, pair.second_example, pair.second_as_first, "↑"),
         )
-        for ax, label, example, note in sides:
-            caption = f"{_short(class_names[label])}\n{note}"
+        for ax, label, example, times, arrow in sides:
+            caption = f"{shorten(class_names[label])}\n{arrow} {times} taken for the other"
             if example is None:
                 ax.set_title(f"{caption}\n(no photograph here)", fontsize=8)
             else:
                 _photo(ax, images[example], caption)
+    figure.suptitle(f"The most confused pairs, one above the other ({title})")
     return figure
 
 
 def plot_class_bars(evaluation: Evaluation, *, title: str, k: int = 10) -> Figure:
     """Recall of the k weakest and the k strongest classes, with 95 % Wilson intervals."""
-    ranked = np.argsort(evaluation.recall, kind="stable")
-    ranked = ranked[~np.isnan(evaluation.recall[ranked])]
+    ranked = np.argsort(evaluation.recall, kind="stable")  # nan, for want of photographs, last
+    ranked = ranked[: np.count_nonzero(evaluation.support)]
     k = min(k, max(1, len(ranked) // 2))
-    groups = (("weakest", ranked[:k], VERMILION, "//"), ("strongest", ranked[-k:], BLUE, ""))
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 1.4 + 0.32 * k), layout="constrained")
+    groups = (("weakest", ranked[:k][::-1], VERMILION, "//"), ("strongest", ranked[-k:], BLUE, ""))
+    figure, axes = plt.subplots(1, 2, figsize=(9, 1.4 + 0.32 * k), layout="constrained")
     for ax, (word, classes, colour, hatch) in zip(axes, groups, strict=True):
         recall, support = evaluation.recall[classes], evaluation.support[classes]
         bounds = [wilson(r * n, n) for r, n in zip(recall, support, strict=True)]
-        whiskers = [[e.value - e.low for e in bounds], [e.high - e.value for e in bounds]]
         ax.barh(range(k), recall, color=colour, hatch=hatch, edgecolor="white", alpha=0.85,
-                xerr=np.maximum(whiskers, 0), error_kw={"ecolor": "black", "capsize": 2})  # fmt: skip
-        names = [f"{_short(evaluation.class_names[c], 22)} ({n})" for c, n in zip(classes, support)]
+                xerr=_whiskers(bounds), error_kw={"capsize": 2})  # fmt: skip
+        names = [f"{shorten(evaluation.class_names[c])} ({evaluation.support[c]})" for c in classes]
         ax.set_yticks(range(k), names, fontsize=8)
-        ax.set(xlim=(0, 1), xlabel="recall (share recognised)", title=f"{k} {word} classes")
-    figure.suptitle(f"{title}: accuracy by class (number of photographs), 95 % intervals")
+        ax.set(xlim=(0, 1), xlabel="recall (share recognised)", title=f"the {k} {word}")
+    figure.suptitle(f"Classes (number of photographs), with 95 % intervals ({title})")
     return figure
 
 
@@ -144,14 +130,12 @@ def plot_mistakes(
     evaluation: Evaluation, positions: Sequence[int], images: np.ndarray, *, title: str
 ) -> Figure:
     """The photographs at `positions` (from `most_confident_mistakes`) with claim and truth."""
-    rows = max(1, -(-len(positions) // 5))
-    figure, axes = _grid(rows, 5, f"{title}: the most confident mistakes", cell=2.4)
-    for ax, i in zip(axes.flat, positions, strict=False):
-        said, true = (
-            evaluation.class_names[c[i]] for c in (evaluation.predictions, evaluation.labels)
-        )
-        caption = f"says {_short(said)}, {evaluation.confidences[i]:.0%}\nis {_short(true)}"
-        _photo(ax, images[i], caption)
+    figure, axes = picture_grid(max(1, -(-len(positions) // 5)), 5, size=1.8)
+    names = [shorten(name) for name in evaluation.class_names]
+    for ax, i in zip(axes, positions, strict=False):
+        says, true = names[evaluation.predictions[i]], names[evaluation.labels[i]]
+        _photo(ax, images[i], f"says {says}, {evaluation.confidences[i]:.0%}\nis {true}")
+    figure.suptitle(f"The most confident mistakes ({title})")
     return figure
 
 
@@ -160,72 +144,63 @@ def plot_reliability(
 ) -> Figure:
     """Accuracy against confidence before and after temperature scaling, with bin counts below."""
     figure, axes = plt.subplots(
-        2, 2, figsize=(WIDTH, 5.6), sharex=True, height_ratios=(3, 1), layout="constrained"
+        2, 2, figsize=(9, 5.6), sharex=True, height_ratios=(3, 1), layout="constrained"
     )
     words = ("before", f"after, temperature {temperature:.2f}")
     for (top, bottom), word, scored in zip(axes.T, words, (before, after), strict=True):
         width = 1 / len(scored.bin_count)
         centres = (np.arange(len(scored.bin_count)) + 0.5) * width
-        top.bar(
-            centres, np.nan_to_num(scored.bin_accuracy), width * 0.9, color=BLUE, label="accuracy"
-        )
-        top.plot(scored.bin_confidence, scored.bin_confidence, "o", color=ORANGE, markeredgecolor="black",
-                 markersize=5, label="mean confidence")  # fmt: skip
+        top.bar(centres, np.nan_to_num(scored.bin_accuracy), width * 0.9, color=BLUE, alpha=0.8)
         top.plot([0, 1], [0, 1], "--", color="black", linewidth=1, label="perfectly calibrated")
         top.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=f"{word}: ECE {scored.ece:.1%}")
         bottom.bar(centres, scored.bin_count, width * 0.9, color=GREY)
         bottom.set(xlabel="confidence", ylabel="photographs")
     axes[0, 0].legend(loc="upper left", fontsize=8)
-    figure.suptitle(f"{title}: does 80 % sure mean right in 80 % of cases?")
+    figure.suptitle(f"Is the network right in 80 % of the cases where it is 80 % sure? ({title})")
     return figure
 
 
 def plot_training_size(points: Sequence[tuple[int, Estimate]], *, title: str) -> Figure:
     """Accuracy on val against the number of training photographs, with 95 % intervals."""
     counts, estimates = zip(*points, strict=True)
-    values = [e.value for e in estimates]
-    whiskers = [[e.value - e.low for e in estimates], [e.high - e.value for e in estimates]]
-    figure, ax = plt.subplots(figsize=(WIDTH, 4), layout="constrained")
-    ax.errorbar(counts, values, whiskers, fmt="o-", color=BLUE, capsize=4)
+    figure, ax = plt.subplots(figsize=(9, 4), layout="constrained")
+    values = [estimate.value for estimate in estimates]
+    ax.errorbar(counts, values, _whiskers(estimates), fmt="o-", color=BLUE, capsize=4)
     for count, value in zip(counts, values, strict=True):
         ax.annotate(f"{value:.0%}", (count, value), (8, -12), textcoords="offset points")
     ax.set_xscale("log")
     ax.set_xticks(counts, [f"{n:,}" for n in counts])
     ax.minorticks_off()
     ax.set(xlabel="training photographs (logarithmic)", ylabel="top-1 accuracy on val")
-    ax.set_title(f"{title}: how much more data would help (linear head, frozen backbone)")
+    ax.set_title(f"Would more photographs help? Linear head, frozen backbone ({title})")
     ax.grid(alpha=0.3)
     return figure
 
 
 def plot_filters(filters: Tensor, *, title: str) -> Figure:
-    """First-layer filters (K, 3, h, w) in 0..1 as one mosaic; grey is weight 0."""
-    figure, axes = _grid(
-        -(-len(filters) // 16), 16, f"{title}: what the first layer looks for", cell=0.65
-    )
-    for ax, image in zip(axes.flat, filters, strict=False):
-        ax.imshow(image.permute(1, 2, 0))
+    """First-layer filters (K, 3, h, w) in 0..1; grey is weight 0."""
+    figure, axes = picture_grid(-(-len(filters) // 16), 16, size=0.56)
+    for ax, image in zip(axes, filters, strict=False):
+        ax.imshow(to_picture(image))
+    figure.suptitle(f"What the first layer looks for ({title})")
     return figure
 
 
 def plot_feature_maps(maps: Mapping[str, Tensor], photo: np.ndarray, *, title: str) -> Figure:
     """For one photograph the seven liveliest maps of each stage, one row a stage."""
-    figure, axes = _grid(len(maps), 8, f"{title}: the same photograph, stage by stage", cell=1.35)
-    for row, (name, answers) in zip(axes, maps.items(), strict=True):
-        _photo(row[0], photo, f"{name}\n{answers.shape[-1]} x {answers.shape[-1]}")
+    figure, axes = picture_grid(len(maps), 8, size=1.13)
+    for row, (name, answers) in zip(axes.reshape(-1, 8), maps.items(), strict=True):
+        _photo(row[0], photo, f"{name}: {answers.shape[-2]} x {answers.shape[-1]}")
         liveliest = answers.flatten(1).std(dim=1).argsort(descending=True)[:7]
         for ax, channel in zip(row[1:], liveliest.tolist(), strict=False):
-            ax.imshow(answers[channel], cmap="viridis")
+            ax.imshow(answers[channel])
             ax.set_title(f"map {channel}", fontsize=7)
+    figure.suptitle(f"One photograph, stage by stage: from edges to parts ({title})")
     return figure
 
 
-def _overlay(
-    ax: Axes, photo: np.ndarray, seen: Explanation, names: Sequence[str], label: int
-) -> None:
-    said, sure = seen.predicted, seen.probabilities.max()
-    verdict = "right" if said == label else f"wrong: {_short(names[label])}"
-    _photo(ax, photo, f"says {_short(names[said])}, {sure:.0%}\n({verdict})")
+def _overlay(ax: Axes, photo: np.ndarray, seen: Explanation, verdict: str, said: str) -> None:
+    _photo(ax, photo, f"says {shorten(said)}, {seen.probabilities.max():.0%}\n{verdict}")
     ax.imshow(seen.heat, cmap="inferno", alpha=0.25 + 0.5 * seen.heat.numpy(), vmin=0, vmax=1)
 
 
@@ -237,12 +212,15 @@ def plot_grad_cam(
     *,
     title: str,
 ) -> Figure:
-    """Photographs (at most five) above, and where the network looked for its answer below."""
-    count = max(2, len(photos))
-    figure, axes = _grid(2, count, f"{title}: where the network looks (bright: more)", cell=2.5)
-    for column, photo, seen, label in zip(axes.T, photos, explanations, labels, strict=False):
-        _photo(column[0], photo, _short(class_names[int(label)]))
-        _overlay(column[1], photo, seen, class_names, int(label))
+    """Photographs (at most five) above, and where the network looked below."""
+    figure, axes = picture_grid(2, len(photos), size=9 / max(4, len(photos)))
+    for i, (photo, seen, label) in enumerate(zip(photos, explanations, labels, strict=True)):
+        _photo(axes[i], photo, shorten(class_names[label]))
+        verdict = "right" if seen.predicted == label else "wrong"
+        if seen.target != seen.predicted:
+            verdict += f"; heat: {shorten(class_names[seen.target])}"
+        _overlay(axes[i + len(photos)], photo, seen, verdict, class_names[seen.predicted])
+    figure.suptitle(f"Where the network looks (bright: what speaks for its answer) ({title})")
     return figure
 
 
@@ -255,18 +233,17 @@ def plot_phase_change(
     title: str,
 ) -> Figure:
     """One photograph after Phase 1 and Phase 2: evidence for its true class, and the answers."""
-    figure, axes = plt.subplots(
-        2, 2, figsize=(WIDTH, 6), height_ratios=(2, 1), layout="constrained"
-    )
+    figure, axes = plt.subplots(2, 2, figsize=(9, 5.6), height_ratios=(2, 1), layout="constrained")
     top = sum(seen.probabilities for seen in phases).argsort(descending=True)[:4].flip(0).tolist()
     for phase, (column, seen) in enumerate(zip(axes.T, phases, strict=True), start=1):
-        _overlay(column[0], photo, seen, class_names, label)
-        hatches = ["//" if c == label else "" for c in top]
-        colours = [GREEN if c == label else GREY for c in top]
-        column[1].barh(range(len(top)), seen.probabilities[top], color=colours, hatch=hatches)
-        column[1].set_yticks(range(len(top)), [_short(class_names[c]) for c in top], fontsize=8)
-        column[1].set(xlim=(0, 1), xlabel=f"probability after Phase {phase} (hatched: the truth)")
-    figure.suptitle(f"{title}: what fine-tuning changed for one photograph")
+        verdict = "right" if seen.predicted == label else "wrong"
+        _overlay(column[0], photo, seen, f"{verdict}, Phase {phase}", class_names[seen.predicted])
+        column[0].set_axis_off()
+        column[1].barh(range(len(top)), seen.probabilities[top], hatch=["//" * (c == label) for c in top],
+                       color=[GREEN if c == label else GREY for c in top])  # fmt: skip
+        column[1].set_yticks(range(len(top)), [shorten(class_names[c]) for c in top], fontsize=8)
+        column[1].set(xlim=(0, 1), xlabel=f"probability after Phase {phase} (hatched: truth)")
+    figure.suptitle(f"What fine-tuning changed for one {shorten(class_names[label])} ({title})")
     return figure
 
 
@@ -274,20 +251,23 @@ def plot_neighbours(
     queries: Sequence[np.ndarray],
     query_labels: Sequence[int],
     train_images: np.ndarray,
-    train_labels: Tensor,
+    train_labels: Sequence[int],
     found: tuple[Tensor, Tensor],
     class_names: Sequence[str],
     *,
     title: str,
 ) -> Figure:
-    """Each photograph with its nearest training flowers (from `nearest_neighbours`), one row each."""
-    positions, cosines = found
-    heading = f"{title}: the nearest training flowers, in the network's eyes"
-    figure, axes = _grid(len(queries), 1 + positions.shape[1], heading, cell=1.9)
-    for row, photo, label, near, cosine in zip(axes, queries, query_labels, positions, cosines):
-        _photo(row[0], photo, f"asked:\n{_short(class_names[int(label)])}", weight="bold")
-        for ax, i, similarity in zip(row[1:], near.tolist(), cosine.tolist()):
-            other = int(train_labels[i])
-            same = "same class" if other == int(label) else _short(class_names[other])
-            _photo(ax, train_images[i], f"{same}\ncosine {similarity:.2f}")
+    """Each photograph with its nearest training flowers (from `nearest_neighbours`), a row each."""
+    positions, cosines = found[0].tolist(), found[1].tolist()
+    columns = 1 + len(positions[0])
+    figure, axes = picture_grid(len(queries), columns, size=9 / max(5, columns))
+    rows = zip(axes.reshape(-1, columns), queries, query_labels, positions, cosines, strict=True)
+    for row, photo, label, near, similar in rows:
+        _photo(row[0], photo, f"asked:\n{shorten(class_names[label])}", weight="bold")
+        for ax, i, cosine in zip(row[1:], near, similar, strict=True):
+            name = (
+                "same class" if train_labels[i] == label else shorten(class_names[train_labels[i]])
+            )
+            _photo(ax, train_images[i], f"{name}\ncosine {cosine:.2f}")
+    figure.suptitle(f"The nearest training flowers, in the network's eyes ({title})")
     return figure

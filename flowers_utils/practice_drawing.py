@@ -180,10 +180,10 @@ def photograph(canvas: Tensor, dice: Dice) -> Tensor:
     """Light, shadow, defocus and sensor noise over a finished scene; stays (B, 3, S, S)."""
     size = canvas.shape[-1]
     x, y = axes(size)
-    warm, tint = dice.uniform(-0.30, 0.30), dice.uniform(-0.15, 0.15)
-    light = torch.stack([warm, tint, -warm], 1).exp() * dice.uniform(0.65, 1.25).unsqueeze(1)
+    warm, tint = dice.uniform(-0.25, 0.25), dice.uniform(-0.12, 0.12)
+    light = torch.stack([warm, tint, -warm], 1).exp() * dice.uniform(0.8, 1.35).unsqueeze(1)
     slope = 1 + dice.uniform(-0.3, 0.3) * x + dice.uniform(-0.3, 0.3) * y
-    shadow = 1 - 0.5 * dice.chance(0.5) * torch.sigmoid(6 * dice.noise(size, cells=4)[:, 0])
+    shadow = 1 - 0.4 * dice.chance(0.5) * torch.sigmoid(6 * dice.noise(size, cells=4)[:, 0])
     canvas = canvas * light * (slope * shadow).unsqueeze(1)
     small = functional.interpolate(canvas, size=(18, 18), mode="area")
     soft = functional.interpolate(small, size=(size, size), mode="bicubic")
@@ -203,10 +203,10 @@ def draw_flowers(species: Tensor, *, size: int, seed: int) -> Tensor:
     direction = dice.uniform(0, 6.3)
     side["x"] = main["x"] + 0.75 * direction.cos()
     side["y"] = main["y"] + 0.75 * direction.sin()
-    company = dice.chance(0.45)
+    company = dice.chance(0.35)
     canvas = torch.lerp(canvas, bloom(canvas, species, dice, side), company.unsqueeze(1))
     canvas = bloom(canvas, species, dice, main)
-    canvas = leaf(canvas, dice, spread=0.8, present=dice.chance(0.45))
+    canvas = leaf(canvas, dice, spread=0.9, present=dice.chance(0.3))
     canvas = photograph(canvas, dice)
     return (canvas.clamp(0, 1) * 255).round().to(torch.uint8)
 
@@ -214,10 +214,10 @@ def draw_flowers(species: Tensor, *, size: int, seed: int) -> Tensor:
 def random_pose(dice: Dice) -> dict[str, Tensor]:
     """Where a bloom stands, how large it is and from where we look at it."""
     return {
-        "x": dice.uniform(-0.3, 0.3),
-        "y": dice.uniform(-0.3, 0.3),
-        "size": dice.uniform(0.50, 0.85),
-        "tilt": dice.uniform(0.55, 1.0),
+        "x": dice.uniform(-0.25, 0.25),
+        "y": dice.uniform(-0.25, 0.25),
+        "size": dice.uniform(0.60, 0.95),
+        "tilt": dice.uniform(0.65, 1.0),
         "cup": dice.uniform(0, 0.35),
         "lean": dice.uniform(0, 2 * math.pi),
         "turn": dice.uniform(0, 2 * math.pi),

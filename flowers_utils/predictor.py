@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,84 +16,62 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import nn
 from torchvision.transforms.v2 import functional as F
 
 import transfer_learning_config as config
 from flowers_utils.checkpoints import load_checkpoint, model_from_checkpoint
 from flowers_utils.errors import FlowersError
+from flowers_utils.photos import open_photo, to_rgb
 
 BATCH = 32
 
 
-def to_rgb(photograph: Any) -> Image.Image:
-    """Any photograph (see `Predictor.__call__`) as an upright 8-bit RGB image.
+def as_photo(photograph: Any) -> Image.Image:
+    """Any kind of photograph (see `Predictor.__call__`) as an upright 8-bit RGB image.
 
     Raises FlowersError, in one sentence, for what is no photograph.
     """
-    if isinstance(photograph, (str, Path)):
-        return _open(Path(photograph))
+    if isinstance(photograph, (str, os.PathLike)):
+        return open_photo(photograph)
     if isinstance(photograph, Image.Image):
-        return _image_to_rgb(photograph)
+        return to_rgb(photograph)
     if isinstance(photograph, torch.Tensor):
-        array = photograph.detach().cpu().float() if photograph.is_floating_point() else photograph
-        if array.ndim == 3:
-            array = array.permute(1, 2, 0)
-        return _array_to_rgb(array.cpu().numpy())
+        tensor = photograph.detach().cpu()
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
+        return _from_array((tensor.permute(1, 2, 0) if tensor.ndim == 3 else tensor).numpy())
     if isinstance(photograph, np.ndarray):
-        return _array_to_rgb(photograph)
+        return _from_array(photograph)
     kind = type(photograph).__name__
-    raise FlowersError(f"A {kind} is no photograph: give a path, a PIL image, an array or a tensor.")
+    raise FlowersError(
+        f"A {kind} is no photograph: give a path, a PIL image, an array or a tensor."
+    )
 
 
-def _open(path: Path) -> Image.Image:
-    if not path.is_file():
-        raise FlowersError(f"There is no photograph at '{path}'; check the path and its spelling.")
-    try:
-        with Image.open(path) as image:
-            return _image_to_rgb(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise FlowersError(
-            f"'{path}' is not an image that can be read (damaged, or of a kind that Pillow does not "
-            "know, such as HEIC); save it as JPEG or PNG and try again."
-        ) from error
-
-
-def _image_to_rgb(image: Image.Image) -> Image.Image:
-    """Upright (EXIF), transparent parts on white, 16-bit scaled to 8-bit."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        array = np.asarray(image)
-        sixteen_bit = image.mode.startswith("I;16") or (image.mode == "I" and array.max() > 255)
-        return _array_to_rgb(array.astype(np.uint16) if sixteen_bit else array)
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
-
-
-def _array_to_rgb(array: np.ndarray) -> Image.Image:
+def _from_array(array: np.ndarray) -> Image.Image:
     """`(H, W)`, `(H, W, 1)` or `(H, W, 3)`; uint8, uint16 or float from 0 to 1."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] != 3):
         raise FlowersError(
-            f"An image of shape {array.shape} is no photograph: "
+            f"Something of shape {array.shape} is no photograph: "
             "give an array (H, W, 3) or (H, W), or a tensor (3, H, W)."
         )
+    low, high = array.min(), array.max()
     if np.issubdtype(array.dtype, np.floating):
-        if not (array.min() >= 0 and array.max() <= 1):
+        if not (low >= 0 and high <= 1):  # also false for nan
             raise FlowersError(
-                "Pixels given as floats must lie between 0 and 1; "
-                "give the image as it was before it was normalised."
+                "Pixels given as floats must lie between 0 and 1: "
+                "give the photograph as it was before it was normalised."
             )
         array = np.rint(array * 255)
     elif array.dtype == np.uint16:
         array = np.rint(array / 257)
-    elif array.min() < 0 or array.max() > 255:
-        raise FlowersError("Pixels given as whole numbers must lie between 0 and 255.")
+    elif low < 0 or high > 255:
+        raise FlowersError(
+            "Pixels given as whole numbers must lie between 0 and 255: rescale them."
+        )
     return Image.fromarray(array.astype(np.uint8)).convert("RGB")
 
 
@@ -147,14 +126,14 @@ class Predictor:
         self.module = deployable_from_checkpoint(checkpoint)
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path) -> Predictor:
+    def from_checkpoint(cls, path: str | os.PathLike) -> Predictor:
         """Raises FlowersError if there is no such checkpoint or it cannot be used."""
-        return cls(load_checkpoint(Path(path)))
+        return cls(load_checkpoint(path))
 
     def prepare(self, photograph: Any) -> torch.Tensor:
         """One photograph of any kind as the network takes it: uint8 `(3, S, S)`."""
         size = [self.image_size, self.image_size]
-        return F.pil_to_tensor(F.resize(to_rgb(photograph), size, antialias=True))
+        return F.pil_to_tensor(F.resize(as_photo(photograph), size))
 
     def probabilities(self, photographs: Sequence[Any]) -> torch.Tensor:
         """Calibrated probabilities `(N, classes)` of `N` photographs."""

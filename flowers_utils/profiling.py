@@ -8,8 +8,7 @@ returned, and an unsynchronised clock would time only the queueing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowers_utils.device import PRECISION_NAMES, Device, peak_memory_bytes
+from flowers_utils.evaluation import eval_mode
 from flowers_utils.models import count_parameters
 
 THROUGHPUT_BATCH = 32
@@ -71,18 +71,6 @@ class ModelProfile:
         }
         width = max(map(len, rows))
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """Put the model into eval mode; afterwards every module is back in the mode it was in."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def time_calls(

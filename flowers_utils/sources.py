@@ -12,6 +12,7 @@ from torchvision.datasets import Flowers102
 import transfer_learning_config as config
 from flowers_utils.class_names import FLOWERS102_NAMES
 from flowers_utils.data import FlowerData, Split, check_split
+from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
 from flowers_utils.flowers102 import (
     ensure_flowers102,
@@ -27,6 +28,7 @@ from flowers_utils.practice import (
     PRACTICE_VERSION,
     draw_practice_split,
     practice_labels,
+    pretrain_backbone,
 )
 from flowers_utils.progress import Progress
 
@@ -169,6 +171,24 @@ def load_own_folder(folder: Path, *, limit: int | None = None, seed: int = 0) ->
     title = f"own flowers '{folder.resolve().name}'"
     return _checked(FlowerData("folder", title, class_names, **splits,
                                resize_size=resize, image_size=crop))  # fmt: skip
+
+
+def starting_weights(
+    data: FlowerData, device: Device, *, backbone: str, folder: str | Path, seed: int = 0
+) -> str | dict[str, torch.Tensor]:
+    """What the backbone starts from, as `build_model` takes it.
+
+    ImageNet's weights for photographs. For practice flowers a backbone pretrained here and now on
+    other species of the same formula (a few minutes, kept in `folder`).
+    """
+    if not data.is_practice:
+        return "imagenet"
+    if backbone != "resnet18":
+        raise FlowersError(
+            f"Practice flowers come with a ResNet18 only; set BACKBONE = 'resnet18' instead of "
+            f"'{backbone}', or use real photographs."
+        )
+    return pretrain_backbone(Path(folder) / "practice_backbone.pth", device=device, seed=seed)
 
 
 def _checked(data: FlowerData) -> FlowerData:
