@@ -190,7 +190,7 @@ class PhaseTrainer:
         network = self.network()
         validate = self.validation(network)
         per_epoch = len(self.data.train) + (0 if self.frozen else len(self.data.val))
-                with Progress(per_epoch * self.epochs, self.result.title, unit="image") as bar:
+        with Progress(per_epoch * self.epochs, self.result.title, unit="image") as bar:
             bar.skip(per_epoch * self.epoch)
             for epoch in range(self.epoch + 1, self.epochs + 1):
                 start = time.perf_counter()

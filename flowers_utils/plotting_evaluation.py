@@ -1,27 +1,27 @@
 """The figures of the evaluation and of the look inside. Each takes data and returns a figure.
 
-`title` names the data ("Oxford Flowers102", "practice flowers") and stands in every figure's title.
-Photographs are uint8 (3, S, S), as in a split's `images`.
+`title` names the data and stands in every figure's title; photographs are uint8 (3, S, S).
 """
 
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
+from flowers_utils.data import Split
 from flowers_utils.evaluation import Estimate, Evaluation, wilson
 from flowers_utils.interpret import ConfusedPair, Explanation
 from flowers_utils.plotting import BLUE, GREEN, GREY, VERMILION, picture_grid, shorten, to_picture
 
 
-def _photo(ax: Axes, image: np.ndarray | Tensor, caption: str, *, weight: str = "normal") -> None:
-    ax.imshow(to_picture(image))
+def _photo(ax: plt.Axes, image: np.ndarray | None, caption: str, *, weight: str = "normal") -> None:
+    if image is not None:
+        ax.imshow(to_picture(image))
     ax.set_title(caption, fontsize=8, weight=weight)
 
 
@@ -32,8 +32,7 @@ def _whiskers(estimates: Sequence[Estimate]) -> np.ndarray:
 def plot_confusion(evaluation: Evaluation, *, title: str, labelled: int = 24) -> Figure:
     """Confusion matrix for many classes: only mistakes are marked, larger and darker where more.
 
-    Classes that are confused stand side by side; the `labelled` rows with most mistakes are named.
-    Up to twenty classes also have their counts written in.
+    Confused classes stand side by side; the `labelled` rows with most mistakes are named.
     """
     order = _confused_side_by_side(evaluation.confusion)
     matrix = evaluation.confusion[np.ix_(order, order)]
@@ -65,7 +64,7 @@ def _confused_side_by_side(confusion: np.ndarray) -> np.ndarray:
     return leaves_list(linkage(squareform(distance), "average", optimal_ordering=True))
 
 
-def _draw_mistakes(figure: Figure, ax: Axes, mistakes: np.ndarray) -> None:
+def _draw_mistakes(figure: Figure, ax: plt.Axes, mistakes: np.ndarray) -> None:
     rows, columns = np.nonzero(mistakes)
     counts = mistakes[rows, columns]
     width = min(440 / len(mistakes), 16) * (0.7 + 0.35 * np.log2(counts)).clip(max=2.2)
@@ -73,7 +72,7 @@ def _draw_mistakes(figure: Figure, ax: Axes, mistakes: np.ndarray) -> None:
     dots = ax.scatter(columns, rows, width**2, counts, **style)
     bar = figure.colorbar(dots, ax=ax, shrink=0.6, label="photographs (larger square: more)")
     bar.minorticks_off()
-    ticks = [n for n in (1, 2, 5, 10, 20, 50, 100) if n <= counts.max()]
+    ticks = [n for n in (1, 2, 3, 5, 10, 20, 50, 100) if n <= counts.max()]
     bar.set_ticks(ticks, labels=map(str, ticks))
 
 
@@ -90,7 +89,7 @@ def plot_confused_pairs(
     pairs: Sequence[ConfusedPair], images: np.ndarray, class_names: Sequence[str], *, title: str
 ) -> Figure:
     """Up to ten pairs as two photographs, one above the other, with the mistakes counted."""
-    figure, axes = picture_grid(2 * max(1, -(-len(pairs[:10]) // 5)), 5, size=1.8)
+    figure, axes = picture_grid(2 if len(pairs) <= 5 else 4, 5, size=1.8)
     for i, pair in enumerate(pairs[:10]):
         upper = 10 * (i // 5) + i % 5
         sides = (
@@ -98,11 +97,8 @@ def plot_confused_pairs(
             (axes[upper + 5], pair.second, pair.second_example, pair.second_as_first, "↑"),
         )
         for ax, label, example, times, arrow in sides:
-            caption = f"{shorten(class_names[label])}\n{arrow} {times} taken for the other"
-            if example is None:
-                ax.set_title(f"{caption}\n(no photograph here)", fontsize=8)
-            else:
-                _photo(ax, images[example], caption)
+            photo = None if example is None else images[example]
+            _photo(ax, photo, f"{shorten(class_names[label])}\n{arrow} {times} taken for the other")
     figure.suptitle(f"The most confused pairs, one above the other ({title})")
     return figure
 
@@ -115,10 +111,9 @@ def plot_class_bars(evaluation: Evaluation, *, title: str, k: int = 10) -> Figur
     groups = (("weakest", ranked[:k][::-1], VERMILION, "//"), ("strongest", ranked[-k:], BLUE, ""))
     figure, axes = plt.subplots(1, 2, figsize=(9, 1.4 + 0.32 * k), layout="constrained")
     for ax, (word, classes, colour, hatch) in zip(axes, groups, strict=True):
-        recall, support = evaluation.recall[classes], evaluation.support[classes]
-        bounds = [wilson(r * n, n) for r, n in zip(recall, support, strict=True)]
-        ax.barh(range(k), recall, color=colour, hatch=hatch, edgecolor="white", alpha=0.85,
-                xerr=_whiskers(bounds), error_kw={"capsize": 2})  # fmt: skip
+        bounds = [wilson(evaluation.confusion[c, c], evaluation.support[c]) for c in classes]
+        ax.barh(range(k), [e.value for e in bounds], color=colour, hatch=hatch, edgecolor="white",
+                alpha=0.85, xerr=_whiskers(bounds), error_kw={"capsize": 2})  # fmt: skip
         names = [f"{shorten(evaluation.class_names[c])} ({evaluation.support[c]})" for c in classes]
         ax.set_yticks(range(k), names, fontsize=8)
         ax.set(xlim=(0, 1), xlabel="recall (share recognised)", title=f"the {k} {word}")
@@ -143,9 +138,8 @@ def plot_reliability(
     before: Evaluation, after: Evaluation, *, temperature: float, title: str
 ) -> Figure:
     """Accuracy against confidence before and after temperature scaling, with bin counts below."""
-    figure, axes = plt.subplots(
-        2, 2, figsize=(9, 5.6), sharex=True, height_ratios=(3, 1), layout="constrained"
-    )
+    figure, axes = plt.subplots(2, 2, figsize=(9, 5.6), sharex=True, height_ratios=(3, 1),
+                                layout="constrained")  # fmt: skip
     words = ("before", f"after, temperature {temperature:.2f}")
     for (top, bottom), word, scored in zip(axes.T, words, (before, after), strict=True):
         width = 1 / len(scored.bin_count)
@@ -167,7 +161,7 @@ def plot_training_size(points: Sequence[tuple[int, Estimate]], *, title: str) ->
     values = [estimate.value for estimate in estimates]
     ax.errorbar(counts, values, _whiskers(estimates), fmt="o-", color=BLUE, capsize=4)
     for count, value in zip(counts, values, strict=True):
-        ax.annotate(f"{value:.0%}", (count, value), (8, -12), textcoords="offset points")
+        ax.annotate(f"{value:.0%}", (count, value), (-32, 6), textcoords="offset points")
     ax.set_xscale("log")
     ax.set_xticks(counts, [f"{n:,}" for n in counts])
     ax.minorticks_off()
@@ -199,75 +193,58 @@ def plot_feature_maps(maps: Mapping[str, Tensor], photo: np.ndarray, *, title: s
     return figure
 
 
-def _overlay(ax: Axes, photo: np.ndarray, seen: Explanation, verdict: str, said: str) -> None:
+def _overlay(ax: plt.Axes, photo: np.ndarray, seen: Explanation, verdict: str, said: str) -> None:
     _photo(ax, photo, f"says {shorten(said)}, {seen.probabilities.max():.0%}\n{verdict}")
     ax.imshow(seen.heat, cmap="inferno", alpha=0.25 + 0.5 * seen.heat.numpy(), vmin=0, vmax=1)
 
 
 def plot_grad_cam(
-    photos: Sequence[np.ndarray],
-    explanations: Sequence[Explanation],
-    labels: Sequence[int],
-    class_names: Sequence[str],
-    *,
-    title: str,
+    photos: Split, explanations: Sequence[Explanation], class_names: Sequence[str], *, title: str
 ) -> Figure:
     """Photographs (at most five) above, and where the network looked below."""
-    figure, axes = picture_grid(2, len(photos), size=9 / max(4, len(photos)))
-    for i, (photo, seen, label) in enumerate(zip(photos, explanations, labels, strict=True)):
-        _photo(axes[i], photo, shorten(class_names[label]))
+    count = len(photos)
+    figure, axes = picture_grid(2, count, size=9 / max(4, count))
+    for i, (label, seen) in enumerate(zip(photos.labels.tolist(), explanations, strict=True)):
+        _photo(axes[i], photos.images[i], shorten(class_names[label]))
         verdict = "right" if seen.predicted == label else "wrong"
         if seen.target != seen.predicted:
             verdict += f"; heat: {shorten(class_names[seen.target])}"
-        _overlay(axes[i + len(photos)], photo, seen, verdict, class_names[seen.predicted])
-    figure.suptitle(f"Where the network looks (bright: what speaks for its answer) ({title})")
+        _overlay(axes[i + count], photos.images[i], seen, verdict, class_names[seen.predicted])
+    figure.suptitle(f"Where the network looks; bright places speak for its answer ({title})")
     return figure
 
 
 def plot_phase_change(
-    photo: np.ndarray,
-    phases: Sequence[Explanation],
-    class_names: Sequence[str],
-    *,
-    label: int,
-    title: str,
+    photo: np.ndarray, phases: Sequence[Explanation], names: Sequence[str], *, title: str
 ) -> Figure:
-    """One photograph after Phase 1 and Phase 2: evidence for its true class, and the answers."""
+    """One photograph (see `compare_phases`): evidence for its true class, and the answers."""
+    label = phases[0].target
     figure, axes = plt.subplots(2, 2, figsize=(9, 5.6), height_ratios=(2, 1), layout="constrained")
     top = sum(seen.probabilities for seen in phases).argsort(descending=True)[:4].flip(0).tolist()
+    style = {"hatch": ["//" * (c == label) for c in top],
+             "color": [GREEN if c == label else GREY for c in top]}  # fmt: skip
     for phase, (column, seen) in enumerate(zip(axes.T, phases, strict=True), start=1):
-        verdict = "right" if seen.predicted == label else "wrong"
-        _overlay(column[0], photo, seen, f"{verdict}, Phase {phase}", class_names[seen.predicted])
+        verdict = f"{'right' if seen.predicted == label else 'wrong'}, Phase {phase}"
+        _overlay(column[0], photo, seen, verdict, names[seen.predicted])
         column[0].set_axis_off()
-        column[1].barh(range(len(top)), seen.probabilities[top], hatch=["//" * (c == label) for c in top],
-                       color=[GREEN if c == label else GREY for c in top])  # fmt: skip
-        column[1].set_yticks(range(len(top)), [shorten(class_names[c]) for c in top], fontsize=8)
+        column[1].barh(range(len(top)), seen.probabilities[top], **style)
+        column[1].set_yticks(range(len(top)), [shorten(names[c]) for c in top], fontsize=8)
         column[1].set(xlim=(0, 1), xlabel=f"probability after Phase {phase} (hatched: truth)")
-    figure.suptitle(f"What fine-tuning changed for one {shorten(class_names[label])} ({title})")
+    figure.suptitle(f"What fine-tuning changed for one {shorten(names[label])} ({title})")
     return figure
 
 
 def plot_neighbours(
-    queries: Sequence[np.ndarray],
-    query_labels: Sequence[int],
-    train_images: np.ndarray,
-    train_labels: Sequence[int],
-    found: tuple[Tensor, Tensor],
-    class_names: Sequence[str],
-    *,
-    title: str,
+    asked: Split, train: Split, found: tuple[Tensor, Tensor], names: Sequence[str], *, title: str
 ) -> Figure:
     """Each photograph with its nearest training flowers (from `nearest_neighbours`), a row each."""
-    positions, cosines = found[0].tolist(), found[1].tolist()
-    columns = 1 + len(positions[0])
-    figure, axes = picture_grid(len(queries), columns, size=9 / max(5, columns))
-    rows = zip(axes.reshape(-1, columns), queries, query_labels, positions, cosines, strict=True)
-    for row, photo, label, near, similar in rows:
-        _photo(row[0], photo, f"asked:\n{shorten(class_names[label])}", weight="bold")
-        for ax, i, cosine in zip(row[1:], near, similar, strict=True):
-            name = (
-                "same class" if train_labels[i] == label else shorten(class_names[train_labels[i]])
-            )
-            _photo(ax, train_images[i], f"{name}\ncosine {cosine:.2f}")
+    columns = 1 + found[0].shape[1]
+    figure, axes = picture_grid(len(asked), columns, size=9 / max(5, columns))
+    for i, (row, label) in enumerate(zip(axes.reshape(-1, columns), asked.labels, strict=True)):
+        _photo(row[0], asked.images[i], f"asked:\n{shorten(names[label])}", weight="bold")
+        for ax, place, cosine in zip(row[1:], found[0][i], found[1][i], strict=True):
+            other = train.labels[place]
+            name = "same class" if other == label else shorten(names[other])
+            _photo(ax, train.images[place], f"{name}\ncosine {cosine:.2f}")
     figure.suptitle(f"The nearest training flowers, in the network's eyes ({title})")
     return figure

@@ -152,3 +152,12 @@ def _train_source(settings: dict, device: Device) -> tuple[dict[str, Tensor], fl
             bar.note(f"traits read rightly: {100 * float(right.mean()):.0f} %")
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     return {k: v for k, v in state.items() if not k.startswith("fc.")}, right
+
+
+PRACTICE_VERSION = 1  # raised whenever drawing changes, so that cached drawings are made anew
+
+
+def practice_labels(split: str, *, limit: int | None = None) -> np.ndarray:
+    """The 0-based labels int64 (N,) of a split, as `draw_practice_split` gives them."""
+    count = min(limit or SPLIT_SIZES[split], SPLIT_SIZES[split])
+    return np.arange(count, dtype=np.int64) % NUM_SPECIES

@@ -10,6 +10,7 @@ import torch
 from torchvision.datasets import Flowers102
 
 import transfer_learning_config as config
+from flowers_utils import practice
 from flowers_utils.class_names import FLOWERS102_NAMES
 from flowers_utils.data import FlowerData, Split, check_split
 from flowers_utils.device import Device
@@ -21,15 +22,6 @@ from flowers_utils.flowers102 import (
 )
 from flowers_utils.folder import list_folder
 from flowers_utils.photos import cached_array, decoded
-from flowers_utils.practice import (
-    PRACTICE_CROP,
-    PRACTICE_NAMES,
-    PRACTICE_RESIZE,
-    PRACTICE_VERSION,
-    draw_practice_split,
-    practice_labels,
-    pretrain_backbone,
-)
 from flowers_utils.progress import Progress
 
 SPLITS = ("train", "val", "test")
@@ -133,20 +125,20 @@ def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") ->
     """The built-in practice flowers: the same shapes, splits and labels as Flowers102, smaller."""
     splits = {}
     for name in SPLITS:
-        size = PRACTICE_RESIZE if name == "train" else PRACTICE_CROP
+        size = practice.PRACTICE_RESIZE if name == "train" else practice.PRACTICE_CROP
         splits[name] = _practice_split(name, size=size, limit=limit, seed=seed)
-    return _checked(FlowerData("practice", "practice flowers", PRACTICE_NAMES, **splits,
-                               resize_size=PRACTICE_RESIZE, image_size=PRACTICE_CROP, note=note))  # fmt: skip
+    return _checked(FlowerData("practice", "practice flowers", practice.PRACTICE_NAMES, **splits,
+                               resize_size=practice.PRACTICE_RESIZE, image_size=practice.PRACTICE_CROP, note=note))  # fmt: skip
 
 
 def _practice_split(name: str, *, size: int, limit: int | None, seed: int) -> Split:
     """One split, drawn once and cached like decoded photographs."""
-    labels = practice_labels(name, limit=limit)
+    labels = practice.practice_labels(name, limit=limit)
 
     def fill(images: np.ndarray, bar: Progress) -> None:
-        images[:] = draw_practice_split(name, size=size, seed=seed, limit=limit, progress=bar)[0]
+        images[:] = practice.draw_practice_split(name, size=size, seed=seed, limit=limit, progress=bar)[0]
 
-    facts = [f"version {PRACTICE_VERSION}", f"seed {seed}"]
+    facts = [f"version {practice.PRACTICE_VERSION}", f"seed {seed}"]
     shape = (len(labels), 3, size, size)
     cache = Path(config.PATHS["cache"])
     images = cached_array(cache, f"practice-{name}-{size}", facts, shape, fill)
@@ -188,7 +180,7 @@ def starting_weights(
             f"Practice flowers come with a ResNet18 only; set BACKBONE = 'resnet18' instead of "
             f"'{backbone}', or use real photographs."
         )
-    return pretrain_backbone(Path(folder) / "practice_backbone.pth", device=device, seed=seed)
+    return practice.pretrain_backbone(Path(folder) / "practice_backbone.pth", device=device, seed=seed)
 
 
 def _checked(data: FlowerData) -> FlowerData:

@@ -1,1 +1,88 @@
-"""Shared set-up: a tiny data set in Flowers102's own file layout, drawn by the test."""
+"""Shared set-up: a tiny learnable data set, and one in Flowers102's own file layout."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import transfer_learning_config as config
+from flowers_utils.data import FlowerData, Split
+from flowers_utils.device import Device
+
+MINI_CLASSES, MINI_SPLITS = 102, {"train": 102, "val": 102, "test": 204}
+
+
+@pytest.fixture
+def cpu():
+    """The plainest device: float32, contiguous."""
+    return Device(torch.device("cpu"), "test")
+
+
+def coloured_split(name, count, *, size, classes, seed):
+    """Noise around one colour a class, so that even a tiny training can tell them apart."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    colours = np.random.default_rng(99).integers(40, 216, (classes, 3, 1, 1))
+    noise = rng.normal(0, 20, (count, 3, size, size))
+    images = (colours[labels] + noise).clip(0, 255).astype(np.uint8)
+    return Split(name, images, torch.from_numpy(labels).long())
+
+
+@pytest.fixture
+def tiny_data():
+    """Four kinds of colour patches: training at 36 pixels, val and test at 32."""
+    return FlowerData(
+        source="folder",
+        title="test patches",
+        class_names=("red", "green", "blue", "grey"),
+        train=coloured_split("train", 24, size=36, classes=4, seed=0),
+        val=coloured_split("val", 16, size=32, classes=4, seed=1),
+        test=coloured_split("test", 16, size=32, classes=4, seed=2),
+        resize_size=36,
+        image_size=32,
+    )
+
+
+def write_mini_flowers102(root: Path) -> dict[str, str]:
+    """Draw a tiny Flowers102 in its own layout, `.mat` files and all; returns their checksums."""
+    from scipy.io import savemat
+
+    base = root / "flowers-102"
+    (base / "jpg").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    total = sum(MINI_SPLITS.values())
+    labels = np.arange(total) % MINI_CLASSES
+    colours = rng.integers(0, 256, (MINI_CLASSES, 3))
+    for number, label in enumerate(labels, start=1):
+        pixels = np.clip(colours[label] + rng.normal(0, 12, (40, 48, 3)), 0, 255)
+        picture = Image.fromarray(pixels.astype(np.uint8))
+        picture.save(base / "jpg" / f"image_{number:05d}.jpg")
+    ids = np.split(np.arange(1, total + 1), np.cumsum(list(MINI_SPLITS.values()))[:-1])
+    savemat(base / "imagelabels.mat", {"labels": labels[None] + 1})
+    savemat(base / "setid.mat", dict(zip(("trnid", "valid", "tstid"), ids, strict=True)))
+    return {
+        name: hashlib.md5((base / f"{name}.mat").read_bytes()).hexdigest()
+        for name in ("imagelabels", "setid")
+    }
+
+
+@pytest.fixture
+def mini_flowers102(tmp_path, monkeypatch):
+    """A tiny whole Flowers102 that the project's loading code and torchvision's both accept."""
+    from torchvision.datasets import Flowers102
+
+    root = tmp_path / "share"
+    sums = write_mini_flowers102(root)
+    labels = {"name": "imagelabels.mat", "md5": sums["imagelabels"]}
+    setid = {"name": "setid.mat", "md5": sums["setid"]}
+    for key, value in (("labels", labels), ("setid", setid), ("splits", MINI_SPLITS)):
+        monkeypatch.setitem(config.DATASET, key, value)
+    files = dict(Flowers102._file_dict)
+    files["label"], files["setid"] = tuple(labels.values()), tuple(setid.values())
+    monkeypatch.setattr(Flowers102, "_file_dict", files)
+    monkeypatch.setenv("FLOWERS_DATA_DIR", str(root))
+    monkeypatch.setitem(config.PATHS, "cache", str(tmp_path / "cache"))
+    return root

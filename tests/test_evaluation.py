@@ -1,0 +1,235 @@
+"""Metrics against scikit-learn's, intervals and temperature against known values."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest
+from sklearn import metrics
+from torch import nn
+from torch.nn import functional as F
+
+from flowers_utils.data import Split
+from flowers_utils.device import choose_device
+from flowers_utils.errors import FlowersError
+from flowers_utils.evaluation import evaluate, fit_temperature, predict_logits, wilson
+
+
+def names(count: int) -> tuple[str, ...]:
+    return tuple(f"flower {i}" for i in range(count))
+
+
+def random_answers(count: int, classes: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (count,), generator=generator)
+    noise = torch.randn(count, classes, generator=generator)
+    return noise + 1.5 * F.one_hot(labels, classes), labels
+
+
+@pytest.mark.parametrize(("count", "classes"), [(500, 10), (300, 102), (40, 6), (7, 30), (1, 8)])
+def test_metrics_are_those_of_scikit_learn(count: int, classes: int) -> None:
+    logits, labels = random_answers(count, classes, seed=count)
+    got = evaluate(logits, labels, class_names=names(classes))
+    every, said, true = range(classes), logits.argmax(dim=1), labels
+    present = got.support > 0
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        true, said, labels=every, zero_division=0
+    )
+    assert got.top1.value == pytest.approx(metrics.accuracy_score(true, said))
+    top5 = metrics.top_k_accuracy_score(true, logits, k=5, labels=every)
+    assert got.top5.value == pytest.approx(top5)
+    assert got.loss.value == pytest.approx(
+        metrics.log_loss(true, logits.double().softmax(dim=1), labels=every)
+    )
+    assert got.mean_per_class.value == pytest.approx(recall[present].mean())
+    np.testing.assert_array_equal(got.confusion, metrics.confusion_matrix(true, said, labels=every))
+    np.testing.assert_array_equal(got.support, support)
+    for ours, theirs in ((got.precision, precision), (got.recall, recall), (got.f1, f1)):
+        np.testing.assert_allclose(ours[present], theirs[present])
+        assert np.isnan(ours[~present]).all()
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")  # the test's own doing
+def test_a_class_without_photographs_is_left_out_of_the_mean() -> None:
+    logits = 5.0 * F.one_hot(torch.tensor([0, 0, 1, 2, 2]), 4)
+    labels = torch.tensor([0, 0, 1, 1, 0])
+    got = evaluate(logits, labels, class_names=names(4))
+    balanced = metrics.balanced_accuracy_score(labels, logits.argmax(dim=1))
+    assert got.mean_per_class.value == pytest.approx(balanced)
+    assert got.support.tolist() == [3, 2, 0, 0]
+
+
+@pytest.mark.parametrize("logits", [torch.zeros(6, 4), torch.full((6, 4), 1e4)])
+def test_equal_answers_are_counted_as_the_first_class(logits: torch.Tensor) -> None:
+    got = evaluate(logits, torch.tensor([0, 1, 2, 3, 0, 1]), class_names=names(4))
+    assert got.top1.value == pytest.approx(2 / 6)
+    assert got.loss.value == pytest.approx(math.log(4))
+
+
+def test_top5_is_certain_with_five_classes_or_fewer() -> None:
+    logits, labels = random_answers(30, 3, seed=1)
+    assert evaluate(logits, labels, class_names=names(3)).top5.value == 1.0
+
+
+def test_top5_is_never_below_top1_where_answers_tie() -> None:
+    logits = torch.zeros(20, 50)
+    got = evaluate(logits, torch.zeros(20, dtype=torch.long), class_names=names(50))
+    assert got.top1.value == got.top5.value == 1.0
+
+
+@pytest.mark.parametrize(("hits", "count"), [(8, 10), (0, 5), (5, 5), (831, 1020), (1, 1)])
+def test_wilson_interval_is_scipys(hits: int, count: int) -> None:
+    got, known = wilson(hits, count), binomtest(hits, count).proportion_ci(method="wilson")
+    assert (got.low, got.high) == pytest.approx((known.low, known.high), abs=1e-6)
+
+
+def test_bootstrap_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    rates, per_class = np.array([0.9, 0.5, 0.7, 0.3]), 40
+    labels = torch.arange(4).repeat_interleave(per_class)
+    covered = 0
+    for seed in range(100):
+        right = np.random.default_rng(seed).random(len(labels)) < rates[labels]
+        said = torch.where(torch.from_numpy(right), labels, (labels + 1) % 4)
+        interval = evaluate(F.one_hot(said, 4).float(), labels, class_names=names(4)).mean_per_class
+        covered += interval.low <= rates.mean() <= interval.high
+    assert 88 <= covered <= 100
+    assert interval.high - interval.low < 0.2
+
+
+def test_intervals_are_the_same_for_the_same_seed() -> None:
+    logits, labels = random_answers(100, 10, seed=3)
+    first, again, other = (
+        evaluate(logits, labels, class_names=names(10), seed=s) for s in (7, 7, 8)
+    )
+    assert first.loss == again.loss and first.mean_per_class == again.mean_per_class
+    assert first.loss != other.loss
+
+
+def test_calibration_error_of_a_known_case() -> None:
+    # ten answers, each 80 % sure, six of them right: the gap is 20 points
+    logits = torch.tensor([0.8, 0.2]).log().repeat(10, 1)
+    labels = torch.tensor([0] * 6 + [1] * 4)
+    got = evaluate(logits, labels, class_names=names(2))
+    assert got.ece == pytest.approx(0.2, abs=1e-6)
+    assert got.bin_count.sum() == 10
+    assert np.nanmax(got.bin_accuracy) == pytest.approx(0.6)
+
+
+def calibrated_answers(seed: int = 0, count: int = 4000) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits whose softmax is the true distribution of the labels."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(count, 10, generator=generator)
+    labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
+    return logits, labels
+
+
+@pytest.mark.parametrize("true_temperature", [0.5, 1.0, 3.0])
+def test_temperature_is_recovered(true_temperature: float) -> None:
+    logits, labels = calibrated_answers()
+    assert fit_temperature(logits * true_temperature, labels) == pytest.approx(
+        true_temperature, rel=0.05
+    )
+
+
+def test_temperature_from_val_calibrates_overconfident_answers_on_test() -> None:
+    val, val_labels = calibrated_answers(seed=1)
+    test, test_labels = calibrated_answers(seed=2)
+    temperature = fit_temperature(4 * val, val_labels)
+    before = evaluate(4 * test, test_labels, class_names=names(10))
+    after = evaluate(4 * test / temperature, test_labels, class_names=names(10))
+    assert after.loss.value < before.loss.value
+    assert after.ece < 0.03 < before.ece
+    assert after.top1 == before.top1
+
+
+def test_temperature_without_mistakes_stays_one() -> None:
+    labels = torch.arange(5)
+    assert fit_temperature(3.0 * F.one_hot(labels, 5), labels) == 1.0
+
+
+NAN = torch.tensor([[0.0, math.nan]])
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "words"),
+    [
+        (torch.zeros(0, 2), torch.zeros(0, dtype=torch.long), "no photographs"),
+        (torch.zeros(3, 2), torch.tensor([0, 1]), "do not fit"),
+        (torch.zeros(2, 3), torch.tensor([0, 1]), "do not fit"),
+        (torch.zeros(2, 2), torch.tensor([[0], [1]]), "do not fit"),
+        (torch.zeros(2, 2), torch.tensor([1, 2]), "from 0 to 1"),
+        (torch.zeros(2, 2), torch.tensor([-1, 1]), "from 0 to 1"),
+        (torch.zeros(2, 2), torch.tensor([0.0, 1.0]), "whole numbers"),
+        (NAN, torch.tensor([0]), "diverged"),
+        (NAN.nan_to_num(math.inf), torch.tensor([0]), "diverged"),
+    ],
+)
+def test_bad_input_is_explained(logits: torch.Tensor, labels: torch.Tensor, words: str) -> None:
+    with pytest.raises(FlowersError, match=words):
+        evaluate(logits, labels, class_names=names(2))
+
+
+def test_results_survive_json_and_count_every_mistake() -> None:
+    logits, labels = random_answers(50, 20, seed=5)
+    got = evaluate(F.pad(logits, (0, 1)), labels, class_names=names(21))
+    again = json.loads(json.dumps(got.to_dict(), allow_nan=False))
+    assert again["top1"]["value"] == got.top1.value
+    assert again["per_class"][20] == {
+        "name": "flower 20", "support": 0, "precision": None, "recall": None, "f1": None,
+    }  # fmt: skip
+    wrong = int((got.predictions != got.labels).sum())
+    assert sum(count for _, _, count in again["mistakes"]) == wrong > 0
+
+
+class Answers(nn.Module):
+    """Says what the first pixel is; its BatchNorm and dropout would give away a training pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.drop = nn.BatchNorm2d(3), nn.Dropout(0.9)
+        self.sizes: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(x))
+        return self.drop(self.norm(x))[:, :, 0, 0]
+
+
+def small_split(count: int) -> Split:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 3, 8, 8), dtype=np.uint8)
+    return Split("val", images, torch.arange(count) % 3)
+
+
+def test_predictions_keep_the_order_of_the_split_whatever_the_batch_size() -> None:
+    split, device, model = small_split(10), choose_device("cpu", fast=False), Answers()
+    logits, labels = predict_logits(model, split, device, batch_size=4)
+    whole, _ = predict_logits(model, split, device, batch_size=10)
+    assert model.sizes == [4, 4, 2, 10]
+    assert logits.shape == (10, 3) and logits.dtype is torch.float32
+    torch.testing.assert_close(logits, whole)
+    assert torch.equal(labels, split.labels)
+
+
+def test_prediction_leaves_the_model_and_the_random_numbers_as_they_were() -> None:
+    model, device = Answers().train(), choose_device("cpu", fast=False)
+    model.norm.eval()  # as in a frozen backbone
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    predict_logits(model, small_split(6), device)
+    assert (model.training, model.norm.training, model.drop.training) == (True, False, True)
+    assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_empty_split_is_explained() -> None:
+    with pytest.raises(FlowersError, match="no photographs"):
+        predict_logits(Answers(), small_split(0), choose_device("cpu", fast=False))
+
+
+def test_predictions_may_be_trained_on() -> None:
+    logits, labels = predict_logits(Answers(), small_split(6), choose_device("cpu", fast=False))
+    scale = torch.ones((), requires_grad=True)
+    F.cross_entropy(scale * logits, labels).backward()
+    assert scale.grad is not None
