@@ -35,9 +35,9 @@ BACKBONE = "resnet18"
 
 # How many epochs of each phase a profile runs, and on how many images of each split (None: all).
 PROFILES = {
-    "full": {"phase1_epochs": 20, "phase2_epochs": 30, "images": None},
-    "quick": {"phase1_epochs": 3, "phase2_epochs": 3, "images": None},
-    "smoke": {"phase1_epochs": 1, "phase2_epochs": 1, "images": 64},
+    "full": {"phase1_epochs": 20, "phase2_epochs": 30, "scratch_epochs": 30, "images": None},
+    "quick": {"phase1_epochs": 3, "phase2_epochs": 3, "scratch_epochs": 3, "images": None},
+    "smoke": {"phase1_epochs": 1, "phase2_epochs": 1, "scratch_epochs": 1, "images": 32},
 }
 
 # Sizes are in pixels, rotation in degrees, the rest are strengths as torchvision's ColorJitter takes.
@@ -160,8 +160,8 @@ def _check_normalization() -> None:
 def _check_profiles() -> None:
     for name, profile in PROFILES.items():
         where = f"PROFILES[{name!r}]"
-        _check_keys(where, profile, {"phase1_epochs", "phase2_epochs", "images"})
-        for key in ("phase1_epochs", "phase2_epochs"):
+        _check_keys(where, profile, {"phase1_epochs", "phase2_epochs", "scratch_epochs", "images"})
+        for key in ("phase1_epochs", "phase2_epochs", "scratch_epochs"):
             _check_number(f"{where}[{key!r}]", profile[key], (int, 1, 10_000))
         if profile["images"] is not None:
             _check_number(f"{where}['images']", profile["images"], (int, 4, 10_000_000))

@@ -1,0 +1,68 @@
+"""Helpers of the transfer-learning lesson: the names that the notebook uses."""
+
+from flowers_utils.anatomy import gradient_at_each_block, output_shapes, shape_in_words
+from flowers_utils.checkpoints import load_checkpoint, model_from_checkpoint, save_checkpoint
+from flowers_utils.checks import (
+    backbone_unmoved,
+    check_freeze,
+    check_head_size,
+    check_top_k,
+    need,
+)
+from flowers_utils.device import choose_device, seed_everything
+from flowers_utils.diagnosis import (
+    accuracy_by_training_size,
+    diagnose,
+    performance_table,
+    why_not_comparable,
+)
+from flowers_utils.evaluation import evaluate, fit_temperature, predict_features, predict_logits
+from flowers_utils.export import export_onnx, export_program
+from flowers_utils.interpret import (
+    compare_phases,
+    feature_maps,
+    first_layer_filters,
+    grad_cam,
+    most_confident_mistakes,
+    most_confused_pairs,
+    nearest_neighbours,
+)
+from flowers_utils.models import (
+    build_model,
+    count_parameters,
+    fingerprint,
+    freeze_backbone,
+    how_far_each_group_moved,
+    parameter_groups,
+)
+from flowers_utils.phases import train_phase
+from flowers_utils.plotting import (
+    plot_architecture,
+    plot_augmentations,
+    plot_curves,
+    plot_gradient_sizes,
+    plot_movement,
+    plot_own_photo,
+    plot_predictions,
+    plot_samples,
+    plot_three_numbers,
+    plot_time,
+)
+from flowers_utils.plotting_evaluation import (
+    plot_class_bars,
+    plot_confused_pairs,
+    plot_confusion,
+    plot_feature_maps,
+    plot_filters,
+    plot_grad_cam,
+    plot_mistakes,
+    plot_neighbours,
+    plot_phase_change,
+    plot_reliability,
+    plot_training_size,
+)
+from flowers_utils.predictor import Predictor
+from flowers_utils.profiling import profile_model
+from flowers_utils.results import describe_run, markdown_table, save_results
+from flowers_utils.sources import load_data, starting_weights
+from flowers_utils.transforms import augment_batch, denormalise, draw_augmentation

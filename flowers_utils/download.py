@@ -75,8 +75,8 @@ def reachable(url: str, *, timeout: float = 3.0) -> bool:
     answers: list[bool] = []
 
     def ask() -> None:
-        request = urllib.request.Request(url, headers=_headers(first_byte=0, last_byte=0))
         try:
+            request = urllib.request.Request(url, headers=_headers(first_byte=0, last_byte=0))
             with urllib.request.urlopen(request, timeout=timeout) as response:
                 answers.append(not _is_web_page(response, url))
         except (OSError, http.client.HTTPException, ValueError):
@@ -163,8 +163,8 @@ def _is_web_page(response: Any, url: str) -> bool:
 
 def _fetch(url: str, part: Path, timeout: float) -> None:
     """One try: fetch what `part` still lacks. Raises _TransferError."""
-    request = urllib.request.Request(url, headers=_headers(first_byte=_length(part)))
     try:
+        request = urllib.request.Request(url, headers=_headers(first_byte=_length(part)))
         with urllib.request.urlopen(request, timeout=timeout) as response:
             if _is_web_page(response, url):
                 reason = "a web page came instead of the file, perhaps the network's login page"

@@ -168,7 +168,7 @@ def evaluate(
     confusion = np.zeros((len(class_names),) * 2, dtype=np.int64)
     np.add.at(confusion, (truth, predictions), 1)
     n = len(truth)
-    means = np.array([losses[rng.integers(0, n, n)].mean() for _ in range(1000)])
+    means = losses[rng.integers(n, size=(1000, n), dtype=np.int32)].mean(axis=1)
     return Evaluation(
         class_names=tuple(class_names),
         loss=_bootstrap(losses.mean(), means),

@@ -82,6 +82,8 @@ def export_program(
         program = torch.export.export(
             module, (torch.from_numpy(images[:2]),), dynamic_shapes=_dynamic_batch()
         )
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # it holds the paths of this computer
         extra = {"model.json": json.dumps(_metadata(content))}
         torch.export.save(program, part, extra_files=extra)
 
@@ -121,7 +123,7 @@ def export_onnx(
         )
         proto = program.model_proto
         for node in proto.graph.node:
-            del node.metadata_props[:]  # stack traces, with the paths of this computer
+            del node.metadata_props[:]  # likewise
         onnx.helper.set_model_props(proto, _metadata(content))
         part.write_bytes(proto.SerializeToString())  # one file, the weights within
 

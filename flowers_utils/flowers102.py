@@ -71,6 +71,14 @@ def flowers102_is_whole(root: Path | str, *, dataset: Mapping[str, Any] = config
     return right and not missing_images(root, dataset=dataset)
 
 
+def flowers102_lies_ready(root: Path | str, *, dataset: Mapping[str, Any] = config.DATASET) -> bool:
+    """Whether `ensure_flowers102` can do without a network: the set is whole, or all files that
+    make it up were put there by hand."""
+    base = Path(root) / "flowers-102"
+    keys = (*MATLAB_FILES, "archive") if missing_images(root, dataset=dataset) else MATLAB_FILES
+    return all(_find_right(base, key, dataset) is not None for key in keys)
+
+
 def flowers102_is_reachable(
     *, dataset: Mapping[str, Any] = config.DATASET, timeout: float = 3.0
 ) -> bool:
@@ -117,21 +125,32 @@ def _opens(photo: Path) -> bool:
     return True
 
 
+def _places(base: Path, name: str) -> tuple[Path, Path]:
+    return base / name, base.parent / name
+
+
+def _find_right(base: Path, key: str, dataset: Mapping[str, Any]) -> Path | None:
+    """One file of the set that is there already, with the right checksum."""
+    name, md5 = dataset[key]["name"], dataset[key]["md5"]
+    right = (place for place in _places(base, name) if place.is_file() and file_md5(place) == md5)
+    return next(right, None)
+
+
 def _obtain(base: Path, key: str, dataset: Mapping[str, Any], **how: Any) -> Path:
     """One file of the set: put there by hand, or kept from an earlier run, or downloaded."""
     name, md5 = dataset[key]["name"], dataset[key]["md5"]
-    by_hand = [place for place in (base / name, base.parent / name) if place.is_file()]
-    for place in by_hand:
-        if file_md5(place) == md5:
-            return place
+    found = _find_right(base, key, dataset)
+    if found is not None:
+        return found
     size = dataset[key].get("size", ARCHIVE_BYTES) if key == "archive" else None
     try:
         check_free_disk(base, 2 * (size or 0))  # the archive and what comes out of it
         return download_file(_urls(dataset, key), base / name, md5=md5, size=size, **how)
     except FlowersError as error:
-        if not by_hand:
+        wrong = [place for place in _places(base, name) if place.is_file()]
+        if not wrong:
             raise
-        damage = f"{by_hand[0]} ({megabytes(by_hand[0].stat().st_size)}) is damaged or incomplete"
+        damage = f"{wrong[0]} ({megabytes(wrong[0].stat().st_size)}) is damaged or incomplete"
         raise FlowersError(f"{damage}: its checksum is wrong. {error}") from error
 
 

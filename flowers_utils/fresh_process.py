@@ -34,7 +34,7 @@ path, photographs, answers = sys.argv[1:]
 images = np.load(photographs)
 {open}
 together, alone, seconds = run(images), run(images[:1]), []
-for _ in range(20):
+while len(seconds) < 3 or (len(seconds) < 20 and sum(seconds) < 3):
     start = time.perf_counter()
     run(images[:1])
     seconds.append(time.perf_counter() - start)

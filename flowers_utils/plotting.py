@@ -216,3 +216,22 @@ def plot_time(seconds: dict[str, dict[str, float]], *, title: str) -> Figure:
     ax.invert_yaxis()
     ax.legend(ncols=len(parts), fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.28))
     return figure
+
+
+def plot_own_photo(
+    picture: np.ndarray, heat: np.ndarray, names: Sequence[str], probabilities: Sequence[float], *, title: str
+) -> Figure:
+    """A photograph `(3, S, S)`, where the network looked `(S, S)`, and its best guesses as bars."""
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+    for ax in axes[:2]:
+        ax.imshow(to_picture(picture))
+        ax.set_axis_off()
+    axes[0].set_title("as the network gets it")
+    axes[1].imshow(heat, cmap="inferno", alpha=0.5)
+    axes[1].set_title("where it looked (Grad-CAM)")
+    bars = axes[2].barh([shorten(name) for name in names], [100 * p for p in probabilities], color=BLUE)
+    axes[2].bar_label(bars, fmt="%.0f %%", padding=3)
+    axes[2].set(xlabel="calibrated probability (%)", xlim=(0, 112), title="its best guesses")
+    axes[2].invert_yaxis()
+    figure.suptitle(f"One photograph ({title})")
+    return figure

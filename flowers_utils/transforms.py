@@ -180,3 +180,10 @@ def eval_batch(images: torch.Tensor, size: int) -> torch.Tensor:
     images = images.float() / 255
     smaller = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
     return normalise(smaller)
+
+
+def denormalise(images: torch.Tensor) -> torch.Tensor:
+    """Undo `normalise` for showing: normalised float images -> uint8, same shape."""
+    mean = torch.tensor(config.NORMALIZATION["mean"], device=images.device).view(3, 1, 1)
+    std = torch.tensor(config.NORMALIZATION["std"], device=images.device).view(3, 1, 1)
+    return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)

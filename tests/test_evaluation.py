@@ -51,12 +51,12 @@ def test_metrics_are_those_of_scikit_learn(count: int, classes: int) -> None:
         assert np.isnan(ours[~present]).all()
 
 
-@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")  # the test's own doing
 def test_a_class_without_photographs_is_left_out_of_the_mean() -> None:
     logits = 5.0 * F.one_hot(torch.tensor([0, 0, 1, 2, 2]), 4)
     labels = torch.tensor([0, 0, 1, 1, 0])
     got = evaluate(logits, labels, class_names=names(4))
-    balanced = metrics.balanced_accuracy_score(labels, logits.argmax(dim=1))
+    with pytest.warns(UserWarning, match="classes not in y_true"):  # scikit-learn's, as it should
+        balanced = metrics.balanced_accuracy_score(labels, logits.argmax(dim=1))
     assert got.mean_per_class.value == pytest.approx(balanced)
     assert got.support.tolist() == [3, 2, 0, 0]
 
@@ -89,12 +89,12 @@ def test_bootstrap_interval_covers_the_truth_about_as_often_as_it_says() -> None
     rates, per_class = np.array([0.9, 0.5, 0.7, 0.3]), 40
     labels = torch.arange(4).repeat_interleave(per_class)
     covered = 0
-    for seed in range(100):
+    for seed in range(60):
         right = np.random.default_rng(seed).random(len(labels)) < rates[labels]
         said = torch.where(torch.from_numpy(right), labels, (labels + 1) % 4)
         interval = evaluate(F.one_hot(said, 4).float(), labels, class_names=names(4)).mean_per_class
         covered += interval.low <= rates.mean() <= interval.high
-    assert 88 <= covered <= 100
+    assert 52 <= covered <= 60  # 57 expected
     assert interval.high - interval.low < 0.2
 
 

@@ -1,0 +1,132 @@
+"""Exported files: they stand alone and agree with PyTorch."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from flowers_utils import export
+from flowers_utils.checkpoints import load_checkpoint, save_checkpoint
+from flowers_utils.data import FlowerData, Split
+from flowers_utils.errors import FlowersError
+from flowers_utils.models import build_model
+
+SIZE, NAMES = 64, ("daisy", "rose", "tulip", "lily", "bluebell à fleurs")
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    return np.random.default_rng(0).integers(0, 256, (3, 3, SIZE, SIZE), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, photographs):
+    """A network with random weights, told to be over-confident by a temperature of 1.7."""
+    torch.manual_seed(0)
+    split = Split("val", photographs, torch.zeros(3, dtype=torch.int64))
+    data = FlowerData("folder", "test photographs", NAMES, split, split, split, SIZE, SIZE)
+    path = tmp_path_factory.mktemp("models") / "resnet18_final.pth"
+    model = build_model("resnet18", num_classes=len(NAMES), weights=None)
+    save_checkpoint(path, model, data=data, epoch=1, metrics={}, temperature=1.7)
+    return path
+
+
+@pytest.fixture(scope="module")
+def reports(checkpoint, photographs):
+    """Both exports, made once: `{".pt2": report, ".onnx": report}`."""
+    makers = {".pt2": export.export_program, ".onnx": export.export_onnx}
+    return {
+        suffix: make(checkpoint, checkpoint.with_suffix(suffix), photographs=photographs)
+        for suffix, make in makers.items()
+    }
+
+
+def expected(checkpoint, images):
+    """Probabilities by the definition, step by step."""
+    content = load_checkpoint(checkpoint)
+    model = build_model("resnet18", num_classes=len(NAMES), weights=None)
+    model.load_state_dict(content["state_dict"])
+    mean, std = (torch.tensor(content["normalization"][k]).view(3, 1, 1) for k in ("mean", "std"))
+    with torch.inference_mode():
+        logits = model.eval()((torch.from_numpy(images) / 255 - mean) / std)
+    return torch.softmax(logits / 1.7, dim=1).numpy()
+
+
+def onnx_session(path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_a_fresh_process_agrees_with_pytorch(reports, suffix):
+    report = reports[suffix]
+    assert report.max_difference <= 1e-5 < report.tolerance
+    assert report.photographs == 3 and report.latency_ms > 0 and report.torch_latency_ms > 0
+    assert f"{report.max_difference:.1e}" in report.sentence()
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_onnx_takes_any_number_of_raw_photographs(reports, checkpoint, count):
+    images = np.random.default_rng(1).integers(0, 256, (count, 3, SIZE, SIZE), dtype=np.uint8)
+    answers = onnx_session(reports[".onnx"].path).run(["probabilities"], {"images": images})[0]
+    assert np.abs(answers - expected(checkpoint, images)).max() < 1e-5
+
+
+def test_the_program_takes_another_number_of_photographs(reports, checkpoint):
+    images = np.random.default_rng(2).integers(0, 256, (5, 3, SIZE, SIZE), dtype=np.uint8)
+    with torch.no_grad():
+        answers = torch.export.load(reports[".pt2"].path).module()(torch.from_numpy(images))
+    assert np.abs(answers.numpy() - expected(checkpoint, images)).max() < 1e-5
+
+
+def test_both_files_say_what_the_model_is(reports, checkpoint):
+    metadata = onnx_session(reports[".onnx"].path).get_modelmeta().custom_metadata_map
+    extra = {"model.json": ""}
+    torch.export.load(reports[".pt2"].path, extra_files=extra)
+    assert metadata == json.loads(extra["model.json"])
+    assert json.loads(metadata["class_names"]) == list(NAMES)
+    assert json.loads(metadata["normalization"]) == load_checkpoint(checkpoint)["normalization"]
+    assert (metadata["image_size"], metadata["temperature"]) == ("64", "1.7")
+
+
+def test_onnx_is_one_file_of_the_stated_opset(reports):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(reports[".onnx"].path, load_external_data=False)
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", export.OPSET)]
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    assert str(export.OPSET) in reports[".onnx"].kind
+
+
+def test_no_path_of_this_computer_gets_into_the_files(reports):
+    place = export.__file__.rpartition("flowers_utils")[0].encode()
+    for suffix in reports:
+        with open(reports[suffix].path, "rb") as file:
+            content = file.read()
+        assert place not in content and b"site-packages" not in content
+
+
+def test_a_file_that_answers_differently_takes_no_place(
+    checkpoint, photographs, tmp_path, monkeypatch
+):
+    wrong = np.full((3, len(NAMES)), 0.2, dtype=np.float32)
+    monkeypatch.setattr(export, "reopen", lambda *_: (wrong, wrong[:1], np.array([0.1])))
+    monkeypatch.setattr(torch.export, "save", lambda program, path, **_: path.write_bytes(b"x"))
+    with pytest.raises(FlowersError, match="answers differently"):
+        export.export_program(checkpoint, tmp_path / "model.pt2", photographs=photographs)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_opened_is_said_so(checkpoint, photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.export, "save", lambda program, path, **_: path.write_bytes(b"x"))
+    with pytest.raises(FlowersError, match="fresh Python process could not run"):
+        export.export_program(checkpoint, tmp_path / "model.pt2", photographs=photographs)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("shape", [(1, 3, SIZE, SIZE), (3, 3, 32, 32), (3, SIZE, SIZE, 3)])
+def test_photographs_that_do_not_fit_are_refused(checkpoint, tmp_path, shape):
+    with pytest.raises(FlowersError, match="at least two uint8 photographs"):
+        export.export_onnx(
+            checkpoint, tmp_path / "model.onnx", photographs=np.zeros(shape, np.uint8)
+        )
