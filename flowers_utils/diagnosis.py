@@ -127,7 +127,7 @@ def _best(rows: Sequence[Mapping]) -> float:
 def _loss_not_falling(rows: Sequence[Mapping], num_classes: int) -> str | None:
     losses = [row["train_loss"] for row in rows]
     guessing = math.log(num_classes)  # the loss of equal probabilities
-    if max(losses) > 1.5 * max(losses[0], 0.1) or losses[-1] > 1.5 * guessing:
+    if max(losses) > 1.5 * max(losses[0], 0.1) or losses[-1] > 4 * guessing:
         return (
             f"The training loss rose or stays high ({losses[0]:.2f} at first, {max(losses):.2f} at "
             f"most; guessing has {guessing:.2f}): the learning rate is too high. Divide it by ten."

@@ -96,9 +96,8 @@ def feature_maps(
     layers: Mapping[str, nn.Module] | None = None,
 ) -> dict[str, Tensor]:
     """The answers (C, H, W) of each stage to one uint8 photograph (3, S, S), in order."""
-    batch = _as_batch(photo, device)
     with observing(model, layers or stages(model)) as outputs:
-        model(batch)
+        model(_as_batch(photo, device))
     return {name: output[0].detach().float().cpu() for name, output in outputs.items()}
 
 
@@ -129,9 +128,9 @@ def grad_cam(
     of the target's logit; what speaks against it is cut off. The gradient starts at that stage, so
     frozen layers do not matter. Raises FlowersError for a class that is not there.
     """
-    batch = _as_batch(photo, device)
     layer = layer or list(stages(model).values())[-1]
     with observing(model, {"maps": layer}) as outputs:
+        batch = _as_batch(photo, device)
         logits = model(batch)[0].float()
         target = int(logits.argmax()) if target is None else target
         if not 0 <= target < len(logits):

@@ -24,6 +24,7 @@ SPLIT_SIZES = {"train": 1020, "val": 1020, "test": 2040}
 NUM_SPECIES, RELATIVES = 102, 6
 PRETRAINING = {"images": 28_800, "species": 300, "batch_size": 128, "learning_rate": 0.002}
 DRAWING_BATCH = 60
+PRACTICE_VERSION = 1  # raise it when the drawing changes: caches are then made anew
 _STREAMS = {"train": 1, "val": 2, "test": 3, "source": 4}
 _KINDS = ("common", "alpine", "marsh", "dwarf", "silver", "wandering")
 _GENERA = (
@@ -80,6 +81,14 @@ def _draw(species: list[tuple], labels: np.ndarray, *, size: int, key: list[int]
     return images
 
 
+def practice_labels(split: str, *, limit: int | None = None) -> np.ndarray:
+    """0-based labels int64 (N,): species take turns, so that a `limit` keeps the mix."""
+    if split not in SPLIT_SIZES:
+        raise ValueError(f"split must be one of {', '.join(SPLIT_SIZES)}, not {split!r}")
+    count = SPLIT_SIZES[split] if limit is None else min(limit, SPLIT_SIZES[split])
+    return np.arange(count, dtype=np.int64) % NUM_SPECIES
+
+
 def draw_practice_split(
     split: str,
     *,
@@ -90,13 +99,10 @@ def draw_practice_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 (N, 3, size, size) and 0-based labels int64 (N,) of "train", "val" or "test".
 
-    Every species is equally frequent and the species take turns, so that a `limit` keeps the mix.
+    The same `seed` gives the same flowers at every size, and a `limit` the first of them.
     `progress.update` is told about each batch of drawn images.
     """
-    if split not in SPLIT_SIZES:
-        raise ValueError(f"split must be one of {', '.join(SPLIT_SIZES)}, not {split!r}")
-    whole = -(-min(limit or SPLIT_SIZES[split], SPLIT_SIZES[split]) // 1)
-    labels = np.arange(whole, dtype=np.int64) % NUM_SPECIES
+    labels = practice_labels(split, limit=limit)
     key = [seed, _STREAMS[split]]
     return _draw(list(PRACTICE_SPECIES), labels, size=size, key=key, progress=progress), labels
 
@@ -161,3 +167,44 @@ def practice_labels(split: str, *, limit: int | None = None) -> np.ndarray:
     """The 0-based labels int64 (N,) of a split, as `draw_practice_split` gives them."""
     count = min(limit or SPLIT_SIZES[split], SPLIT_SIZES[split])
     return np.arange(count, dtype=np.int64) % NUM_SPECIES
+
+
+def pretrain_backbone(
+    path: str | Path,
+    *,
+    device: Device,
+    seed: int = 0,
+    images: int | None = None,
+    fresh: bool = False,
+) -> dict[str, Tensor]:
+    """State dict of a ResNet18 without its head, pretrained on source flowers; kept in `path`.
+
+    torchvision's key names, float32, on the CPU. A whole file made with the same settings is
+    reused; any other, or `fresh=True`, is replaced. `images` shortens the training.
+    """
+    settings = dict(PRETRAINING, size=PRACTICE_CROP, seed=seed, version=PRACTICE_VERSION)
+    if images is not None:
+        settings["images"] = images
+    kept = None if fresh else _kept_backbone(Path(path), settings)
+    if kept is not None:
+        return kept
+    state, accuracy = _train_source(settings, device)
+    content = {"settings": settings, "trait_accuracy": accuracy, "state_dict": state}
+    save_tensors(path, content)
+    return state
+
+
+def _kept_backbone(path: Path, settings: dict) -> dict[str, Tensor] | None:
+    """The state dict in `path`, or None where there is none, a damaged or a different one."""
+    if not path.is_file():
+        return None
+    try:
+        content = load_tensors(path)
+    except FlowersError:  # damaged: it is made anew
+        return None
+    state = content.get("state_dict")
+    if content.get("settings") != settings or not isinstance(state, dict):
+        return None
+    wanted = {k: v.shape for k, v in resnet18().state_dict().items() if not k.startswith("fc.")}
+    fits = {k: getattr(v, "shape", None) for k, v in state.items()} == wanted
+    return state if fits and all(v.isfinite().all() for v in state.values()) else None

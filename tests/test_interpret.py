@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from flowers_utils.device import Device, choose_device
+from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import evaluate
 from flowers_utils.interpret import (
@@ -22,11 +22,6 @@ from flowers_utils.interpret import (
 from flowers_utils.models import build_model, freeze_backbone
 
 
-@pytest.fixture
-def cpu() -> Device:
-    return choose_device("cpu", fast=False)
-
-
 @pytest.fixture(scope="module")
 def resnet() -> nn.Module:
     torch.manual_seed(0)
@@ -39,7 +34,7 @@ class RedOrBlue(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layer4 = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.ReLU(inplace=True))
-        self.layer1 = self.layer2 = self.layer3 = nn.Identity()
+        self.layer1, self.layer2, self.layer3 = nn.Identity(), nn.Identity(), nn.Identity()
         self.norm, self.fc = nn.BatchNorm1d(2), nn.Linear(2, 3, bias=False)
         with torch.no_grad():
             self.layer4[0].weight.copy_(torch.tensor([[1.0, 0, -1], [-1, 0, 1]])[:, :, None, None])
@@ -50,7 +45,8 @@ class RedOrBlue(nn.Module):
 
 
 def red_left_blue_right() -> np.ndarray:
-    photo = np.full((3, 32, 32), 110, dtype=np.uint8)
+    photo = np.zeros((3, 32, 32), dtype=np.uint8)
+    photo += np.array([124, 116, 104], dtype=np.uint8)[:, None, None]  # ImageNet's mean: zeros
     photo[0, 4:12, 2:10] = 255
     photo[2, 20:30, 20:30] = 255
     return photo
@@ -138,15 +134,16 @@ def test_the_model_is_as_it_was_after_an_error_too(breaking: str, cpu: Device) -
 
 def test_random_layers_do_not_move_the_random_numbers(cpu: Device) -> None:
     model = RedOrBlue()
-    model.norm.register_forward_hook(lambda *_: torch.rand(1) * 0 + _[2])
+    model.norm.register_forward_hook(lambda _module, _inputs, output: output + 0 * torch.rand(1))
     state = torch.get_rng_state()
     grad_cam(model, red_left_blue_right(), cpu)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_grad_cam_works_where_gradients_are_switched_off(cpu: Device) -> None:
+    model = RedOrBlue()
     with torch.inference_mode():
-        heat = grad_cam(RedOrBlue(), red_left_blue_right(), cpu, target=0).heat
+        heat = grad_cam(model, red_left_blue_right(), cpu, target=0).heat
     assert heat.max() == pytest.approx(1)
 
 

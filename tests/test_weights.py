@@ -12,7 +12,7 @@ from flowers_utils.weights import imagenet_state_dict, weights_path, weights_sta
 
 WEIGHTS = MobileNet_V2_Weights.IMAGENET1K_V1  # the smallest file of those the lesson knows
 NAME = "mobilenet_v2-b0353104.pth"
-FAST = {"attempts": 2, "pause": 0.01, "timeout": 0.5}
+FAST = {"attempts": 2, "pause": 0.01, "timeout": 5.0}
 
 
 def file_of(tensors: object) -> bytes:
@@ -153,5 +153,5 @@ def test_a_damaged_file_in_a_read_only_folder_says_where_to_go(cached, monkeypat
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("flowers_utils.download.tempfile.TemporaryFile", read_only)
-    with pytest.raises(FlowersError, match="is damaged.*Set TORCH_HOME to a folder of your own"):
+    with pytest.raises(FlowersError, match=r"is damaged.*Set TORCH_HOME to a folder of your own"):
         imagenet_state_dict(WEIGHTS, **FAST)

@@ -1,0 +1,138 @@
+"""Backbones side by side: the same data, phases and metrics for each."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from flowers_utils import comparison
+from flowers_utils.comparison import (
+    compare_backbones,
+    comparison_table,
+    stored_features,
+    train_head,
+)
+from flowers_utils.errors import ConfigError, FlowersError
+from flowers_utils.models import backbone_features, build_model, fingerprint, frozen_trunk
+from flowers_utils.plotting_comparison import plot_comparison
+from flowers_utils.progress import Progress
+from flowers_utils.transforms import normalise_batch
+
+NO_WEIGHTS = "the server cannot be reached"
+
+
+@pytest.fixture
+def weights_for(monkeypatch):
+    """Random weights stand for pretrained ones; EfficientNet's "cannot be had"."""
+
+    def starting_weights(data, device, *, backbone, folder, seed=0):
+        if backbone.startswith("efficientnet"):
+            raise FlowersError(NO_WEIGHTS)
+        return
+
+    monkeypatch.setattr(comparison, "starting_weights", starting_weights)
+    monkeypatch.setattr(comparison, "measure_latency", _no_waiting)
+
+
+def _no_waiting(model, device, **_):
+    from flowers_utils.profiling import Latency
+
+    return Latency(median_ms=1e-6 * sum(p.numel() for p in model.parameters()), p95_ms=9.0,
+                   images_per_second=10.0)  # fmt: skip
+
+
+@pytest.fixture
+def rows(weights_for, tiny_data, cpu, tmp_path):
+    names = ["resnet18", "efficientnet_b0", "mobilenet_v2"]
+    return compare_backbones(
+        names, tiny_data, cpu, phase1_epochs=2, phase2_epochs=1, folder=tmp_path
+    )
+
+
+def test_each_trained_row_has_both_phases_on_the_same_val_split(rows, tiny_data):
+    for row in (rows[0], rows[2]):
+        for score in (row.phase1_top1, row.phase2_top1):
+            assert 0 <= score.low <= score.value <= score.high <= 1
+            assert (score.value * len(tiny_data.val)) % 1 == pytest.approx(0, abs=1e-6)
+        assert row.phase1_seconds > 0 and row.phase2_seconds > 0
+        assert row.best is row.phase2_top1
+
+
+def test_without_weights_a_row_keeps_its_place_and_says_why(rows):
+    row = rows[1]
+    assert row.name == "efficientnet_b0" and NO_WEIGHTS in row.note
+    assert row.parameters > 4e6 and row.flops > 0 and row.best is None
+
+
+def test_table_has_a_line_for_each_backbone_and_the_reason_below(rows):
+    table = comparison_table(rows)
+    lines = table.splitlines()
+    assert [line.split(" | ")[0].strip("| ") for line in lines[2:5]] == [r.name for r in rows]
+    assert lines[3].count(comparison.DASH) == 4
+    assert f"- **efficientnet_b0**: No pretrained weights: {NO_WEIGHTS}" in lines
+
+
+def test_rows_are_plain_values_for_results_json(rows):
+    assert json.loads(json.dumps(rows[0].as_dict()))["phase1_top1"]["method"] == "Wilson"
+
+
+def test_figure_names_every_backbone_and_the_data(rows):
+    figure = plot_comparison(rows, title="practice flowers")
+    axes = figure.axes[0]
+    words = " ".join(text.get_text() for text in axes.texts)
+    assert all(row.name in words for row in rows) and "no pretrained weights" in words
+    assert "practice flowers" in axes.get_title()
+
+
+def test_phase1_alone_leaves_phase2_empty(weights_for, tiny_data, cpu, tmp_path):
+    [row] = compare_backbones(
+        ["resnet18"], tiny_data, cpu, phase1_epochs=1, phase2_epochs=0, folder=tmp_path
+    )
+    assert row.phase2_top1 is None and row.best is row.phase1_top1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_backbone_is_named_before_anything_is_trained(tiny_data, cpu, tmp_path):
+    with pytest.raises(ConfigError, match="resnet19"):
+        compare_backbones(
+            ["resnet19"], tiny_data, cpu, phase1_epochs=1, phase2_epochs=0, folder=tmp_path
+        )
+
+
+def test_stored_features_are_those_of_the_network(tiny_data, cpu):
+    model = build_model("resnet18", num_classes=4, weights=None).eval()
+    with Progress(16, "test", unit="image", style="lines") as bar:
+        features, labels = stored_features(
+            frozen_trunk(model), tiny_data.val, cpu, size=32, progress=bar
+        )
+    with torch.no_grad():
+        expected = backbone_features(model, normalise_batch(torch.tensor(tiny_data.val.images)))
+    assert torch.allclose(features, expected, atol=1e-4)
+    assert torch.equal(labels, tiny_data.val.labels) and bar.done == 16
+
+
+def test_the_head_learns_what_can_be_separated_and_repeats_itself(cpu):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(120) % 4
+    features = torch.eye(4)[labels] * 3 + torch.randn(120, 4, generator=generator) * 0.3
+    states = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        head = nn.Sequential(nn.Dropout(0.2), nn.Linear(4, 4))
+        train = (features[:80], labels[:80])
+        train_head(head, train, (features[80:], labels[80:]), cpu, epochs=60, seed=0)
+        states.append(head[1].weight.detach().clone())
+    with torch.no_grad():
+        accuracy = (head.eval()(features[80:]).argmax(1) == labels[80:]).float().mean()
+    assert accuracy > 0.8
+    assert torch.equal(*states)
+
+
+def test_phase1_of_the_comparison_does_not_move_the_backbone(weights_for, tiny_data, cpu):
+    model = build_model("mobilenet_v2", num_classes=4, weights=None)
+    row = comparison._measure("mobilenet_v2", tiny_data, cpu)
+    before, head = fingerprint(model), model.classifier[1].weight.detach().clone()
+    comparison._phase1(row, model, tiny_data, cpu, epochs=2, seed=0)
+    assert fingerprint(model) == before
+    assert not torch.equal(model.classifier[1].weight, head)
