@@ -33,6 +33,9 @@ PHASES = {
 # The pretrained network: resnet18, resnet50, efficientnet_b0, efficientnet_b3 or mobilenet_v2.
 BACKBONE = "resnet18"
 
+# The backbones that the lesson compares, on the same photographs.
+COMPARISON = ("resnet18", "resnet50", "efficientnet_b0", "efficientnet_b3", "mobilenet_v2")
+
 # How many epochs of each phase a profile runs, and on how many images of each split (None: all).
 PROFILES = {
     "full": {"phase1_epochs": 20, "phase2_epochs": 30, "scratch_epochs": 30, "images": None},

@@ -9,6 +9,7 @@ from flowers_utils.checks import (
     check_top_k,
     need,
 )
+from flowers_utils.comparison import compare_backbones, comparison_table
 from flowers_utils.device import choose_device, seed_everything
 from flowers_utils.diagnosis import (
     accuracy_by_training_size,
@@ -27,6 +28,7 @@ from flowers_utils.interpret import (
     most_confused_pairs,
     nearest_neighbours,
 )
+from flowers_utils.model_card import write_model_card
 from flowers_utils.models import (
     build_model,
     count_parameters,
@@ -48,6 +50,7 @@ from flowers_utils.plotting import (
     plot_three_numbers,
     plot_time,
 )
+from flowers_utils.plotting_comparison import plot_comparison
 from flowers_utils.plotting_evaluation import (
     plot_class_bars,
     plot_confused_pairs,

@@ -1,5 +1,6 @@
 """Checkpoints: what one holds, how it is made, checked, and turned back into a network."""
 
+import math
 import os
 import platform
 from typing import Any
@@ -91,7 +92,55 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     if len(checkpoint["class_names"]) != checkpoint["num_classes"]:
         raise FlowersError(f"'{path}' names {len(checkpoint['class_names'])} classes, not the "
                            f"{checkpoint['num_classes']} that it says it has.")  # fmt: skip
+    for key, holds in _values_hold(checkpoint).items():
+        if not holds:
+            raise FlowersError(f"'{path}' is damaged: its '{key}' is not what it should be.")
     return checkpoint
+
+
+def _values_hold(checkpoint: dict[str, Any]) -> dict[str, bool]:
+    """For each key whose values can be wrong although their type is right: whether they are not."""
+    normalization, tensors = checkpoint["normalization"], checkpoint["state_dict"]
+    return {
+        "format_version": checkpoint["format_version"] > 0,
+        "class_names": all(isinstance(name, str) for name in checkpoint["class_names"]),
+        "num_classes": checkpoint["num_classes"] >= 2,
+        "image_size": 32 <= checkpoint["image_size"] <= 2048,
+        "normalization": all(
+            _three_numbers(normalization.get(key), low) for key, low in (("mean", 0), ("std", 1e-3))
+        ),
+        "state_dict": all(
+            isinstance(key, str) and _plain_tensor(tensor) for key, tensor in tensors.items()
+        ),
+        "data": all(
+            isinstance(checkpoint["data"].get(key), str)
+            for key in ("source", "title", "fingerprint")
+        ),
+        "epoch": checkpoint["epoch"] >= 0,
+        "metrics": all(isinstance(key, str) for key in checkpoint["metrics"]),
+        "temperature": _is_number(checkpoint.get("temperature", 1.0), 1e-3, 1e3),
+    }
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and low <= value <= high
+
+
+def _three_numbers(values: Any, low: float) -> bool:
+    listed = isinstance(values, (list, tuple)) and len(values) == 3
+    return listed and all(_is_number(value, low, 1.0) for value in values)
+
+
+def _plain_tensor(value: Any) -> bool:
+    """Whether `value` is an ordinary tensor on the CPU without nan or infinity."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and not value.is_complex()
+        and bool(torch.isfinite(value).all())
+    )
 
 
 def model_from_checkpoint(
@@ -110,12 +159,16 @@ def model_from_checkpoint(
             f"This checkpoint knows {classes} classes, but the data has {num_classes}; it belongs "
             "to another data set. Train anew, or load that data set."
         )
+    unfit = (
+        f"The weights in this checkpoint do not fit a {name} with {classes} classes; it is "
+        "damaged or from another network."
+    )
+    # The size is looked at first: a wrong number of classes could ask for endless memory.
+    if all(value.shape[:1] != (classes,) for value in checkpoint["state_dict"].values()):
+        raise FlowersError(unfit)
     model = build_model(name, num_classes=classes, weights=None)
     try:
         model.load_state_dict(checkpoint["state_dict"])
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise FlowersError(
-            f"The weights in this checkpoint do not fit a {name} with {classes} classes; it is "
-            "damaged or from another network."
-        ) from error
+        raise FlowersError(unfit) from error
     return model.eval()

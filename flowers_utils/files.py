@@ -5,8 +5,10 @@ import errno
 import json
 import os
 import pickle
+import secrets
 import shutil
-import tempfile
+import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,20 @@ import torch
 
 from flowers_utils.errors import FlowersError
 
+LEFTOVER_AFTER = 3600.0  # seconds untouched until a half-written file counts as a killed run's
+RENAME_PAUSES = (0.1, 0.3, 1.0)  # seconds; on Windows a reader or virus scanner blocks a rename
+
 
 def atomic_write(
-    path: str | os.PathLike, write: Callable[[Path], None], *, needed_bytes: int = 0
+    path: str | os.PathLike,
+    write: Callable[[Path], None],
+    *,
+    needed_bytes: int = 0,
+    flush: bool = True,
 ) -> None:
     """Let `write` fill a file beside `path`, then rename it into place: all or nothing.
 
+    `flush` waits until the disk has it, so that it also survives a power cut.
     Raises FlowersError for a full disk or a folder that cannot be written; the earlier file, if
     there is one, stays whole.
     """
@@ -29,14 +39,13 @@ def atomic_write(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _check_space(path, needed_bytes)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
-        )
-        os.close(handle)
-        part = Path(name)
+        _remove_leftovers(path)
+        part = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+        part.touch(exist_ok=False)
         write(part)
-        _flush_to_disk(part)
-        part.replace(path)
+        if flush:
+            _flush_to_disk(part)
+        _rename(part, path)
     except OSError as error:
         raise FlowersError(_why_not_written(path, error)) from error
     finally:
@@ -48,6 +57,24 @@ def atomic_write(
 def _check_space(path: Path, needed_bytes: int) -> None:
     if shutil.disk_usage(path.parent).free < needed_bytes:
         raise OSError(errno.ENOSPC, f"{needed_bytes / 1e6:.0f} MB are needed")
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Half-written files of runs that were killed; those of a run in progress are younger."""
+    for part in path.parent.glob(f".{path.stem}-????????{path.suffix}"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > LEFTOVER_AFTER:
+                part.unlink()
+
+
+def _rename(part: Path, path: Path) -> None:
+    for pause in RENAME_PAUSES:
+        try:
+            part.replace(path)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    part.replace(path)
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -69,16 +96,19 @@ def _why_not_written(path: Path, error: OSError) -> str:
     return f"'{path}' was not written ({error}); the earlier file is untouched."
 
 
-def save_tensors(path: str | os.PathLike, content: dict[str, Any]) -> None:
+def save_tensors(path: str | os.PathLike, content: dict[str, Any], *, flush: bool = True) -> None:
     """Write a dict of tensors and plain values that `torch.load(weights_only=True)` opens."""
 
     def write(part: Path) -> None:
         try:
             torch.save(content, part)
-        except RuntimeError as error:  # torch's own writer reports a full disk this way
-            raise OSError(errno.ENOSPC, str(error).splitlines()[0]) from error
+        except RuntimeError as error:
+            if "PytorchStreamWriter" not in str(error):
+                raise
+            # Torch's own writer does not say why it failed; a full disk is the usual reason.
+            raise OSError(errno.ENOSPC, "torch could not write all of it") from error
 
-    atomic_write(path, write)
+    atomic_write(path, write, flush=flush)
 
 
 def load_tensors(path: str | os.PathLike) -> dict[str, Any]:
@@ -86,21 +116,30 @@ def load_tensors(path: str | os.PathLike) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FlowersError(f"There is no file '{path}'; run the cell that trains and saves first.")
+    damaged = f"'{path}' is damaged or not a checkpoint; delete it and train again."
     try:
+        _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise FlowersError(f"'{path}' cannot be read: no permission. Change that.") from error
     except pickle.UnpicklingError as error:
         raise FlowersError(
             f"'{path}' is damaged, or holds more than tensors and plain values and was not opened, "
             "since it could run code. Delete it and train again, or get it from a source you trust."
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError,
-            IndexError, AssertionError, OverflowError, MemoryError, ImportError) as error:  # fmt: skip
-        raise FlowersError(
-            f"'{path}' is damaged or not a checkpoint; delete it and train again."
-        ) from error
+    except Exception as error:  # a damaged file makes torch.load raise almost anything
+        raise FlowersError(damaged) from error
     if not isinstance(content, dict):
         raise FlowersError(f"'{path}' holds no checkpoint of this lesson but something else.")
     return content
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the file with the checksums inside it: torch.load itself does not look at them."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise ValueError("a checksum does not match")
 
 
 def save_json(path: str | os.PathLike, content: dict[str, Any]) -> None:

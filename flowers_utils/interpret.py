@@ -45,7 +45,7 @@ def observing(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[dic
 
     def keep(name: str) -> Callable:
         def hook(_module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
-            outputs[name] = output.detach().clone().requires_grad_(output.is_floating_point())
+            outputs[name] = output.detach().requires_grad_(output.is_floating_point())
             return outputs[name].clone()  # a later in-place ReLU must not change what was kept
 
         return hook

@@ -219,7 +219,12 @@ def plot_time(seconds: dict[str, dict[str, float]], *, title: str) -> Figure:
 
 
 def plot_own_photo(
-    picture: np.ndarray, heat: np.ndarray, names: Sequence[str], probabilities: Sequence[float], *, title: str
+    picture: np.ndarray,
+    heat: np.ndarray,
+    names: Sequence[str],
+    probabilities: Sequence[float],
+    *,
+    title: str,
 ) -> Figure:
     """A photograph `(3, S, S)`, where the network looked `(S, S)`, and its best guesses as bars."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
@@ -229,7 +234,9 @@ def plot_own_photo(
     axes[0].set_title("as the network gets it")
     axes[1].imshow(heat, cmap="inferno", alpha=0.5)
     axes[1].set_title("where it looked (Grad-CAM)")
-    bars = axes[2].barh([shorten(name) for name in names], [100 * p for p in probabilities], color=BLUE)
+    bars = axes[2].barh(
+        [shorten(name) for name in names], [100 * p for p in probabilities], color=BLUE
+    )
     axes[2].bar_label(bars, fmt="%.0f %%", padding=3)
     axes[2].set(xlabel="calibrated probability (%)", xlim=(0, 112), title="its best guesses")
     axes[2].invert_yaxis()

@@ -162,7 +162,7 @@ def plot_training_size(points: Sequence[tuple[int, Estimate]], *, title: str) ->
     ax.errorbar(counts, values, _whiskers(estimates), fmt="o-", color=BLUE, capsize=4)
     for count, value in zip(counts, values, strict=True):
         ax.annotate(f"{value:.0%}", (count, value), (-32, 6), textcoords="offset points")
-    ax.set_xscale("log")
+    ax.set(xscale="log", xmargin=0.1)
     ax.set_xticks(counts, [f"{n:,}" for n in counts])
     ax.minorticks_off()
     ax.set(xlabel="training photographs (logarithmic)", ylabel="top-1 accuracy on val")

@@ -14,17 +14,19 @@ from torchvision.models import resnet18
 
 import transfer_learning_config as config
 from flowers_utils import practice_drawing as drawing
-from flowers_utils.files import atomic_write
 from flowers_utils.device import Device
+from flowers_utils.errors import FlowersError
+from flowers_utils.files import load_tensors, save_tensors
 from flowers_utils.progress import Progress
 
 PRACTICE_RESIZE, PRACTICE_CROP = 36, 32  # what the network sees; 256 and 224 on photographs
+PRACTICE_VERSION = 1  # raised when drawing or pretraining changes: then old files are not used
 PRACTICE_SHOW = 96  # for people to look at: the same seed draws the same flowers at every size
 SPLIT_SIZES = {"train": 1020, "val": 1020, "test": 2040}
 NUM_SPECIES, RELATIVES = 102, 6
 PRETRAINING = {"images": 28_800, "species": 300, "batch_size": 128, "learning_rate": 0.002}
 DRAWING_BATCH = 60
-PRACTICE_VERSION = 1  # raise it when the drawing changes: caches are then made anew
+
 _STREAMS = {"train": 1, "val": 2, "test": 3, "source": 4}
 _KINDS = ("common", "alpine", "marsh", "dwarf", "silver", "wandering")
 _GENERA = (
@@ -42,6 +44,7 @@ def species_table(count: int, *, seed: int, avoid: frozenset = frozenset()) -> l
     """
     rng = np.random.default_rng(seed)
     rows: list[tuple] = []
+    first: tuple = ()
     taken = set(avoid)
     while len(rows) < count:
         row = list(rng.integers(drawing.CHOICES)) if len(rows) % RELATIVES == 0 else list(first)
@@ -123,15 +126,20 @@ def _normalise(images: np.ndarray) -> Tensor:
     return (torch.from_numpy(images).float() / 255 - mean) / std
 
 
-def _train_source(settings: dict, device: Device) -> tuple[dict[str, Tensor], float]:
-    """Train on freshly drawn source flowers, none seen twice; state dict and last accuracy."""
+def _train_source(settings: dict, device: Device) -> tuple[dict[str, Tensor], Tensor]:
+    """Learn to read the traits of freshly drawn source flowers, none seen twice.
+
+    Returns the state dict and, for each trait, how often it was read rightly at the end.
+    """
     steps, batch = settings["images"] // settings["batch_size"], settings["batch_size"]
     torch.manual_seed(settings["seed"])
     model = device.place(resnet18(num_classes=sum(drawing.CHOICES))).train()
     rate = settings["learning_rate"]
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.2)
-    scaler, right = device.scaler(), 0.0
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, total_steps=steps, pct_start=0.2
+    )
+    scaler, right = device.scaler(), torch.zeros(len(drawing.CHOICES))
     traits = torch.tensor(source_species(settings["species"]))
     with Progress(steps * batch, "Pretraining the practice backbone", unit="image") as bar:
         for step in range(steps):
@@ -153,20 +161,11 @@ def _train_source(settings: dict, device: Device) -> tuple[dict[str, Tensor], fl
             scaler.update()
             schedule.step()
             found = torch.stack([output.argmax(1) for output in outputs], 1)
-            right += 0.05 * ((found == targets).float().mean(0) - right)
+            right += 0.05 * ((found == targets).float().mean(0).cpu() - right)
             bar.update(batch)
             bar.note(f"traits read rightly: {100 * float(right.mean()):.0f} %")
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     return {k: v for k, v in state.items() if not k.startswith("fc.")}, right
-
-
-PRACTICE_VERSION = 1  # raised whenever drawing changes, so that cached drawings are made anew
-
-
-def practice_labels(split: str, *, limit: int | None = None) -> np.ndarray:
-    """The 0-based labels int64 (N,) of a split, as `draw_practice_split` gives them."""
-    count = min(limit or SPLIT_SIZES[split], SPLIT_SIZES[split])
-    return np.arange(count, dtype=np.int64) % NUM_SPECIES
 
 
 def pretrain_backbone(
@@ -188,8 +187,8 @@ def pretrain_backbone(
     kept = None if fresh else _kept_backbone(Path(path), settings)
     if kept is not None:
         return kept
-    state, accuracy = _train_source(settings, device)
-    content = {"settings": settings, "trait_accuracy": accuracy, "state_dict": state}
+    state, right = _train_source(settings, device)
+    content = {"settings": settings, "traits_right": right, "state_dict": state}
     save_tensors(path, content)
     return state
 

@@ -133,7 +133,10 @@ def bloom(canvas: Tensor, species: Tensor, dice: Dice, pose: dict) -> Tensor:
     spun = angle + pose["turn"] + twist * radius
     (hue,) = look_up(HUES, species[:, 3])
     double = species[:, 6].view(-1, 1, 1).float()
-    look = {"size": pose["size"] * pose["tilt"].sqrt(), "hue": (hue + dice.uniform(-0.03, 0.03)) % 1}
+    look = {
+        "size": pose["size"] * pose["tilt"].sqrt(),
+        "hue": (hue + dice.uniform(-0.03, 0.03)) % 1,
+    }
     look |= {"saturation": dice.uniform(0.45, 0.85), "value": dice.uniform(0.75, 1.0)}
     look |= {"phase": dice.uniform(0, 6.3), "uneven": dice.uniform(0, 0.12)}
     outer = look | {"shift": torch.zeros_like(hue), "reach": torch.ones_like(hue), "tint": 1.0}

@@ -25,7 +25,7 @@ def describe_run(
         "seed": seed,
         "versions": versions(),
         "phases": {
-            f"phase{phase.phase}": {
+            phase.title.lower().replace(" ", ""): {
                 "best_epoch": phase.best_epoch,
                 "best_val_accuracy": phase.best_val_accuracy,
                 "seconds": phase.seconds,

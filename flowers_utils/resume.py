@@ -6,19 +6,31 @@ from typing import Any
 from flowers_utils.errors import FlowersError
 from flowers_utils.files import load_tensors, save_tensors
 
-
-def state_path(folder: Path, backbone: str, phase: int) -> Path:
-    """Where the running state of a phase lies."""
-    return folder / f"{backbone}_phase{phase}_resume.pth"
+STATE_VERSION = 1  # raise it when training or the content of a state changes
+KEYS = {
+    "epoch": int,
+    "model": dict,
+    "best": dict,
+    "best_epoch": int,
+    "best_val_accuracy": float,
+    "history": list,
+    "optimizer": dict,
+    "scheduler": dict,
+    "scaler": dict,
+}
 
 
 def save_state(path: Path, identity: dict[str, Any], state: dict[str, Any]) -> None:
-    """Write `state` with the `identity` of the run it belongs to, atomically."""
-    save_tensors(path, {"identity": identity, **state})
+    """Write `state` with the `identity` of the run it belongs to, atomically.
+
+    Without waiting for the disk: a state lost in a power cut costs time, not a result.
+    """
+    content = {"state_version": STATE_VERSION, "identity": identity, **state}
+    save_tensors(path, content, flush=False)
 
 
 def load_state(path: Path, identity: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """The state at `path` and a line about it, or None and why it is not used.
+    """The state at `path` and an empty line, or None and a line on why it is not used.
 
     It is used only by the run it belongs to: same configuration, data, seed and version.
     """
@@ -29,10 +41,17 @@ def load_state(path: Path, identity: dict[str, Any]) -> tuple[dict[str, Any] | N
     except FlowersError as error:
         return None, f"Starting anew: {error}"
     theirs = state.get("identity")
-    if not isinstance(theirs, dict):
+    if not isinstance(theirs, dict) or any(
+        not isinstance(state.get(key), kind) for key, kind in KEYS.items()
+    ):
         return None, f"Starting anew: '{path}' is not a training state of this lesson."
-    differing = [key for key in identity if theirs.get(key) != identity[key]]
-    if differing:
-        changes = "; ".join(f"{key} was {theirs.get(key)!r}" for key in differing)
-        return None, f"Starting anew: the saved state in '{path}' is of another run ({changes})."
+    theirs = {"state version": state.get("state_version"), **theirs}
+    ours = {"state version": STATE_VERSION, **identity}
+    changes = [
+        f"{key} was {theirs.get(key)!r} and is now {ours[key]!r}"
+        for key in ours
+        if repr(theirs.get(key)) != repr(ours[key])
+    ]
+    if changes:
+        return None, f"Starting anew: the saved state is of another run ({'; '.join(changes)})."
     return state, ""

@@ -136,7 +136,9 @@ def _practice_split(name: str, *, size: int, limit: int | None, seed: int) -> Sp
     labels = practice.practice_labels(name, limit=limit)
 
     def fill(images: np.ndarray, bar: Progress) -> None:
-        images[:] = practice.draw_practice_split(name, size=size, seed=seed, limit=limit, progress=bar)[0]
+        images[:] = practice.draw_practice_split(
+            name, size=size, seed=seed, limit=limit, progress=bar
+        )[0]
 
     facts = [f"version {practice.PRACTICE_VERSION}", f"seed {seed}"]
     shape = (len(labels), 3, size, size)
@@ -180,7 +182,9 @@ def starting_weights(
             f"Practice flowers come with a ResNet18 only; set BACKBONE = 'resnet18' instead of "
             f"'{backbone}', or use real photographs."
         )
-    return practice.pretrain_backbone(Path(folder) / "practice_backbone.pth", device=device, seed=seed)
+    return practice.pretrain_backbone(
+        Path(folder) / "practice_backbone.pth", device=device, seed=seed
+    )
 
 
 def _checked(data: FlowerData) -> FlowerData:
@@ -190,5 +194,3 @@ def _checked(data: FlowerData) -> FlowerData:
     if len(data.train) < 2:
         raise FlowersError("Training needs at least two photographs; add some to the train split.")
     return data
-
-

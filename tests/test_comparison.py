@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,48 +14,74 @@ from flowers_utils.comparison import (
     stored_features,
     train_head,
 )
+from flowers_utils.data import FlowerData, Split
+from flowers_utils.device import Device
 from flowers_utils.errors import ConfigError, FlowersError
 from flowers_utils.models import backbone_features, build_model, fingerprint, frozen_trunk
 from flowers_utils.plotting_comparison import plot_comparison
+from flowers_utils.profiling import Latency
 from flowers_utils.progress import Progress
 from flowers_utils.transforms import normalise_batch
 
 NO_WEIGHTS = "the server cannot be reached"
 
 
-@pytest.fixture
-def weights_for(monkeypatch):
+def some_split(name, count, size):
+    """Noise, brighter for the second class."""
+    labels = np.arange(count) % 2
+    images = np.random.default_rng(count).integers(0, 100, (count, 3, size, size))
+    images += 100 * labels[:, None, None, None]
+    return Split(name, images.astype(np.uint8), torch.from_numpy(labels).long())
+
+
+def random_or_none(data, device, *, backbone, folder, seed=0):
     """Random weights stand for pretrained ones; EfficientNet's "cannot be had"."""
-
-    def starting_weights(data, device, *, backbone, folder, seed=0):
-        if backbone.startswith("efficientnet"):
-            raise FlowersError(NO_WEIGHTS)
-        return
-
-    monkeypatch.setattr(comparison, "starting_weights", starting_weights)
-    monkeypatch.setattr(comparison, "measure_latency", _no_waiting)
+    if backbone.startswith("efficientnet"):
+        raise FlowersError(NO_WEIGHTS)
+    return
 
 
-def _no_waiting(model, device, **_):
-    from flowers_utils.profiling import Latency
+def no_waiting(model, device, **_):
+    """Latency in proportion to the parameters, without measuring."""
+    median = 1e-6 * sum(p.numel() for p in model.parameters())
+    return Latency(median_ms=median, p95_ms=2 * median, images_per_second=10.0)
 
-    return Latency(median_ms=1e-6 * sum(p.numel() for p in model.parameters()), p95_ms=9.0,
-                   images_per_second=10.0)  # fmt: skip
+
+@pytest.fixture(scope="module")
+def data():
+    val = some_split("val", 8, 32)
+    return FlowerData("folder", "patches", ("dark", "light"), some_split("train", 12, 36), val, val,
+                      resize_size=36, image_size=32)  # fmt: skip
 
 
-@pytest.fixture
-def rows(weights_for, tiny_data, cpu, tmp_path):
+@pytest.fixture(scope="module")
+def shared_cpu():
+    return Device(torch.device("cpu"), "test")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """No download and no stopwatch in this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "starting_weights", random_or_none)
+        patch.setattr(comparison, "measure_latency", no_waiting)
+        yield
+
+
+@pytest.fixture(scope="module")
+def rows(quick, data, shared_cpu, tmp_path_factory):
     names = ["resnet18", "efficientnet_b0", "mobilenet_v2"]
+    folder = tmp_path_factory.mktemp("models")
     return compare_backbones(
-        names, tiny_data, cpu, phase1_epochs=2, phase2_epochs=1, folder=tmp_path
+        names, data, shared_cpu, phase1_epochs=2, phase2_epochs=1, folder=folder
     )
 
 
-def test_each_trained_row_has_both_phases_on_the_same_val_split(rows, tiny_data):
+def test_each_trained_row_has_both_phases_on_the_same_val_split(rows, data):
     for row in (rows[0], rows[2]):
         for score in (row.phase1_top1, row.phase2_top1):
             assert 0 <= score.low <= score.value <= score.high <= 1
-            assert (score.value * len(tiny_data.val)) % 1 == pytest.approx(0, abs=1e-6)
+            assert (score.value * len(data.val)) % 1 == pytest.approx(0, abs=1e-6)
         assert row.phase1_seconds > 0 and row.phase2_seconds > 0
         assert row.best is row.phase2_top1
 
@@ -85,43 +112,44 @@ def test_figure_names_every_backbone_and_the_data(rows):
     assert "practice flowers" in axes.get_title()
 
 
-def test_phase1_alone_leaves_phase2_empty(weights_for, tiny_data, cpu, tmp_path):
+def test_phase1_alone_leaves_phase2_empty(data, cpu, tmp_path):
     [row] = compare_backbones(
-        ["resnet18"], tiny_data, cpu, phase1_epochs=1, phase2_epochs=0, folder=tmp_path
+        ["resnet18"], data, cpu, phase1_epochs=1, phase2_epochs=0, folder=tmp_path
     )
     assert row.phase2_top1 is None and row.best is row.phase1_top1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_backbone_is_named_before_anything_is_trained(tiny_data, cpu, tmp_path):
+def test_an_unknown_backbone_is_named_before_anything_is_trained(data, cpu, tmp_path):
     with pytest.raises(ConfigError, match="resnet19"):
         compare_backbones(
-            ["resnet19"], tiny_data, cpu, phase1_epochs=1, phase2_epochs=0, folder=tmp_path
+            ["resnet19"], data, cpu, phase1_epochs=1, phase2_epochs=0, folder=tmp_path
         )
 
 
-def test_stored_features_are_those_of_the_network(tiny_data, cpu):
-    model = build_model("resnet18", num_classes=4, weights=None).eval()
-    with Progress(16, "test", unit="image", style="lines") as bar:
+def test_stored_features_are_those_of_the_network(data, cpu):
+    model = build_model("resnet18", num_classes=2, weights=None).eval()
+    with Progress(8, "test", unit="image", style="lines") as bar:
         features, labels = stored_features(
-            frozen_trunk(model), tiny_data.val, cpu, size=32, progress=bar
+            frozen_trunk(model), data.val, cpu, size=32, progress=bar
         )
     with torch.no_grad():
-        expected = backbone_features(model, normalise_batch(torch.tensor(tiny_data.val.images)))
+        expected = backbone_features(model, normalise_batch(torch.tensor(data.val.images)))
     assert torch.allclose(features, expected, atol=1e-4)
-    assert torch.equal(labels, tiny_data.val.labels) and bar.done == 16
+    assert torch.equal(labels, data.val.labels) and bar.done == 8
 
 
 def test_the_head_learns_what_can_be_separated_and_repeats_itself(cpu):
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(120) % 4
-    features = torch.eye(4)[labels] * 3 + torch.randn(120, 4, generator=generator) * 0.3
+    centres = torch.randn(4, 128, generator=generator)
+    features = centres[labels] + torch.randn(120, 128, generator=generator) * 0.3
     states = []
     for _ in range(2):
         torch.manual_seed(0)
-        head = nn.Sequential(nn.Dropout(0.2), nn.Linear(4, 4))
+        head = nn.Sequential(nn.Dropout(0.2), nn.Linear(128, 4))
         train = (features[:80], labels[:80])
-        train_head(head, train, (features[80:], labels[80:]), cpu, epochs=60, seed=0)
+        train_head(head, train, (features[80:], labels[80:]), cpu, epochs=30, seed=0)
         states.append(head[1].weight.detach().clone())
     with torch.no_grad():
         accuracy = (head.eval()(features[80:]).argmax(1) == labels[80:]).float().mean()
@@ -129,10 +157,10 @@ def test_the_head_learns_what_can_be_separated_and_repeats_itself(cpu):
     assert torch.equal(*states)
 
 
-def test_phase1_of_the_comparison_does_not_move_the_backbone(weights_for, tiny_data, cpu):
-    model = build_model("mobilenet_v2", num_classes=4, weights=None)
-    row = comparison._measure("mobilenet_v2", tiny_data, cpu)
+def test_phase1_of_the_comparison_does_not_move_the_backbone(data, cpu):
+    model = build_model("mobilenet_v2", num_classes=2, weights=None)
+    row = comparison._measure("mobilenet_v2", data, cpu)
     before, head = fingerprint(model), model.classifier[1].weight.detach().clone()
-    comparison._phase1(row, model, tiny_data, cpu, epochs=2, seed=0)
+    comparison._phase1(row, model, data, cpu, epochs=2, seed=0)
     assert fingerprint(model) == before
     assert not torch.equal(model.classifier[1].weight, head)

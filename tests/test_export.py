@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowers_utils import export
+from flowers_utils import export, quantization
 from flowers_utils.checkpoints import load_checkpoint, save_checkpoint
 from flowers_utils.data import FlowerData, Split
 from flowers_utils.errors import FlowersError
@@ -133,3 +133,69 @@ def test_photographs_that_do_not_fit_are_refused(checkpoint, tmp_path, shape):
         export.export_onnx(
             checkpoint, tmp_path / "model.onnx", photographs=np.zeros(shape, np.uint8)
         )
+
+
+def card_of(checkpoint, tmp_path, *, top1=0.8125, source="folder"):
+    from flowers_utils.evaluation import evaluate
+    from flowers_utils.model_card import write_model_card
+
+    logits = torch.eye(5).repeat(4, 1)
+    labels = torch.arange(5).repeat(4)
+    labels[:3] = 4  # daisy, rose and tulip are named once where a bluebell is
+    content = load_checkpoint(checkpoint)
+    content["data"]["source"] = source
+    evaluation = evaluate(logits, labels, class_names=NAMES).to_dict()
+    evaluation["top1"]["value"] = top1
+    rates = {"fc": 0.00125}
+    phase = {"history": [{"learning_rates": rates}] * 7, "best_epoch": 6,
+             "best_val_accuracy": 0.4375, "seconds": 90.0}  # fmt: skip
+    run = {"data": {"images": {"train": 31, "val": 17, "test": 20}}, "phases": {"phase1": phase},
+           "profile": "quick", "seed": 42, "device": "CPU (test)"}  # fmt: skip
+    path = tmp_path / "resnet18_final.md"
+    text = write_model_card(path, checkpoint=content, evaluation=evaluation, run=run)
+    assert path.read_text(encoding="utf-8") == text
+    return text
+
+
+def test_the_model_card_says_what_the_values_say(checkpoint, tmp_path):
+    card = card_of(checkpoint, tmp_path)
+    for said in ("81.2%", "(Wilson)", "| train | 31 |", "43.8%", "fc 0.00125", "1.5", "seed 42",
+                 "1.700", "test photographs", "bluebell à fleurs (57% of 7)"):  # fmt: skip
+        assert said in card
+    assert "12.5%" in card_of(checkpoint, tmp_path, top1=0.125)
+
+
+def test_the_model_card_warns_of_practice_flowers_and_names_licences(checkpoint, tmp_path):
+    practice = card_of(checkpoint, tmp_path, source="practice")
+    assert "means nothing" in practice and "ImageNet" not in practice
+    real = card_of(checkpoint, tmp_path, source="flowers102")
+    assert "Nilsback" in real and "ResNet18_Weights.IMAGENET1K_V1" in real
+
+
+def test_int8_is_a_quarter_of_the_size_and_still_answers(reports, photographs, tmp_path):
+    split = Split("val", photographs, torch.tensor([0, 1, 2]))
+    out = tmp_path / "int8.onnx"
+    report = quantization.quantize_onnx(
+        reports[".onnx"].path, out, calibration=photographs, split=split, tolerance=1.0
+    )
+    assert report.path == out.as_posix() and report.size_bytes < 0.3 * report.float_size_bytes
+    probabilities = onnx_session(out).run(None, {"images": photographs})[0]
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-4)
+
+
+def test_int8_that_loses_accuracy_is_not_kept_and_an_older_one_goes(
+    reports, photographs, tmp_path, monkeypatch
+):
+    scores = iter([0.80, 0.81])  # the 8-bit file, then the float one
+    monkeypatch.setattr(
+        quantization, "_measure", lambda *_: {"accuracy": next(scores), "latency_ms": 1.0}
+    )
+    monkeypatch.setattr(quantization, "_quantize", lambda source, target, _: target.touch())
+    out = tmp_path / "int8.onnx"
+    out.write_bytes(b"of an earlier run")
+    split = Split("val", photographs, torch.tensor([0, 1, 2]))
+    report = quantization.quantize_onnx(
+        reports[".onnx"].path, out, calibration=photographs, split=split
+    )
+    assert report.path is None and not out.exists()
+    assert "not kept" in report.sentence()

@@ -222,12 +222,12 @@ def answers(pairs: list[tuple[int, int, float]], classes: int = 4):
 
 
 def test_confused_pairs_count_both_directions_and_show_a_confused_photograph() -> None:
-    scored = answers([(0, 0, 0.9), (0, 1, 0.9), (1, 0, 0.9), (1, 0, 0.5), (2, 3, 0.8), (2, 2, 0.9)])
+    scored = answers([(0, 0, 0.9), (0, 1, 0.9), (1, 0, 0.9), (1, 0, 0.5), (3, 2, 0.8), (3, 3, 0.9)])
     first, second = most_confused_pairs(scored)
     assert (first.first, first.second) == (0, 1)
     assert (first.first_as_second, first.second_as_first) == (1, 2)
     assert (first.first_example, first.second_example) == (1, 2)
-    assert (second.first_example, second.second_example) == (4, None)  # no photograph of class 3
+    assert (second.first_example, second.second_example) == (None, 4)  # no photograph of class 2
 
 
 def test_no_mistakes_make_no_pairs_and_no_photographs() -> None:
