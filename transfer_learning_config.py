@@ -4,7 +4,8 @@ Change a value, then restart the notebook's kernel. Each value is checked before
 an unknown key, a wrong type or an impossible value is named in one sentence.
 """
 
-import math
+import reprlib
+from pathlib import Path
 from typing import Any
 
 
@@ -83,9 +84,9 @@ EXPECTED = {
 _RULES: dict[str, dict[str, tuple[type, float, float]]] = {
     "TRAINING_CONFIG": {
         "batch_size": (int, 2, 4096),
-        "learning_rate": (float, 1e-8, 10.0),
+        "learning_rate": (float, 1e-8, 1.0),
         "total_epochs": (int, 1, 10_000),
-        "weight_decay": (float, 0.0, 10.0),
+        "weight_decay": (float, 0.0, 1.0),
         "step_size": (int, 1, 10_000),
         "gamma": (float, 1e-6, 1.0),
     },
@@ -99,11 +100,11 @@ _RULES: dict[str, dict[str, tuple[type, float, float]]] = {
         "saturation": (float, 0.0, 1.0),
         "hue": (float, 0.0, 0.5),
     },
-    "PHASES['phase1']": {"epochs": (int, 1, 10_000), "head_lr": (float, 1e-8, 10.0)},
+    "PHASES['phase1']": {"epochs": (int, 1, 10_000), "head_lr": (float, 1e-8, 1.0)},
     "PHASES['phase2']": {
         "epochs": (int, 1, 10_000),
-        "backbone_lr": (float, 1e-8, 10.0),
-        "head_lr": (float, 1e-8, 10.0),
+        "backbone_lr": (float, 1e-8, 1.0),
+        "head_lr": (float, 1e-8, 1.0),
     },
 }
 _CHOICES = {
@@ -114,27 +115,40 @@ _CHOICES = {
 
 
 def _check_number(where: str, value: Any, rule: tuple[type, float, float]) -> None:
+    """Only Python's own numbers: numpy's would make a checkpoint that cannot be opened safely."""
     kind, low, high = rule
-    allowed = (int,) if kind is int else (int, float)
-    if isinstance(value, bool) or not isinstance(value, allowed):
-        wanted = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"{where} must be {wanted}, but it is {value!r}.")
-    if not math.isfinite(value) or not low <= value <= high:
-        raise ConfigError(f"{where} must lie between {low:g} and {high:g}, but it is {value!r}.")
+    if type(value) not in ((int,) if kind is int else (int, float)):
+        wanted = "a whole number" if kind is int else "a plain number"
+        raise ConfigError(f"{where} must be {wanted}, but it is {reprlib.repr(value)}.")
+    if not low <= value <= high:  # also for nan
+        raise ConfigError(
+            f"{where} must lie between {low:g} and {high:g}, but it is {reprlib.repr(value)}."
+        )
 
 
 def _check_choice(where: str, value: Any, choices: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in choices:
-        raise ConfigError(f"{where} must be one of {', '.join(choices)}, but it is {value!r}.")
+    if type(value) is not str or value not in choices:
+        known = ", ".join(choices)
+        raise ConfigError(f"{where} must be one of {known}, but it is {reprlib.repr(value)}.")
+
+
+def _check_text(where: str, value: Any) -> None:
+    if type(value) is not str or not value.strip():
+        raise ConfigError(f"{where} must be a text in quotes, but it is {reprlib.repr(value)}.")
+
+
+def _check_list(where: str, value: Any, what: str) -> None:
+    if not isinstance(value, (tuple, list)) or not value:
+        raise ConfigError(f"{where} must be a list of {what}, but it is {reprlib.repr(value)}.")
 
 
 def _check_keys(where: str, section: Any, known: set[str]) -> None:
     if not isinstance(section, dict):
-        raise ConfigError(f"{where} must be a dict, but it is {section!r}.")
+        raise ConfigError(f"{where} must be a dict, but it is {reprlib.repr(section)}.")
     for key in section:
         if key not in known:
             raise ConfigError(
-                f"{where} has no key {key!r}; its keys are {', '.join(sorted(known))}."
+                f"{where} has no key {reprlib.repr(key)}; its keys are {', '.join(sorted(known))}."
             )
     for key in sorted(known - set(section)):
         raise ConfigError(f"{where} lacks the key {key!r}.")
@@ -150,29 +164,20 @@ def check_training_config(training: dict[str, Any]) -> None:
         _check_choice(f"TRAINING_CONFIG[{key!r}]", training[key], _CHOICES[key])
 
 
-def _check_normalization() -> None:
-    _check_keys("NORMALIZATION", NORMALIZATION, {"mean", "std"})
-    for key, low in (("mean", 0.0), ("std", 1e-3)):
-        values = NORMALIZATION[key]
-        if not isinstance(values, (tuple, list)) or len(values) != 3:
-            raise ConfigError(f"NORMALIZATION[{key!r}] must hold three numbers, one a colour.")
-        for value in values:
-            _check_number(f"NORMALIZATION[{key!r}]", value, (float, low, 1.0))
+def check_phase(
+    *, phase: Any, epochs: Any, head_lr: Any, backbone_lr: Any = None, seed: Any = 0
+) -> None:
+    """Raise ConfigError for an argument of `train_phase` that cannot work."""
+    rules = _RULES["PHASES['phase2']"]
+    _check_number("phase", phase, (int, 1, 99))
+    _check_number("epochs", epochs, rules["epochs"])
+    _check_number("head_lr", head_lr, rules["head_lr"])
+    if backbone_lr is not None:
+        _check_number("backbone_lr", backbone_lr, rules["backbone_lr"])
+    _check_number("seed", seed, (int, 0, 2**31 - 1))
 
 
-def _check_profiles() -> None:
-    for name, profile in PROFILES.items():
-        where = f"PROFILES[{name!r}]"
-        _check_keys(where, profile, {"phase1_epochs", "phase2_epochs", "scratch_epochs", "images"})
-        for key in ("phase1_epochs", "phase2_epochs", "scratch_epochs"):
-            _check_number(f"{where}[{key!r}]", profile[key], (int, 1, 10_000))
-        if profile["images"] is not None:
-            _check_number(f"{where}['images']", profile["images"], (int, 4, 10_000_000))
-
-
-def check_config() -> None:
-    """Raise ConfigError, in one sentence, for the first value of this file that cannot work."""
-    check_training_config(TRAINING_CONFIG)
+def _check_phases_and_augmentation() -> None:
     _check_keys("PHASES", PHASES, {"phase1", "phase2"})
     sections = {"AUGMENTATION": AUGMENTATION, **{f"PHASES[{k!r}]": v for k, v in PHASES.items()}}
     for where, section in sections.items():
@@ -185,6 +190,75 @@ def check_config() -> None:
         raise ConfigError(
             "TRAINING_CONFIG['total_epochs'] must be the sum of the epochs of the two PHASES."
         )
+
+
+def _check_normalization() -> None:
+    _check_keys("NORMALIZATION", NORMALIZATION, {"mean", "std"})
+    for key, low in (("mean", 0.0), ("std", 1e-3)):
+        values = NORMALIZATION[key]
+        if not isinstance(values, (tuple, list)) or len(values) != 3:
+            raise ConfigError(f"NORMALIZATION[{key!r}] must hold three numbers, one a colour.")
+        for value in values:
+            _check_number(f"NORMALIZATION[{key!r}]", value, (float, low, 1.0))
+
+
+def _check_profiles() -> None:
+    if not isinstance(PROFILES, dict) or not PROFILES:
+        raise ConfigError(f"PROFILES must be a dict of profiles, not {reprlib.repr(PROFILES)}.")
+    for name, profile in PROFILES.items():
+        where = f"PROFILES[{name!r}]"
+        _check_keys(where, profile, {"phase1_epochs", "phase2_epochs", "scratch_epochs", "images"})
+        for key in ("phase1_epochs", "phase2_epochs", "scratch_epochs"):
+            _check_number(f"{where}[{key!r}]", profile[key], (int, 1, 10_000))
+        if profile["images"] is not None:
+            _check_number(f"{where}['images']", profile["images"], (int, 4, 10_000_000))
+
+
+def _check_dataset() -> None:
+    files = ("archive", "labels", "setid")
+    _check_keys("DATASET", DATASET, {"name", "num_classes", "splits", "base_urls", *files})
+    _check_text("DATASET['name']", DATASET["name"])
+    _check_number("DATASET['num_classes']", DATASET["num_classes"], (int, 2, 100_000))
+    _check_keys("DATASET['splits']", DATASET["splits"], {"train", "val", "test"})
+    for name, count in DATASET["splits"].items():
+        _check_number(f"DATASET['splits'][{name!r}]", count, (int, 2, 10_000_000))
+    _check_list("DATASET['base_urls']", DATASET["base_urls"], "addresses")
+    for address in DATASET["base_urls"]:
+        _check_text("Each of DATASET['base_urls']", address)
+    for file in files:
+        _check_keys(f"DATASET[{file!r}]", DATASET[file], {"name", "md5"})
+        for key, value in DATASET[file].items():
+            _check_text(f"DATASET[{file!r}][{key!r}]", value)
+
+
+def _check_places_and_expectations() -> None:
+    _check_keys("PATHS", PATHS, {"models", "cache"})
+    for key, place in PATHS.items():
+        if not isinstance(place, Path):
+            _check_text(f"PATHS[{key!r}]", place)
+    _check_keys("EXPECTED", EXPECTED, {"phase1", "phase2"})
+    for phase, expected in EXPECTED.items():
+        where = f"EXPECTED[{phase!r}]"
+        _check_keys(where, expected, {"promised", "published", "val_range"})
+        _check_number(f"{where}['promised']", expected["promised"], (float, 0.0, 1.0))
+        for key in ("published", "val_range"):
+            _check_list(f"{where}[{key!r}]", expected[key], "numbers")
+            for value in expected[key]:
+                _check_number(f"{where}[{key!r}]", value, (float, 0.0, 1.0))
+        low_high = expected["val_range"]
+        if len(low_high) != 2 or low_high[0] >= low_high[1]:
+            raise ConfigError(f"{where}['val_range'] must be two numbers, the lower one first.")
+
+
+def check_config() -> None:
+    """Raise ConfigError, in one sentence, for the first value of this file that cannot work."""
+    check_training_config(TRAINING_CONFIG)
+    _check_phases_and_augmentation()
     _check_choice("BACKBONE", BACKBONE, _CHOICES["backbone"])
+    _check_list("COMPARISON", COMPARISON, "networks")
+    for name in COMPARISON:
+        _check_choice("Each network of COMPARISON", name, _CHOICES["backbone"])
     _check_normalization()
     _check_profiles()
+    _check_dataset()
+    _check_places_and_expectations()

@@ -42,21 +42,30 @@ def versions() -> dict[str, str]:
     }
 
 
-def plain_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The model's tensors copied to the CPU, contiguous, floating ones as float32."""
+def plain_state_dict(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors copied to the CPU, contiguous, floating ones as float32."""
     return {
         key: (value.float() if value.is_floating_point() else value)
         .detach()
         .to("cpu", copy=True)
         .contiguous()
-        for key, value in model.state_dict().items()
+        for key, value in tensors.items()
     }
 
 
 def make_checkpoint(
-    model: nn.Module, data: Any, *, epoch: int, metrics: dict[str, float], **extra: Any
+    model: nn.Module,
+    data: Any,
+    *,
+    epoch: int,
+    metrics: dict[str, float],
+    weights: dict[str, torch.Tensor] | None = None,
+    **extra: Any,
 ) -> dict[str, Any]:
-    """Everything that is needed to use `model` later; `data` is a FlowerData."""
+    """Everything that is needed to use `model` later; `data` is a FlowerData.
+
+    Tensors in `weights` take the place of those of `model` with the same names.
+    """
     return {
         "format_version": FORMAT_VERSION,
         "architecture": model.architecture,
@@ -64,7 +73,7 @@ def make_checkpoint(
         "class_names": list(data.class_names),
         "image_size": data.image_size,
         "normalization": {key: list(value) for key, value in config.NORMALIZATION.items()},
-        "state_dict": plain_state_dict(model),
+        "state_dict": plain_state_dict({**model.state_dict(), **(weights or {})}),
         "config": dict(config.TRAINING_CONFIG),
         "data": {"source": data.source, "title": data.title, "fingerprint": data.fingerprint},
         "epoch": epoch,
@@ -105,7 +114,7 @@ def _values_hold(checkpoint: dict[str, Any]) -> dict[str, bool]:
         "format_version": checkpoint["format_version"] > 0,
         "class_names": all(isinstance(name, str) for name in checkpoint["class_names"]),
         "num_classes": checkpoint["num_classes"] >= 2,
-        "image_size": 32 <= checkpoint["image_size"] <= 2048,
+        "image_size": 8 <= checkpoint["image_size"] <= 2048,
         "normalization": all(
             _three_numbers(normalization.get(key), low) for key, low in (("mean", 0), ("std", 1e-3))
         ),

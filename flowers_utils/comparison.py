@@ -134,11 +134,11 @@ def _phase1(row: ComparisonRow, model: nn.Module, data: FlowerData, device: Devi
 
 def _phase2(row: ComparisonRow, model: nn.Module, data: FlowerData, device: Device, *,
             epochs: int, seed: int, folder: str | Path) -> ComparisonRow:  # fmt: skip
-    """Train all of `model`, in place, from its best Phase 1 head, as the lesson does."""
+    """Train all of a copy of `model` from its best Phase 1 head, as the lesson does."""
     rates = {key: config.PHASES["phase2"][key] for key in ("backbone_lr", "head_lr")}
     result = train_phase(model, data, device, phase=2, epochs=epochs, seed=seed, **rates,
                          folder=Path(folder) / "comparison")  # fmt: skip
-    scores = _score(model, data, device)
+    scores = _score(result.model, data, device)
     return replace(row, phase2_top1=scores.top1, phase2_mean_per_class=scores.mean_per_class,
                    phase2_seconds=result.seconds, note=result.note)  # fmt: skip
 

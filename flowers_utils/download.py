@@ -36,7 +36,9 @@ def megabytes(count: float) -> str:
     """Bytes in words: `502 bytes`, `15 kB`, `345 MB`."""
     if count < 1000:
         return f"{count:.0f} bytes"
-    return f"{count / 1e3:.0f} kB" if count < 1e6 else f"{count / 1e6:,.0f} MB"
+    if count < 1e6:
+        return f"{count / 1e3:.0f} kB"
+    return f"{count / 1e6:.1f} MB" if count < 1e7 else f"{count / 1e6:,.0f} MB"
 
 
 def file_md5(path: Path) -> str:
@@ -141,7 +143,7 @@ def _final_words(path: Path, part: Path, troubles: dict[str, str]) -> str:
     return (
         f"{path.name} could not be downloaded ({reasons or 'no address is known'}).{kept} "
         f"Check the connection and run this again, or get the file in another way "
-        f"(browser, USB stick) and save it as {path.absolute()}"
+        f"(browser, USB stick) and save it as '{path.absolute()}'."
     )
 
 

@@ -143,15 +143,28 @@ def _obtain(base: Path, key: str, dataset: Mapping[str, Any], **how: Any) -> Pat
     if found is not None:
         return found
     size = dataset[key].get("size", ARCHIVE_BYTES) if key == "archive" else None
+    check_free_disk(base, 2 * (size or 0))  # the archive and what comes out of it
     try:
-        check_free_disk(base, 2 * (size or 0))  # the archive and what comes out of it
         return download_file(_urls(dataset, key), base / name, md5=md5, size=size, **how)
     except FlowersError as error:
-        wrong = [place for place in _places(base, name) if place.is_file()]
-        if not wrong:
-            raise
-        damage = f"{wrong[0]} ({megabytes(wrong[0].stat().st_size)}) is damaged or incomplete"
-        raise FlowersError(f"{damage}: its checksum is wrong. {error}") from error
+        found = _state_in_words(base, key, dataset)
+        names = ", ".join(dataset[part]["name"] for part in ("archive", *MATLAB_FILES))
+        advice = f'The set consists of {names}. DATA = "practice" needs none of them.'
+        raise FlowersError(f"{found}{error} {advice}") from error
+
+
+def _state_in_words(base: Path, key: str, dataset: Mapping[str, Any]) -> str:
+    """What is wrong with that which is there already, in sentences; empty if nothing is there."""
+    wrong = [place for place in _places(base, dataset[key]["name"]) if place.is_file()]
+    text = "".join(
+        f"{file} ({megabytes(file.stat().st_size)}) is damaged or incomplete: its checksum is "
+        "wrong. "
+        for file in wrong
+    )
+    if key == "archive" and (base / "jpg").is_dir():
+        missing = missing_images(base.parent, dataset=dataset)
+        text += f"{base / 'jpg'} lacks {len(missing)} photographs ({missing[0]}, ...). "
+    return text
 
 
 def _unpack(archive: Path, folder: Path, dataset: Mapping[str, Any]) -> None:

@@ -25,8 +25,8 @@ PRACTICE_SHOW = 96  # for people to look at: the same seed draws the same flower
 SPLIT_SIZES = {"train": 1020, "val": 1020, "test": 2040}
 NUM_SPECIES, RELATIVES = 102, 6
 PRETRAINING = {"images": 28_800, "species": 300, "batch_size": 128, "learning_rate": 0.002}
-DRAWING_BATCH = 60
-
+DRAWING_BATCH = 64
+_VARIED = [drawing.TRAITS.index(name) for name in drawing.TRAITS if name != "hue"]
 _STREAMS = {"train": 1, "val": 2, "test": 3, "source": 4}
 _KINDS = ("common", "alpine", "marsh", "dwarf", "silver", "wandering")
 _GENERA = (
@@ -40,7 +40,7 @@ PRACTICE_NAMES = tuple(f"{kind} {genus}" for genus in _GENERA for kind in _KINDS
 def species_table(count: int, *, seed: int, avoid: frozenset = frozenset()) -> list[tuple]:
     """Trait rows of `count` different species in genera of six, none of them in `avoid`.
 
-    The species of a genus differ from its first one in one or two traits, as close relatives do.
+    The species of a genus share their hue and differ from its first one in one or two traits.
     """
     rng = np.random.default_rng(seed)
     rows: list[tuple] = []
@@ -49,7 +49,7 @@ def species_table(count: int, *, seed: int, avoid: frozenset = frozenset()) -> l
     while len(rows) < count:
         row = list(rng.integers(drawing.CHOICES)) if len(rows) % RELATIVES == 0 else list(first)
         if len(rows) % RELATIVES:
-            for trait in rng.choice(len(row), size=rng.integers(1, 3), replace=False):
+            for trait in rng.choice(_VARIED, size=rng.integers(1, 3), replace=False):
                 row[trait] = rng.integers(drawing.CHOICES[trait])
         key = tuple(int(value) for value in row)
         if key in taken:
@@ -75,12 +75,12 @@ def _draw(species: list[tuple], labels: np.ndarray, *, size: int, key: list[int]
     images = np.empty((len(labels), 3, size, size), dtype=np.uint8)
     for start in range(0, len(labels), DRAWING_BATCH):
         seed = int(np.random.SeedSequence([*key, start]).generate_state(1)[0])
-        part = torch.from_numpy(labels[start : start + DRAWING_BATCH])
-        images[start : start + len(part)] = drawing.draw_flowers(
-            traits[part], size=size, seed=seed
-        ).numpy()
+        count = min(DRAWING_BATCH, len(labels) - start)
+        batch = np.resize(labels[start : start + count], DRAWING_BATCH)  # always whole, then cut
+        drawn = drawing.draw_flowers(traits[torch.from_numpy(batch)], size=size, seed=seed)
+        images[start : start + count] = drawn[:count].numpy()
         if progress is not None:
-            progress.update(len(part))
+            progress.update(count)
     return images
 
 
@@ -132,8 +132,9 @@ def _train_source(settings: dict, device: Device) -> tuple[dict[str, Tensor], Te
     Returns the state dict and, for each trait, how often it was read rightly at the end.
     """
     steps, batch = settings["images"] // settings["batch_size"], settings["batch_size"]
-    torch.manual_seed(settings["seed"])
-    model = device.place(resnet18(num_classes=sum(drawing.CHOICES))).train()
+    with torch.random.fork_rng():
+        torch.manual_seed(settings["seed"])
+        model = device.place(resnet18(num_classes=sum(drawing.CHOICES))).train()
     rate = settings["learning_rate"]
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(

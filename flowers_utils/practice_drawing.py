@@ -11,17 +11,20 @@ from torch import Tensor
 from torch.nn import functional
 
 TRAITS = ("petals", "outline", "pattern", "hue", "accent", "centre", "layers", "twist")
-PETALS = (3, 4, 5, 6, 8, 11)
+PETALS = (3, 4, 6, 9)
 OUTLINES = (  # each: power of the petal's curve, share of the radius where petals meet, notch depth
     (1.0, 0.20, 0.0),  # pointed
-    (2.2, 0.35, 0.0),  # round
-    (5.0, 0.45, 0.0),  # blunt
-    (2.6, 0.45, 0.40),  # heart-shaped
+    (2.4, 0.38, 0.0),  # round
+    (2.6, 0.45, 0.45),  # heart-shaped
     (0.6, 0.12, 0.0),  # a thin star
 )
-PATTERNS = ("plain", "eye", "stripe", "margin", "spots", "tips")
-HUES = (0.0, 0.08, 0.15, 0.55, 0.66, 0.76, 0.85, 0.93)  # red, orange, yellow, blues, violet, pinks
-ACCENTS = ((0.0, 0.0, 1.0), (0.14, 0.9, 1.0), (0.95, 0.8, 0.35), (0.80, 0.75, 0.75))  # h, s, v
+PATTERNS = ("eye", "stripe", "margin", "spots", "tips")
+HUES = (0.0, 0.12, 0.55, 0.65, 0.77, 0.90)  # red, yellow, two blues, violet, pink
+ACCENTS = (  # each: hue against the petal's, saturation, value
+    (0.0, 0.08, 1.0),  # white
+    (0.0, 0.90, 0.28),  # dark
+    (0.40, 0.85, 1.0),  # contrasting
+)
 CENTRES = (  # each: radius as a share of the flower, hue, saturation, value
     (0.16, 0.14, 0.9, 0.95),
     (0.34, 0.13, 0.9, 0.85),
@@ -89,64 +92,61 @@ def edge_cover(distance: Tensor, size: int, scale: Tensor | float = 1.0) -> Tens
 
 def pattern_cover(u: Tensor, depth: Tensor, outline: Tensor, kind: Tensor) -> Tensor:
     """Where a petal wears the accent colour; u is -1..1 across, depth 0..1 along the petal."""
-    eye = torch.sigmoid((0.52 - depth) * 22)
+    eye = torch.sigmoid((0.55 - depth) * 22)
     stripe = torch.sigmoid((0.26 - u.abs()) * 16)
     margin = torch.sigmoid((depth - outline + 0.16) * 30)
     spots = torch.sigmoid(((u * 7.5).cos() * (depth * 17).sin() - 0.25) * 9)
     tips = torch.sigmoid((depth - 0.70) * 22)
-    stack = torch.stack([torch.zeros_like(eye), eye, stripe, margin, spots, tips], 1)
+    stack = torch.stack([eye, stripe, margin, spots, tips], 1)
     return stack[torch.arange(len(kind)), kind]
 
 
-def petal_layer(canvas: Tensor, polar: tuple, species: Tensor, dice: Dice, look: dict) -> Tensor:
-    """Paint one ring of petals; `look` holds shift (in petals), reach, tint and the bloom's size."""
+def petal_layer(
+    canvas: Tensor, polar: tuple[Tensor, Tensor], species: Tensor, pose: dict, *, inner: bool
+) -> Tensor:
+    """Paint one ring of petals; polar holds radius and angle (B, S, S) from the flower's middle."""
     radius, angle = polar
-    size = canvas.shape[-1]
     (count,) = look_up(PETALS, species[:, 0])
     power, base, notch = look_up(OUTLINES, species[:, 1])
-    place = angle * count / (2 * math.pi) + look["shift"]
+    place = angle * count / (2 * math.pi) + 0.5 * inner
     number, u = place.floor() % count, (place % 1) * 2 - 1
-    uneven = 1 + look["uneven"] * (number * 2.4 + look["phase"]).sin()
     curve = (1 - u.abs().clamp(1e-4, 1) ** power).clamp(1e-4, 1) ** 0.6
     outline = (base + (1 - base) * curve) * (1 - notch * torch.exp(-((u / 0.3) ** 2)))
-    reach = look["reach"] * uneven
+    uneven = 1 + pose["uneven"] * (number * 2.4 + pose["phase"]).sin()
+    reach = uneven * (0.62 if inner else 1.0)
     depth = radius / reach
-    hue, (h, s, v) = look["hue"], look_up(ACCENTS, species[:, 4])
-    petal = rgb(hue, look["saturation"], look["value"])
+    (hue,), (offset, saturation, value) = (
+        look_up(HUES, species[:, 3]),
+        look_up(ACCENTS, species[:, 4]),
+    )
+    hue = (hue + pose["hue"]) % 1
+    petal = rgb(hue, pose["saturation"], pose["value"])
     mark = pattern_cover(u, depth, outline, species[:, 2]).unsqueeze(1)
-    colour = torch.lerp(petal, rgb(h, s, v), mark)
-    shade = (1 - 0.40 * u**2) * (0.80 + 0.25 * depth.clamp(0, 1)) * look["tint"]
-    cover = edge_cover((outline - depth) * reach, size, look["size"])
+    colour = torch.lerp(petal, rgb((hue + offset) % 1, saturation, value), mark)
+    shade = (1 - 0.45 * u**2) * (0.80 + 0.25 * depth.clamp(0, 1)) * (1.12 if inner else 1.0)
+    scale = pose["size"] * pose["tilt"].sqrt()
+    cover = edge_cover((outline - depth) * reach, canvas.shape[-1], scale)
     return paint(canvas, colour * shade.unsqueeze(1), cover)
 
 
-def bloom(canvas: Tensor, species: Tensor, dice: Dice, pose: dict) -> Tensor:
-    """Paint one flower at pose x, y, size (of half the picture), tilt, lean, turn and openness."""
-    side = canvas.shape[-1]
-    x, y = axes(side)
+def bloom(canvas: Tensor, species: Tensor, pose: dict[str, Tensor]) -> Tensor:
+    """Paint one flower a picture: canvas (B, 3, S, S), traits (B, 8), pose of `random_pose`."""
+    size = canvas.shape[-1]
+    x, y = axes(size)
     dx, dy = turn(x - pose["x"], y - pose["y"], pose["lean"])
     dx, dy = dx / pose["size"], dy / (pose["size"] * pose["tilt"])
-    radius = (dx * dx + dy * dy).sqrt()
     angle = torch.atan2(dy, dx)
-    radius = radius / (1 + pose["cup"] * angle.sin())
+    radius = (dx * dx + dy * dy).sqrt() / (1 + pose["cup"] * angle.sin())
     twist = (species[:, 7] * 0.9).view(-1, 1, 1)
     spun = angle + pose["turn"] + twist * radius
-    (hue,) = look_up(HUES, species[:, 3])
-    double = species[:, 6].view(-1, 1, 1).float()
-    look = {
-        "size": pose["size"] * pose["tilt"].sqrt(),
-        "hue": (hue + dice.uniform(-0.03, 0.03)) % 1,
-    }
-    look |= {"saturation": dice.uniform(0.45, 0.85), "value": dice.uniform(0.75, 1.0)}
-    look |= {"phase": dice.uniform(0, 6.3), "uneven": dice.uniform(0, 0.12)}
-    outer = look | {"shift": torch.zeros_like(hue), "reach": torch.ones_like(hue), "tint": 1.0}
-    canvas = petal_layer(canvas, (radius, spun), species, dice, outer)
-    inner = look | {"shift": 0.5 + outer["shift"], "reach": 0.02 + 0.62 * double, "tint": 1.12}
-    canvas = petal_layer(canvas, (radius, spun), species, dice, inner)
-    share, h, s, v = look_up(CENTRES, species[:, 5])
+    canvas = petal_layer(canvas, (radius, spun), species, pose, inner=False)
+    double = species[:, 6].nonzero().squeeze(1)
+    polar, inner_pose = (radius[double], spun[double]), {k: v[double] for k, v in pose.items()}
+    canvas[double] = petal_layer(canvas[double], polar, species[double], inner_pose, inner=True)
+    share, hue, saturation, value = look_up(CENTRES, species[:, 5])
     grain = 1 + 0.25 * (dx * 24).sin() * (dy * 24).sin() - 0.35 * (radius / share).clamp(0, 1) ** 4
-    disc = edge_cover(share - radius, side, look["size"])
-    return paint(canvas, rgb(h, s, v) * grain.unsqueeze(1), disc)
+    disc = edge_cover(share - radius, size, pose["size"] * pose["tilt"].sqrt())
+    return paint(canvas, rgb(hue, saturation, value) * grain.unsqueeze(1), disc)
 
 
 def leaf(canvas: Tensor, dice: Dice, *, spread: float, present: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ def background(dice: Dice, size: int) -> Tensor:
     green = rgb(dice.uniform(0.2, 0.4), dice.uniform(0.2, 0.7), dice.uniform(0.15, 0.6))
     mix = torch.sigmoid(2 * dice.noise(size, cells=5))
     canvas = torch.lerp(green.expand(-1, -1, size, size), first.expand(-1, -1, size, size), mix)
-    canvas = canvas + 0.08 * dice.noise(size, cells=14)
+    canvas = canvas + 0.05 * dice.noise(size, cells=14)
     x, y = axes(size)
     for _ in range(3):  # far flowers, out of focus
         far = (x - dice.uniform(-1, 1)) ** 2 + (y - dice.uniform(-1, 1)) ** 2
@@ -190,8 +190,29 @@ def photograph(canvas: Tensor, dice: Dice) -> Tensor:
     canvas = canvas * light * (slope * shadow).unsqueeze(1)
     small = functional.interpolate(canvas, size=(18, 18), mode="area")
     soft = functional.interpolate(small, size=(size, size), mode="bicubic")
-    canvas = torch.lerp(canvas, soft, (dice.uniform(-0.5, 0.8).clamp(0, 1)).unsqueeze(1))
-    return canvas + dice.uniform(0, 0.05).unsqueeze(1) * dice.noise(size, cells=size, channels=3)
+    canvas = torch.lerp(canvas, soft, (dice.uniform(-0.6, 0.6).clamp(0, 1)).unsqueeze(1))
+    return canvas + dice.uniform(0, 0.03).unsqueeze(1) * dice.noise(size, cells=size, channels=3)
+
+
+def random_pose(dice: Dice) -> dict[str, Tensor]:
+    """Where a bloom stands, how we look at it, and how it differs from others of its species.
+
+    Positions and size are in halves of the picture, angles in radians; each value is (B, 1, 1).
+    """
+    return {
+        "x": dice.uniform(-0.18, 0.18),
+        "y": dice.uniform(-0.18, 0.18),
+        "size": dice.uniform(0.75, 1.0),
+        "tilt": dice.uniform(0.75, 1.0),  # 1: seen from the front
+        "cup": dice.uniform(0, 0.25),  # 0: wide open
+        "lean": dice.uniform(0, 2 * math.pi),
+        "turn": dice.uniform(0, 2 * math.pi),
+        "hue": dice.uniform(-0.03, 0.03),
+        "saturation": dice.uniform(0.5, 0.9),
+        "value": dice.uniform(0.75, 1.0),
+        "uneven": dice.uniform(0, 0.10),
+        "phase": dice.uniform(0, 2 * math.pi),
+    }
 
 
 def draw_flowers(species: Tensor, *, size: int, seed: int) -> Tensor:
@@ -199,29 +220,15 @@ def draw_flowers(species: Tensor, *, size: int, seed: int) -> Tensor:
     dice = Dice(len(species), seed)
     canvas = background(dice, size)
     for _ in range(2):
-        canvas = leaf(canvas, dice, spread=0.9, present=dice.chance(0.7))
-    main = random_pose(dice)
-    side = random_pose(dice)
-    side["size"] = side["size"] * 0.6
-    direction = dice.uniform(0, 6.3)
-    side["x"] = main["x"] + 0.75 * direction.cos()
-    side["y"] = main["y"] + 0.75 * direction.sin()
-    company = dice.chance(0.35)
-    canvas = torch.lerp(canvas, bloom(canvas, species, dice, side), company.unsqueeze(1))
-    canvas = bloom(canvas, species, dice, main)
-    canvas = leaf(canvas, dice, spread=0.9, present=dice.chance(0.3))
+        canvas = leaf(canvas, dice, spread=0.9, present=dice.chance(0.5))
+    front, behind = random_pose(dice), random_pose(dice)
+    direction = dice.uniform(0, 2 * math.pi)
+    behind["x"] = front["x"] + 0.8 * direction.cos()
+    behind["y"] = front["y"] + 0.8 * direction.sin()
+    behind["size"] = behind["size"] * 0.55
+    two = dice.chance(0.25).view(-1).nonzero().squeeze(1)
+    canvas[two] = bloom(canvas[two], species[two], {k: v[two] for k, v in behind.items()})
+    canvas = bloom(canvas, species, front)
+    canvas = leaf(canvas, dice, spread=0.9, present=dice.chance(0.2))
     canvas = photograph(canvas, dice)
     return (canvas.clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def random_pose(dice: Dice) -> dict[str, Tensor]:
-    """Where a bloom stands, how large it is and from where we look at it."""
-    return {
-        "x": dice.uniform(-0.25, 0.25),
-        "y": dice.uniform(-0.25, 0.25),
-        "size": dice.uniform(0.60, 0.95),
-        "tilt": dice.uniform(0.65, 1.0),
-        "cup": dice.uniform(0, 0.35),
-        "lean": dice.uniform(0, 2 * math.pi),
-        "turn": dice.uniform(0, 2 * math.pi),
-    }

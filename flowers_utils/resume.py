@@ -1,10 +1,17 @@
 """What a phase needs in order to go on after an interruption, and when it may be used."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import transfer_learning_config as config
+from flowers_utils.checkpoints import versions
+from flowers_utils.device import PRECISION_NAMES
 from flowers_utils.errors import FlowersError
 from flowers_utils.files import load_tensors, save_tensors
+from flowers_utils.models import fingerprint
+
+if TYPE_CHECKING:
+    from flowers_utils.trainer import PhaseTrainer
 
 STATE_VERSION = 1  # raise it when training or the content of a state changes
 KEYS = {
@@ -18,6 +25,68 @@ KEYS = {
     "scheduler": dict,
     "scaler": dict,
 }
+
+
+def identity_of(trainer: "PhaseTrainer") -> dict[str, Any]:
+    """What a saved state must share with this run to be used for it."""
+    rates = {group["name"]: group["initial_lr"] for group in trainer.optimizer.param_groups}
+    sections = {
+        "TRAINING_CONFIG": config.TRAINING_CONFIG,
+        "AUGMENTATION": config.AUGMENTATION,
+        "NORMALIZATION": {key: list(value) for key, value in config.NORMALIZATION.items()},
+        "learning rate": rates,
+    }
+    settings = {
+        f"{name}[{key!r}]": section[key]
+        for name, section in sections.items()
+        for key in sorted(section)
+    }
+    return {
+        "network": trainer.model.architecture,
+        "phase": trainer.result.phase,
+        "epochs": trainer.epochs,
+        "seed": trainer.seed,
+        "data": trainer.data.fingerprint,
+        "starting weights": fingerprint(trainer.model, backbone_only=False),
+        "device": f"{trainer.device.torch_device.type} {PRECISION_NAMES[trainer.device.precision]}",
+        "torch": versions()["torch"],
+        **settings,
+    }
+
+
+def state_of(trainer: "PhaseTrainer") -> dict[str, Any]:
+    """Everything needed to go on after this epoch. Each epoch draws from its own seed, so no
+    random state has to be kept; tensors that stand in it twice are stored once."""
+    newest = trainer.learned()
+    best_is_newest = trainer.result.best_epoch == trainer.epoch
+    return {
+        "epoch": trainer.epoch,
+        "model": newest,
+        "best": newest if best_is_newest else trainer.best_state,
+        "best_epoch": trainer.result.best_epoch,
+        "best_val_accuracy": trainer.result.best_val_accuracy,
+        "history": trainer.result.history,
+        "optimizer": trainer.optimizer.state_dict(),
+        "scheduler": trainer.scheduler.state_dict(),
+        "scaler": trainer.scaler.state_dict(),
+    }
+
+
+def restore(trainer: "PhaseTrainer", state: dict[str, Any]) -> None:
+    """Take `trainer` back to where `state` was taken; raises one of many errors if it does not fit."""
+    if not trainer.learned().keys() == state["model"].keys() == state["best"].keys():
+        raise KeyError("this state is of other tensors")
+    if trainer.scheduler.state_dict().keys() != state["scheduler"].keys():
+        raise KeyError("this state is of another scheduler")
+    trainer.model.load_state_dict(state["model"], strict=False)
+    trainer.optimizer.load_state_dict(state["optimizer"])
+    trainer.scheduler.load_state_dict(state["scheduler"])
+    trainer.scaler.load_state_dict(state["scaler"])
+    trainer.best_state, trainer.epoch = state["best"], state["epoch"]
+    trainer.result.history = state["history"]
+    trainer.result.best_epoch = state["best_epoch"]
+    trainer.result.best_val_accuracy = state["best_val_accuracy"]
+    trainer.best_saved = trainer.best_is_on_disk()
 
 
 def save_state(path: Path, identity: dict[str, Any], state: dict[str, Any]) -> None:

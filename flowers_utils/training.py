@@ -43,7 +43,7 @@ def run_epoch(
     """
     training = optimizer is not None
     train_mode(model) if training else model.eval()
-    sums = torch.zeros(4, device=device.torch_device)
+    sums, step = torch.zeros(4, device=device.torch_device), 0
     for step, (inputs, labels) in enumerate(data, start=1):
         with torch.set_grad_enabled(training):
             with device.autocast():
@@ -55,6 +55,8 @@ def run_epoch(
         if device.torch_device.type == "cpu" or step % STEPS_BETWEEN_CHECKS == 0:
             check_finite(sums[0], step)
         after_step(len(labels))
+    if step == 0:
+        raise FlowersError("There is nothing to train or evaluate on: no batch of images came.")
     check_finite(sums[0], step)
     loss_sum, top1, top5, count = sums.tolist()
     return EpochResult(loss_sum / count, top1 / count, top5 / count, int(count))

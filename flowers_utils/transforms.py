@@ -110,14 +110,15 @@ def flip_and_rotate(images: torch.Tensor, flip: torch.Tensor, angle: torch.Tenso
 
     What turns in from outside is black, as in torchvision's `RandomRotation`.
     """
-    radians = angle * (math.pi / 180)
-    mirror = 1.0 - 2.0 * flip.float()
-    cos, sin, zero = torch.cos(radians), torch.sin(radians), torch.zeros_like(radians)
-    # Each row says where in the source an output pixel is read: turn back, then mirror back.
-    across = torch.stack([mirror * cos, -mirror * sin, zero], dim=1)
-    down = torch.stack([sin, cos, zero], dim=1)
-    matrix = torch.stack([across, down], dim=1).to(images.device)
-    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+    radians = (angle * (math.pi / 180)).view(-1, 1, 1).to(images.device)
+    mirror = (1.0 - 2.0 * flip.float()).view(-1, 1, 1).to(images.device)
+    cos, sin = torch.cos(radians), torch.sin(radians)
+    # Where in the source each output pixel is read: turned back, then mirrored back. The centre of
+    # the image is 0 and its edges are -1 and 1, as `grid_sample` counts. (`F.affine_grid` gives the
+    # same grid in three times the time on a CPU.)
+    middles = (torch.arange(images.shape[-1], device=images.device) * 2 + 1) / images.shape[-1] - 1
+    x, y = middles.view(1, 1, -1), middles.view(1, -1, 1)
+    grid = torch.stack([mirror * (cos * x - sin * y), sin * x + cos * y], dim=-1)
     return F.grid_sample(images, grid, mode="bilinear", align_corners=False)
 
 
@@ -149,25 +150,23 @@ def grey(images: torch.Tensor) -> torch.Tensor:
 def shift_hue(images: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     """Turn the hue of RGB images `(B, 3, H, W)` in 0..1 by `turns` (1.0 is once around).
 
-    The same as going through HSV, with value v, chroma c and hue h (Smith 1978): each new
-    channel is `v - c * clamp(min(k, 4 - k), 0, 1)`, with k = (n + 6 h) mod 6 and n = 5, 3, 1.
+    The same as going through HSV, with chroma c and hue h in turns (Smith 1978): each new channel
+    is `low + c * clamp(|6 frac(h + o) - 3| - 1, 0, 1)`, with o = 0, 2/3, 1/3 and low the smallest
+    of the three. In-place steps, since on a CPU passing over memory is what costs time.
     """
     red, green, blue = images.unbind(dim=1)
     value, low = images.amax(dim=1), images.amin(dim=1)
     chroma = value - low
-    safe = torch.where(chroma == 0, torch.ones_like(chroma), chroma)
-    sextant = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    sextant = sextant + 6 * turns
-
-    def channel(n: int) -> torch.Tensor:
-        k = (sextant + n).remainder(6)
-        return value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
-
-    return torch.stack([channel(5), channel(3), channel(1)], dim=1)
+    is_red, is_green = value == red, value == green
+    ahead = torch.where(is_green, blue - red, red - green)
+    ahead = torch.where(is_red, green - blue, ahead)
+    corner = torch.where(is_red, 0.0, torch.where(is_green, 1 / 3, 2 / 3))
+    hue = ahead.div_((6 * chroma).clamp_(min=1e-12)).add_(corner).add_(turns + 1)  # never below 0
+    shifted = torch.empty_like(images)
+    for offset, channel in zip((0, 2 / 3, 1 / 3), shifted.unbind(dim=1), strict=True):
+        torch.add(hue, offset, out=channel)
+        channel.frac_().mul_(6).sub_(3).abs_().sub_(1).clamp_(0, 1).mul_(chroma).add_(low)
+    return shifted
 
 
 def eval_batch(images: torch.Tensor, size: int) -> torch.Tensor:

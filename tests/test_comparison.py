@@ -70,24 +70,24 @@ def quick():
 
 @pytest.fixture(scope="module")
 def rows(quick, data, shared_cpu, tmp_path_factory):
-    names = ["resnet18", "efficientnet_b0", "mobilenet_v2"]
+    names = ["efficientnet_b0", "mobilenet_v2"]
     folder = tmp_path_factory.mktemp("models")
     return compare_backbones(
         names, data, shared_cpu, phase1_epochs=2, phase2_epochs=1, folder=folder
     )
 
 
-def test_each_trained_row_has_both_phases_on_the_same_val_split(rows, data):
-    for row in (rows[0], rows[2]):
-        for score in (row.phase1_top1, row.phase2_top1):
-            assert 0 <= score.low <= score.value <= score.high <= 1
-            assert (score.value * len(data.val)) % 1 == pytest.approx(0, abs=1e-6)
-        assert row.phase1_seconds > 0 and row.phase2_seconds > 0
-        assert row.best is row.phase2_top1
+def test_a_trained_row_has_both_phases_on_the_same_val_split(rows, data):
+    row = rows[1]
+    for score in (row.phase1_top1, row.phase2_top1):
+        assert 0 <= score.low <= score.value <= score.high <= 1
+        assert (score.value * len(data.val)) % 1 == pytest.approx(0, abs=1e-6)
+    assert row.phase1_seconds > 0 and row.phase2_seconds > 0
+    assert row.best is row.phase2_top1
 
 
 def test_without_weights_a_row_keeps_its_place_and_says_why(rows):
-    row = rows[1]
+    row = rows[0]
     assert row.name == "efficientnet_b0" and NO_WEIGHTS in row.note
     assert row.parameters > 4e6 and row.flops > 0 and row.best is None
 
@@ -95,13 +95,13 @@ def test_without_weights_a_row_keeps_its_place_and_says_why(rows):
 def test_table_has_a_line_for_each_backbone_and_the_reason_below(rows):
     table = comparison_table(rows)
     lines = table.splitlines()
-    assert [line.split(" | ")[0].strip("| ") for line in lines[2:5]] == [r.name for r in rows]
-    assert lines[3].count(comparison.DASH) == 4
+    assert [line.split(" | ")[0].strip("| ") for line in lines[2:4]] == [r.name for r in rows]
+    assert lines[2].count(comparison.DASH) == 4
     assert f"- **efficientnet_b0**: No pretrained weights: {NO_WEIGHTS}" in lines
 
 
 def test_rows_are_plain_values_for_results_json(rows):
-    assert json.loads(json.dumps(rows[0].as_dict()))["phase1_top1"]["method"] == "Wilson"
+    assert json.loads(json.dumps(rows[1].as_dict()))["phase1_top1"]["method"] == "Wilson"
 
 
 def test_figure_names_every_backbone_and_the_data(rows):

@@ -3,7 +3,9 @@
 import hashlib
 import os
 import socket
+import threading
 import time
+import urllib.request
 
 import pytest
 from faulty_server import FaultyServer
@@ -171,3 +173,12 @@ def test_reachable_tells_the_truth_within_its_timeout(server):
     start = time.monotonic()
     assert not reachable(server.url("file.bin"), timeout=0.2)
     assert time.monotonic() - start < 2
+
+
+def test_reachable_does_not_wait_for_a_name_server_that_never_answers(monkeypatch):
+    released = threading.Event()
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: released.wait(5))
+    start = time.monotonic()
+    assert not reachable("http://flowers.example/file.bin", timeout=0.1)
+    assert time.monotonic() - start < 3
+    released.set()

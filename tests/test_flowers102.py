@@ -125,6 +125,25 @@ def test_a_damaged_archive_put_there_by_hand_is_named_and_kept(flower_server, tm
     assert by_hand.exists()
 
 
+def test_a_half_extracted_set_that_cannot_be_completed_says_what_is_missing(
+    flower_server, tmp_path
+):
+    dataset = dataset_of(flower_server.base)
+    base = ensure_flowers102(tmp_path, dataset=dataset, **FAST)
+    (base / "jpg" / "image_00003.jpg").unlink()
+    (base / "flowers.tgz").unlink()
+    flower_server.misbehave("flowers.tgz", "404")
+    with pytest.raises(FlowersError, match=r"lacks 1 photographs \(image_00003\.jpg"):
+        ensure_flowers102(tmp_path, dataset=dataset, **FAST)
+
+
+def test_without_a_network_one_message_names_all_files_and_the_way_out(tmp_path):
+    with pytest.raises(FlowersError) as raised:
+        ensure_flowers102(tmp_path, dataset=dataset_of("http://127.0.0.1:9"), **FAST)
+    for words in (*SMALL_SET, str(tmp_path / "flowers-102"), 'DATA = "practice"'):
+        assert words in str(raised.value)
+
+
 def test_a_damaged_photograph_names_itself(flower_server, tmp_path):
     dataset = dataset_of(flower_server.base)
     base = ensure_flowers102(tmp_path, dataset=dataset, **FAST)

@@ -20,6 +20,7 @@ STARTUP = """
 from torchvision.datasets import Flowers102
 import transfer_learning_config as config
 
+config.COMPARISON = ("resnet18", "mobilenet_v2")  # what a comparison is, not how long five take
 sums = {sums}
 config.DATASET["splits"].update({splits})
 config.DATASET["labels"]["md5"] = sums["imagelabels"]

@@ -1,0 +1,63 @@
+"""About how long the lesson takes on this machine, from a few real steps."""
+
+import time
+from pathlib import Path
+
+import torch
+
+import transfer_learning_config as config
+from flowers_utils import practice
+from flowers_utils.device import Device
+from flowers_utils.models import build_model
+from flowers_utils.training import run_epoch
+from flowers_utils.transforms import augment_batch, draw_augmentation
+
+ENOUGH_SECONDS = 1.5  # of measuring one kind of step
+EVERYTHING_ELSE = 60.0  # seconds of a run that are neither training nor evaluation: figures, export
+
+
+def lesson_seconds(device: Device, *, photographs: bool) -> float:
+    """About how long profile "full" takes in seconds, from a few real steps on this device."""
+    a, profile = config.AUGMENTATION, config.PROFILES["full"]
+    resize, crop, splits = a["resize"], a["crop"], config.DATASET["splits"]
+    if not photographs:
+        resize, crop = practice.PRACTICE_RESIZE, practice.PRACTICE_CROP
+        splits = practice.SPLIT_SIZES
+    train, forward = seconds_per_image(device, resize=resize, crop=crop)
+    epochs = profile["phase2_epochs"] + profile["scratch_epochs"]
+    learned = epochs * splits["train"]
+    seen = (profile["phase1_epochs"] + 4) * splits["train"] + epochs * splits["val"]
+    seen += splits["test"]
+    pretrained = (Path(config.PATHS["models"]) / "practice_backbone.pth").is_file()
+    learned += 0 if photographs or pretrained else practice.PRETRAINING["images"]
+    return train * learned + forward * seen + EVERYTHING_ELSE
+
+
+def seconds_per_image(device: Device, *, resize: int, crop: int) -> tuple[float, float]:
+    """Seconds for one image: (training everything, forward pass alone), augmentation included."""
+    count = 8 if device.torch_device.type == "cpu" and crop > 64 else 32
+    classes, generator = config.DATASET["num_classes"], torch.Generator().manual_seed(0)
+    model = device.place(build_model(config.BACKBONE, num_classes=classes, weights=None))
+    fused = device.torch_device.type != "mps"  # as PhaseTrainer has it
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fused)
+    images = torch.randint(256, (count, 3, resize, resize), generator=generator)
+    labels = torch.zeros(count, dtype=torch.int64, device=device.torch_device)
+    batch = [(images.to(device.torch_device, torch.uint8), labels)]
+
+    def prepare(images: torch.Tensor) -> torch.Tensor:
+        draws = draw_augmentation(count, generator, resize=resize, crop=crop)
+        return device.place_batch(augment_batch(images, draws, crop=crop))
+
+    def step(**how: object) -> float:
+        start = time.perf_counter()
+        run_epoch(model, batch, device, prepare=prepare, **how)
+        return (time.perf_counter() - start) / count
+
+    def measured(**how: object) -> float:
+        least = 1 if device.torch_device.type == "cpu" else 2  # a GPU's first step only prepares
+        times = [step(**how)]
+        while len(times) < least or (len(times) < 5 and sum(times) * count < ENOUGH_SECONDS):
+            times.append(step(**how))
+        return min(times)
+
+    return measured(optimizer=optimizer, scaler=device.scaler()), measured()

@@ -1,0 +1,104 @@
+"""A network and a data set so small that a phase of training takes a moment.
+
+Run as a program (`python -m tests.small_training`), it trains in child processes for every line it
+reads, so that a test can kill a child and start another without delay.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from flowers_utils.data import FlowerData, Split
+from flowers_utils.device import Device
+from flowers_utils.models import BACKBONES, Backbone, build_model
+from flowers_utils.phases import PhaseResult, train_phase
+
+CPU = Device(torch.device("cpu"), "test")
+NAME = "small"
+KILLED_EPOCHS = 40  # enough of them to be killed in many
+
+
+class SmallNet(nn.Module):
+    """Convolution, BatchNorm, pooling and a classifier with dropout: what a real backbone has."""
+
+    def __init__(self, weights: None = None, num_classes: int = 1000):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, stride=4, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(8, num_classes))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.bn1(self.conv1(images)).relu().mean(dim=(2, 3)))
+
+
+def register_small_net() -> None:
+    """Let `build_model("small")` and checkpoints know the small network."""
+    BACKBONES[NAME] = Backbone(SmallNet, None, "classifier", {"stem": ("conv1", "bn1")})
+
+
+def noisy_colours(name: str, count: int, *, size: int, seed: int) -> Split:
+    """Patches of four colours under so much noise that val accuracy goes up and down."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 4
+    colours = np.random.default_rng(7).integers(96, 160, (4, 3, 1, 1))
+    images = colours[labels] + rng.normal(0, 25, (count, 3, 1, 1)) + rng.normal(0, 9, (3, 1, size))
+    whole = np.broadcast_to(images, (count, 3, size, size)).clip(0, 255).astype(np.uint8)
+    return Split(name, whole.copy(), torch.from_numpy(labels).long())
+
+
+def small_data(seed: int = 0) -> FlowerData:
+    """Four classes; training at 20 pixels, val and test at 16."""
+    return FlowerData(
+        source="folder",
+        title="test patches",
+        class_names=("red", "green", "blue", "grey"),
+        train=noisy_colours("train", 24, size=20, seed=3 * seed),
+        val=noisy_colours("val", 16, size=16, seed=3 * seed + 1),
+        test=noisy_colours("test", 16, size=16, seed=3 * seed + 2),
+        resize_size=20,
+        image_size=16,
+    )
+
+
+def small_phase(folder: Path, **changes) -> PhaseResult:
+    """Six epochs of Phase 2 on `small_data`, in steps of eight images at most."""
+    settings = {"phase": 2, "epochs": 6, "head_lr": 0.02, "backbone_lr": 0.01, **changes}
+    data = settings.pop("data", None) or small_data()
+    model = settings.pop("model", None)
+    if model is None:
+        model = build_model(NAME, num_classes=data.num_classes, weights=None)
+    return train_phase(model, data, settings.pop("device", CPU), folder=folder, **settings)
+
+
+def train_in_children() -> None:
+    """For each line `["folder", [seed, ...]]` read: fork a child for each seed that trains there.
+
+    Prints the process ids on one line, and on a later one how they ended.
+    """
+    for line in sys.stdin:
+        folder, seeds = json.loads(line)
+        children = []
+        for seed in seeds:
+            child = os.fork()
+            if child == 0:
+                small_phase(Path(folder), seed=seed, epochs=KILLED_EPOCHS)
+                os._exit(0)
+            children.append(child)
+        answer(children)
+        answer([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+
+
+def answer(numbers: list[int]) -> None:
+    sys.stdout.write(" ".join(map(str, numbers)) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    register_small_net()
+    torch.set_num_threads(1)
+    train_in_children()
