@@ -66,7 +66,8 @@ def build_model(
 
     `weights`: `"imagenet"`, a state dict for the backbone (its head, if any, is ignored), or None
     for random ones. What is random is drawn from `seed` alone, so the same call gives the same
-    network whatever ran before. Raises ConfigError for an unknown name, FlowersError if weights cannot be had.
+    network whatever ran before.
+    Raises ConfigError for an unknown name, FlowersError if weights cannot be had.
     """
     if name not in BACKBONES:
         raise ConfigError(f"BACKBONE must be one of {', '.join(BACKBONES)}, but it is {name!r}.")

@@ -39,7 +39,7 @@ def progress_style() -> str:
 
 def clock(seconds: float) -> str:
     """Seconds in words that are quick to read: `8 s`, `3 min 05 s`, `1 h 12 min`."""
-    whole = int(round(max(0.0, seconds)))
+    whole = round(max(0.0, seconds))
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:

@@ -128,7 +128,8 @@ def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") ->
         size = practice.PRACTICE_RESIZE if name == "train" else practice.PRACTICE_CROP
         splits[name] = _practice_split(name, size=size, limit=limit, seed=seed)
     return _checked(FlowerData("practice", "practice flowers", practice.PRACTICE_NAMES, **splits,
-                               resize_size=practice.PRACTICE_RESIZE, image_size=practice.PRACTICE_CROP, note=note))  # fmt: skip
+                               resize_size=practice.PRACTICE_RESIZE,
+                               image_size=practice.PRACTICE_CROP, note=note))  # fmt: skip
 
 
 def _practice_split(name: str, *, size: int, limit: int | None, seed: int) -> Split:
