@@ -1,6 +1,6 @@
 """How much faster than the textbook loop is the lesson, on the same photographs and machine?
 
-    python tests/benchmark_speed.py --jpeg-size 500              # about a quarter of an hour on 2 cores
+    python tests/benchmark_speed.py --jpeg-size 500              # the whole comparison
     python tests/benchmark_speed.py --images 64 --epochs 1       # a quick look
     python tests/benchmark_speed.py --scale                      # time and memory as the work grows
 
@@ -67,7 +67,7 @@ class Textbook:
         self.start()
 
     def start(self) -> None:
-        """A new network with a new head, and an optimizer for the phase that `freeze` chooses."""
+        """A new network with a new head."""
         self.model = resnet18()
         self.model.fc = nn.Linear(self.model.fc.in_features, 102)
         self.model.to(self.device)
@@ -164,7 +164,7 @@ def tell(text: str) -> None:
 
 
 def measure(folder: Path, args: argparse.Namespace, passed_on: list[str]) -> dict:
-    """Medians of every stage for both sides, in seconds an image (savings: seconds)."""
+    """Medians of every stage for both sides, in seconds an image (saving files: seconds)."""
     workers = {side: Worker(side, folder, passed_on) for side in SIDES}
     samples: dict[str, dict[str, list[float]]] = {side: {} for side in SIDES}
     for turn in range(args.epochs):
