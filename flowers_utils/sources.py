@@ -18,7 +18,7 @@ from flowers_utils.errors import FlowersError
 from flowers_utils.flowers102 import (
     ensure_flowers102,
     flowers102_is_reachable,
-    flowers102_is_whole,
+    flowers102_lies_ready,
 )
 from flowers_utils.folder import list_folder
 from flowers_utils.photos import cached_array, decoded
@@ -56,8 +56,8 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
 
 
 def why_no_flowers102(root: Path) -> str:
-    """Empty if Flowers102 is on disk and whole or can be downloaded, else the reason in words."""
-    if flowers102_is_whole(root) or flowers102_is_reachable():
+    """Empty if Flowers102 is on disk (unpacked or not) or can be downloaded, else the reason in words."""
+    if flowers102_lies_ready(root) or flowers102_is_reachable():
         return ""
     return f"Flowers102 is not (whole) in '{root}', and its server cannot be reached from here"
 

@@ -1,3 +1,7 @@
+import hashlib
+import shutil
+import tarfile
+
 import numpy as np
 import pytest
 import torch
@@ -155,3 +159,15 @@ def test_the_fingerprint_changes_with_the_data(tiny_data):
 
     other = replace(tiny_data, val=tiny_data.val.subset(range(15)))
     assert other.fingerprint != tiny_data.fingerprint == replace(tiny_data).fingerprint
+
+
+def test_auto_takes_an_archive_that_was_put_there_by_hand(mini_flowers102, monkeypatch):
+    base = mini_flowers102 / "flowers-102"
+    with tarfile.open(base / "102flowers.tgz", "w:gz") as archive:
+        archive.add(base / "jpg", "jpg")
+    md5 = hashlib.md5((base / "102flowers.tgz").read_bytes()).hexdigest()
+    monkeypatch.setitem(config.DATASET, "archive", {"name": "102flowers.tgz", "md5": md5})
+    monkeypatch.setitem(config.DATASET, "base_urls", ("http://127.0.0.1:9/",))
+    shutil.rmtree(base / "jpg")
+    data = load_data("auto", profile="smoke")
+    assert data.source == "flowers102"
