@@ -37,16 +37,17 @@ def shape_in_words(shape: tuple[int, ...]) -> str:
 def gradient_at_each_block(*, skip: bool, blocks: int = 16, seed: int = 0) -> list[float]:
     """Mean absolute gradient that reaches each block of an untrained stack, first block first.
 
-    The blocks are the same with and without `skip`: convolution, ReLU, convolution. He et al.
+    The blocks are the same with and without `skip`: convolution, ReLU, convolution,
+    with weights as wide as PyTorch's default for a convolution. He et al.
     2016 (Deep Residual Learning) explain why the signal fades without the skip connection.
     """
     generator = torch.Generator().manual_seed(seed)
     value = torch.randn(4, 8, 16, 16, generator=generator, requires_grad=True)
-    inputs = []
+    inputs, width = [], (1 / (3 * 8 * 3 * 3)) ** 0.5
     for _ in range(blocks):
         value.retain_grad()
         inputs.append(value)
-        kernels = [torch.randn(8, 8, 3, 3, generator=generator) * 0.08 for _ in range(2)]
+        kernels = [torch.randn(8, 8, 3, 3, generator=generator) * width for _ in range(2)]
         change = nn.functional.conv2d(value, kernels[0], padding=1).relu()
         change = nn.functional.conv2d(change, kernels[1], padding=1)
         value = value + change if skip else change

@@ -18,7 +18,7 @@ from flowers_utils.data import Split, batches
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
 from flowers_utils.models import backbone_features
-from flowers_utils.transforms import normalise_batch
+from flowers_utils.transforms import eval_batch
 
 Z_95 = 1.959964  # half-width of a 95 % interval, in standard errors
 BINS = 15  # as in Guo et al. 2017
@@ -112,30 +112,48 @@ def _collect(
     split: Split,
     device: Device,
     batch_size: int,
+    image_size: int | None,
 ) -> tuple[Tensor, Tensor]:
     if len(split) == 0:
         raise FlowersError(EMPTY)
     outputs, labels = [], []
     with eval_mode(device.place(model)), torch.inference_mode(), device.autocast():
         for images, targets in batches(split, batch_size=batch_size, device=device):
-            outputs.append(function(model, device.place_batch(normalise_batch(images))))
+            outputs.append(
+                function(
+                    model, device.place_batch(eval_batch(images, image_size or images.shape[-1]))
+                )
+            )
             labels.append(targets)
     # joined outside of inference mode, so that a linear head may be trained on the result
     return torch.cat(outputs).float().cpu(), torch.cat(labels).cpu()
 
 
 def predict_logits(
-    model: nn.Module, split: Split, device: Device, *, batch_size: int = 32
+    model: nn.Module,
+    split: Split,
+    device: Device,
+    *,
+    batch_size: int = 32,
+    image_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits (N, C) float32 and labels (N,) of a split, on the CPU, in the split's order."""
-    return _collect(lambda net, x: net(x), model, split, device, batch_size)
+    return _collect(lambda net, x: net(x), model, split, device, batch_size, image_size)
 
 
 def predict_features(
-    model: nn.Module, split: Split, device: Device, *, batch_size: int = 32
+    model: nn.Module,
+    split: Split,
+    device: Device,
+    *,
+    batch_size: int = 32,
+    image_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """What enters the head, (N, F) float32, and labels (N,), on the CPU, in the split's order."""
-    return _collect(backbone_features, model, split, device, batch_size)
+    """What enters the head, (N, F) float32, and labels (N,), on the CPU, in the split's order.
+
+    `image_size` is the network's: needed for the train split, which is stored larger.
+    """
+    return _collect(backbone_features, model, split, device, batch_size, image_size)
 
 
 def wilson(successes: float, count: int) -> Estimate:

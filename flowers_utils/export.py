@@ -148,7 +148,7 @@ def _metadata(checkpoint: dict[str, Any]) -> dict[str, str]:
 
 
 def _checked(photographs: np.ndarray, size: int) -> np.ndarray:
-    images = np.ascontiguousarray(photographs)
+    images = np.array(photographs)  # a copy: the cache is read-only, which torch warns about
     if images.dtype != np.uint8 or images.shape[1:] != (3, size, size) or len(images) < 2:
         raise FlowersError(
             f"To check an export, give at least two uint8 photographs (N, 3, {size}, {size}), such "

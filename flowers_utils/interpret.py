@@ -18,6 +18,8 @@ from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import Evaluation, eval_mode
 from flowers_utils.transforms import normalise_batch
 
+SMALLEST_MAP = 4  # places across, below which a heat map says next to nothing
+
 
 def stages(model: nn.Module) -> dict[str, nn.Module]:
     """Four stages of the backbone, from edges to parts of flowers; in a ResNet layer1 to layer4."""
@@ -124,11 +126,12 @@ def grad_cam(
 ) -> Explanation:
     """Where the network looked for class `target` (default: its own answer) in one photograph.
 
-    Grad-CAM, Selvaraju et al. 2017: the maps of the last stage, each weighted by the mean gradient
+    Grad-CAM, Selvaraju et al. 2017: the maps of the last stage (of those with
+    at least 4 x 4 places, if there are any), each weighted by the mean gradient
     of the target's logit; what speaks against it is cut off. The gradient starts at that stage, so
     frozen layers do not matter. Raises FlowersError for a class that is not there.
     """
-    layer = layer or list(stages(model).values())[-1]
+    layer = layer or _last_stage_with_room(model, photo, device)
     with observing(model, {"maps": layer}) as outputs:
         batch = _as_batch(photo, device)
         logits = model(batch)[0].float()
@@ -142,6 +145,15 @@ def grad_cam(
     heat = F.interpolate(heat, batch.shape[-2:], mode="bilinear", align_corners=False)[0, 0].cpu()
     probabilities = logits.detach().softmax(dim=0).cpu()
     return Explanation(heat / heat.max().clamp_min(1e-12), target, probabilities)
+
+
+def _last_stage_with_room(
+    model: nn.Module, photo: Tensor | np.ndarray, device: Device
+) -> nn.Module:
+    """The last stage that still tells places apart: small pictures shrink to one place at the end."""
+    maps = feature_maps(model, photo, device)
+    roomy = [name for name, map_ in maps.items() if min(map_.shape[-2:]) >= SMALLEST_MAP]
+    return stages(model)[roomy[-1] if roomy else list(maps)[-1]]
 
 
 def compare_phases(

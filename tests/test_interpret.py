@@ -82,9 +82,17 @@ def test_grad_cam_weights_are_the_gradients_of_the_logit(resnet: nn.Module, cpu:
     photo = np.random.default_rng(0).integers(0, 256, (3, 96, 96), dtype=np.uint8)
     maps = feature_maps(resnet, photo, cpu)["layer4"]
     expected = (resnet.fc.weight[3].detach()[:, None, None] * maps).sum(dim=0).relu()
-    heat = grad_cam(resnet, photo, cpu, target=3).heat
+    heat = grad_cam(resnet, photo, cpu, target=3, layer=resnet.layer4).heat
     expected = nn.functional.interpolate(expected[None, None], (96, 96), mode="bilinear")[0, 0]
     torch.testing.assert_close(heat, expected / expected.max(), atol=1e-4, rtol=1e-4)
+
+
+def test_grad_cam_of_a_small_picture_takes_a_stage_that_tells_places_apart(resnet, cpu) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (3, 32, 32), dtype=np.uint8)
+    by_default = grad_cam(resnet, photo, cpu, target=3).heat
+    torch.testing.assert_close(
+        by_default, grad_cam(resnet, photo, cpu, target=3, layer=resnet.layer2).heat
+    )
 
 
 def state_of(model: nn.Module) -> list:

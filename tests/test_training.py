@@ -5,7 +5,9 @@ import transfer_learning_config as config
 from flowers_utils.checkpoints import load_checkpoint, model_from_checkpoint
 from flowers_utils.data import batches
 from flowers_utils.device import choose_device
+from flowers_utils.evaluation import predict_features
 from flowers_utils.models import (
+    backbone_features,
     build_model,
     classifier_of,
     fingerprint,
@@ -150,3 +152,12 @@ def test_plain_torchvision_loads_the_checkpoint(tiny_data, cpu, tmp_path):
 def test_a_phase_runs_on_the_device_at_hand(tiny_data, tmp_path):
     result = phase(tiny_data, choose_device(), tmp_path, number=2, epochs=1)
     assert len(result.history) == 1
+
+
+def test_features_of_the_larger_train_split_are_those_at_the_networks_size(tiny_data, cpu):
+    model = fresh_model(tiny_data)
+    found, _ = predict_features(model, tiny_data.train, cpu, image_size=32)
+    resized = eval_batch(torch.from_numpy(tiny_data.train.images), 32)
+    with torch.no_grad():
+        expected = backbone_features(model.eval(), resized)
+    assert torch.allclose(found, expected, atol=1e-5)
