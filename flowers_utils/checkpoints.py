@@ -1,6 +1,5 @@
 """Checkpoints: what one holds, how it is made, checked, and turned back into a network."""
 
-import math
 import os
 import platform
 from typing import Any
@@ -31,6 +30,7 @@ KEYS = {
     "metrics": dict,
     "versions": dict,
 }
+DTYPES = (torch.float32, torch.int64)  # what `plain_state_dict` makes of a network
 
 
 def versions() -> dict[str, str]:
@@ -119,7 +119,8 @@ def _values_hold(checkpoint: dict[str, Any]) -> dict[str, bool]:
             _three_numbers(normalization.get(key), low) for key, low in (("mean", 0), ("std", 1e-3))
         ),
         "state_dict": all(
-            isinstance(key, str) and _plain_tensor(tensor) for key, tensor in tensors.items()
+            isinstance(key, str) and _plain_tensor(tensor, low=0 if "running_var" in key else None)
+            for key, tensor in tensors.items()
         ),
         "data": all(
             isinstance(checkpoint["data"].get(key), str)
@@ -132,7 +133,7 @@ def _values_hold(checkpoint: dict[str, Any]) -> dict[str, bool]:
 
 
 def _is_number(value: Any, low: float, high: float) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and low <= value <= high
+    return type(value) in (int, float) and low <= value <= high  # false for nan too
 
 
 def _three_numbers(values: Any, low: float) -> bool:
@@ -140,15 +141,19 @@ def _three_numbers(values: Any, low: float) -> bool:
     return listed and all(_is_number(value, low, 1.0) for value in values)
 
 
-def _plain_tensor(value: Any) -> bool:
-    """Whether `value` is an ordinary tensor on the CPU without nan or infinity."""
+def _plain_tensor(value: Any, *, low: float | None = None) -> bool:
+    """Whether `value` is an ordinary tensor on the CPU without nan, infinity or values below `low`.
+
+    It must hold as many numbers as its shape says: one number can pose as a tensor of any size.
+    """
     return (
         isinstance(value, torch.Tensor)
         and value.layout is torch.strided
         and value.device.type == "cpu"
-        and not value.is_quantized
-        and not value.is_complex()
+        and value.dtype in DTYPES
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
         and bool(torch.isfinite(value).all())
+        and (low is None or bool((value >= low).all()))
     )
 
 
@@ -176,8 +181,10 @@ def model_from_checkpoint(
     if all(value.shape[:1] != (classes,) for value in checkpoint["state_dict"].values()):
         raise FlowersError(unfit)
     model = build_model(name, num_classes=classes, weights=None)
+    if checkpoint["state_dict"].keys() != model.state_dict().keys():
+        raise FlowersError(unfit)  # torch itself lets a missing count of batches pass
     try:
-        model.load_state_dict(checkpoint["state_dict"])
+        model.load_state_dict(dict(checkpoint["state_dict"]))  # without what may hang on it
     except (RuntimeError, TypeError, AttributeError) as error:
         raise FlowersError(unfit) from error
     return model.eval()

@@ -114,12 +114,15 @@ def save_tensors(path: str | os.PathLike, content: dict[str, Any], *, flush: boo
 def load_tensors(path: str | os.PathLike) -> dict[str, Any]:
     """Read what `save_tensors` wrote, never running code from it; FlowersError if it cannot be."""
     path = Path(path)
-    if not path.is_file():
-        raise FlowersError(f"There is no file '{path}'; run the cell that trains and saves first.")
+    missing = f"There is no file '{path}'; run the cell that trains and saves first."
     damaged = f"'{path}' is damaged or not a checkpoint; delete it and train again."
     try:
+        if not path.is_file():
+            raise FileNotFoundError(path)
         _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise FlowersError(missing) from error
     except PermissionError as error:
         raise FlowersError(f"'{path}' cannot be read: no permission. Change that.") from error
     except pickle.UnpicklingError as error:

@@ -14,16 +14,17 @@ Files = dict[str, tuple[list[Path], list[int]]]  # split -> photographs, labels
 def list_folder(folder: Path, *, seed: int) -> tuple[tuple[str, ...], Files]:
     """Class names and the photographs and labels of train, val and test.
 
-    With `train/`, `val/` and `test/` inside, these are taken as they are; otherwise the class
-    folders are split 60 / 20 / 20 within each class, always alike for the same `seed`.
+    With `train/`, `val/` and `test/` inside, these are taken as they are (some of them without
+    the others are an error); otherwise the class folders are split 60 / 20 / 20 within each class,
+    always alike for the same `seed`.
     Raises FlowersError for a folder that no classifier can be trained on.
     """
     if not folder.is_dir():
         raise FlowersError(
             f"There is no folder '{folder}'; set DATA to the folder with your classes."
         )
-    if all((folder / split).is_dir() for split in SPLITS):
-        return _list_split_folders(folder)
+    if split_folders := _split_folders(folder):
+        return _list_split_folders(split_folders)
     by_class = photos_by_class(folder)
     files: Files = {split: ([], []) for split in SPLITS}
     rng = np.random.default_rng(seed)
@@ -42,14 +43,38 @@ def list_folder(folder: Path, *, seed: int) -> tuple[tuple[str, ...], Files]:
     return tuple(by_class), files
 
 
-def _list_split_folders(folder: Path) -> tuple[tuple[str, ...], Files]:
-    listed = {split: photos_by_class(folder / split) for split in SPLITS}
+def _split_folders(folder: Path) -> dict[str, Path]:
+    """The folders of train, val and test, or none of them; FlowersError if only some are there."""
+    found = {p.name.lower(): p for p in _folders_in(folder) if p.name.lower() in SPLITS}
+    missing = " and ".join(f"'{split}'" for split in SPLITS if split not in found)
+    if found and missing:
+        raise FlowersError(
+            f"'{folder}' has {' and '.join(repr(p.name) for p in found.values())} but lacks "
+            f"{missing}. Give it all of 'train', 'val' and 'test', each with the same class "
+            "folders, or only class folders with other names, which are then split for you."
+        )
+    return {split: found[split] for split in SPLITS if found}
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    """The sub-folders in alphabetical order, without hidden ones."""
+    try:
+        return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError as error:
+        raise FlowersError(
+            f"The folder '{folder}' cannot be read ({error}): no permission, or its disk has gone. "
+            "Change that, or copy the folder to a place of your own."
+        ) from error
+
+
+def _list_split_folders(folders: dict[str, Path]) -> tuple[tuple[str, ...], Files]:
+    listed = {split: photos_by_class(folder) for split, folder in folders.items()}
     names = tuple(listed["train"])
     files: Files = {}
     for split, by_class in listed.items():
-        for name in set(by_class) ^ set(names):
+        for name in sorted(set(by_class) ^ set(names)):
             raise FlowersError(
-                f"Class '{name}' is not in both '{folder / 'train'}' and '{folder / split}'; every "
+                f"Class '{name}' is not in both '{folders['train']}' and '{folders[split]}'; every "
                 "split needs the same class folders."
             )
         photos = [photo for name in names for photo in by_class[name]]
@@ -60,7 +85,7 @@ def _list_split_folders(folder: Path) -> tuple[tuple[str, ...], Files]:
 
 def photos_by_class(folder: Path) -> dict[str, list[Path]]:
     """The photographs in each sub-folder, classes and files in alphabetical order."""
-    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    classes = _folders_in(folder)
     if len(classes) < 2:
         raise FlowersError(
             f"'{folder}' has {len(classes)} class folders, but telling flowers apart takes at least "

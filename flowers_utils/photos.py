@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torchvision.transforms.v2 import functional as TF
 
 from flowers_utils.errors import FlowersError
@@ -15,16 +15,25 @@ from flowers_utils.files import atomic_write
 from flowers_utils.progress import Progress
 
 CACHE_VERSION = 1  # part of every cache's name: raise it when decoding changes
+TURNS = {  # how a photograph is to be turned, by the orientation that its EXIF block states
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any PIL image as upright 8-bit RGB: EXIF turned, alpha on white, 16 bits scaled to 8."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "RGB":
+    image = _upright(image)
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith(("I", "F")):  # 16 or 32 bits a pixel
-        values = np.asarray(image, dtype=np.float32)
-        highest = 65535.0 if values.max() > 255 else 255.0
+        values = np.nan_to_num(np.asarray(image, dtype=np.float32))
+        highest = 65535.0 if image.mode.startswith("I;16") or values.max() > 255 else 255.0
         image = Image.fromarray((values / highest * 255).clip(0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -33,19 +42,46 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF block says. A damaged block is passed over: the pixels may be sound."""
+    image.load()
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # a damaged block makes Pillow raise almost anything
+        return image
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    # Without its EXIF block, so that it is not turned again.
+    turned.info = {key: value for key, value in image.info.items() if key == "transparency"}
+    return turned
+
+
 def open_photo(path: str | os.PathLike) -> Image.Image:
     """Open one photograph as upright RGB; raises FlowersError that names the file."""
     try:
         with Image.open(path) as image:
-            image.load()
             return to_rgb(image)
-    except FileNotFoundError:
-        raise FlowersError(f"There is no photograph at '{path}'; check the path.") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise FlowersError(
-            f"'{path}' cannot be opened as a photograph ({error}). Open it in an image viewer; "
-            "if it is damaged there too, remove it or fetch it again."
-        ) from error
+    except Exception as error:  # a damaged photograph makes Pillow raise almost anything
+        raise FlowersError(_why_not_opened(path, error)) from error
+
+
+def _why_not_opened(path: str | os.PathLike, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"There is no photograph at '{path}'; check the path."
+    if isinstance(error, OSError) and Path(path).is_dir():  # on Windows a PermissionError
+        return f"'{path}' is a folder, not a photograph; give the path of one photograph in it."
+    if isinstance(error, PermissionError):
+        return f"'{path}' cannot be read: no permission. Change that, or copy the photograph."
+    if isinstance(error, Image.DecompressionBombError):
+        return (
+            f"'{path}' is too large to be opened safely: more than {2 * Image.MAX_IMAGE_PIXELS:,} "
+            "pixels. Save it smaller, or remove it if that is not what it should be."
+        )
+    return (
+        f"'{path}' cannot be opened as a photograph ({error or type(error).__name__}). Open it in "
+        "an image viewer; if it is damaged there too, remove it or fetch it again."
+    )
 
 
 def decode(path: str | os.PathLike, size: int) -> np.ndarray:
@@ -104,8 +140,8 @@ def cached_array(
 def _load(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     """The array at `path`, or None if it is not there or not whole."""
     try:
-        images = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
+        images = np.lib.format.open_memmap(path, mode="r")
+    except Exception:  # a damaged header makes numpy raise almost anything; it is made anew
         return None
     return images if images.shape == shape and images.dtype == np.uint8 else None
 

@@ -36,7 +36,7 @@ def as_photo(photograph: Any) -> Image.Image:
     if isinstance(photograph, (str, os.PathLike)):
         return open_photo(photograph)
     if isinstance(photograph, Image.Image):
-        return to_rgb(photograph)
+        return _from_pil(photograph)
     if isinstance(photograph, torch.Tensor):
         tensor = photograph.detach().cpu()
         tensor = tensor.float() if tensor.is_floating_point() else tensor
@@ -47,6 +47,15 @@ def as_photo(photograph: Any) -> Image.Image:
     raise FlowersError(
         f"A {kind} is no photograph: give a path, a PIL image, an array or a tensor."
     )
+
+
+def _from_pil(image: Image.Image) -> Image.Image:
+    try:
+        return to_rgb(image)
+    except Exception as error:  # PIL reads the file only now, and a damaged one raises anything
+        raise FlowersError(
+            f"This PIL image cannot be read ({error}); its file may be damaged, or closed already."
+        ) from error
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
