@@ -114,41 +114,49 @@ _CHOICES = {
 }
 
 
+def _shown(value: Any) -> str:
+    """A value as Python writes it, shortened and in one line (an array's own text has several)."""
+    try:
+        return " ".join(reprlib.repr(value).split())
+    except ValueError:  # a whole number of more digits than Python is willing to write
+        return "a number of thousands of digits"
+
+
 def _check_number(where: str, value: Any, rule: tuple[type, float, float]) -> None:
     """Only Python's own numbers: numpy's would make a checkpoint that cannot be opened safely."""
     kind, low, high = rule
     if type(value) not in ((int,) if kind is int else (int, float)):
         wanted = "a whole number" if kind is int else "a plain number"
-        raise ConfigError(f"{where} must be {wanted}, but it is {reprlib.repr(value)}.")
+        raise ConfigError(f"{where} must be {wanted}, but it is {_shown(value)}.")
     if not low <= value <= high:  # also for nan
         raise ConfigError(
-            f"{where} must lie between {low:g} and {high:g}, but it is {reprlib.repr(value)}."
+            f"{where} must lie between {low:g} and {high:g}, but it is {_shown(value)}."
         )
 
 
 def _check_choice(where: str, value: Any, choices: tuple[str, ...]) -> None:
     if type(value) is not str or value not in choices:
         known = ", ".join(choices)
-        raise ConfigError(f"{where} must be one of {known}, but it is {reprlib.repr(value)}.")
+        raise ConfigError(f"{where} must be one of {known}, but it is {_shown(value)}.")
 
 
 def _check_text(where: str, value: Any) -> None:
     if type(value) is not str or not value.strip():
-        raise ConfigError(f"{where} must be a text in quotes, but it is {reprlib.repr(value)}.")
+        raise ConfigError(f"{where} must be a text in quotes, but it is {_shown(value)}.")
 
 
 def _check_list(where: str, value: Any, what: str) -> None:
     if not isinstance(value, (tuple, list)) or not value:
-        raise ConfigError(f"{where} must be a list of {what}, but it is {reprlib.repr(value)}.")
+        raise ConfigError(f"{where} must be a list of {what}, but it is {_shown(value)}.")
 
 
 def _check_keys(where: str, section: Any, known: set[str]) -> None:
     if not isinstance(section, dict):
-        raise ConfigError(f"{where} must be a dict, but it is {reprlib.repr(section)}.")
+        raise ConfigError(f"{where} must be a dict, but it is {_shown(section)}.")
     for key in section:
-        if key not in known:
+        if type(key) is not str or key not in known:  # numpy's texts would spoil a checkpoint
             raise ConfigError(
-                f"{where} has no key {reprlib.repr(key)}; its keys are {', '.join(sorted(known))}."
+                f"{where} has no key {_shown(key)}; its keys are {', '.join(sorted(known))}."
             )
     for key in sorted(known - set(section)):
         raise ConfigError(f"{where} lacks the key {key!r}.")
@@ -185,10 +193,15 @@ def _check_phases_and_augmentation() -> None:
         for key, rule in _RULES[where].items():
             _check_number(f"{where}[{key!r}]", section[key], rule)
     if AUGMENTATION["crop"] > AUGMENTATION["resize"]:
-        raise ConfigError("AUGMENTATION['crop'] must not be larger than AUGMENTATION['resize'].")
-    if PHASES["phase1"]["epochs"] + PHASES["phase2"]["epochs"] != TRAINING_CONFIG["total_epochs"]:
         raise ConfigError(
-            "TRAINING_CONFIG['total_epochs'] must be the sum of the epochs of the two PHASES."
+            f"AUGMENTATION['crop'] is {AUGMENTATION['crop']} and must not be larger than "
+            f"AUGMENTATION['resize'], which is {AUGMENTATION['resize']}."
+        )
+    epochs, total = [PHASES[phase]["epochs"] for phase in PHASES], TRAINING_CONFIG["total_epochs"]
+    if sum(epochs) != total:
+        raise ConfigError(
+            "TRAINING_CONFIG['total_epochs'] must be the sum of the epochs of the two PHASES, "
+            f"{epochs[0]} + {epochs[1]} = {sum(epochs)}, but it is {total}."
         )
 
 
@@ -197,16 +210,19 @@ def _check_normalization() -> None:
     for key, low in (("mean", 0.0), ("std", 1e-3)):
         values = NORMALIZATION[key]
         if not isinstance(values, (tuple, list)) or len(values) != 3:
-            raise ConfigError(f"NORMALIZATION[{key!r}] must hold three numbers, one a colour.")
+            raise ConfigError(
+                f"NORMALIZATION[{key!r}] must hold three numbers, one a colour, but it is "
+                f"{_shown(values)}."
+            )
         for value in values:
             _check_number(f"NORMALIZATION[{key!r}]", value, (float, low, 1.0))
 
 
 def _check_profiles() -> None:
     if not isinstance(PROFILES, dict) or not PROFILES:
-        raise ConfigError(f"PROFILES must be a dict of profiles, not {reprlib.repr(PROFILES)}.")
+        raise ConfigError(f"PROFILES must be a dict of profiles, but it is {_shown(PROFILES)}.")
     for name, profile in PROFILES.items():
-        where = f"PROFILES[{name!r}]"
+        where = f"PROFILES[{_shown(name)}]"
         _check_keys(where, profile, {"phase1_epochs", "phase2_epochs", "scratch_epochs", "images"})
         for key in ("phase1_epochs", "phase2_epochs", "scratch_epochs"):
             _check_number(f"{where}[{key!r}]", profile[key], (int, 1, 10_000))
@@ -247,7 +263,10 @@ def _check_places_and_expectations() -> None:
                 _check_number(f"{where}[{key!r}]", value, (float, 0.0, 1.0))
         low_high = expected["val_range"]
         if len(low_high) != 2 or low_high[0] >= low_high[1]:
-            raise ConfigError(f"{where}['val_range'] must be two numbers, the lower one first.")
+            raise ConfigError(
+                f"{where}['val_range'] must be two numbers, the lower one first, but it is "
+                f"{_shown(low_high)}."
+            )
 
 
 def check_config() -> None:

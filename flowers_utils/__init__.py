@@ -1,5 +1,6 @@
 """Helpers of the transfer-learning lesson: the names that the notebook uses."""
 
+import flowers_utils.installed  # before all others: says which package is missing
 from flowers_utils.anatomy import gradient_at_each_block, output_shapes, shape_in_words
 from flowers_utils.checkpoints import load_checkpoint, model_from_checkpoint, save_checkpoint
 from flowers_utils.checks import (
@@ -7,7 +8,7 @@ from flowers_utils.checks import (
     check_freeze,
     check_head_size,
     check_top_k,
-    need,
+    explain_missing_names,
 )
 from flowers_utils.comparison import compare_backbones, comparison_table
 from flowers_utils.device import choose_device, seed_everything

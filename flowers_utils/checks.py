@@ -1,6 +1,9 @@
 """Claims that the notebook shows to hold, and answers to its exercises."""
 
+import dis
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +19,8 @@ from flowers_utils.models import (
 )
 from flowers_utils.training import batch_sums
 
+NOTEBOOK = Path(__file__).parents[1] / "resnet18_training.ipynb"
+
 
 def backbone_unmoved(before: str, model: nn.Module) -> str:
     """A sentence that the backbone's fingerprint is still `before`; FlowersError if it is not."""
@@ -28,16 +33,48 @@ def backbone_unmoved(before: str, model: nn.Module) -> str:
     return f"Backbone before Phase 1: {before}, after: {after}. Not one number moved."
 
 
-def need(names: dict[str, Any], *wanted: str, cell: str) -> None:
-    """Raise FlowersError that names the cell to run first, if a variable of it is not there yet.
+def explain_missing_names(shell: Any, notebook: Path = NOTEBOOK) -> None:
+    """Let a NameError say which section of `notebook` to run first, if a cell there makes the name.
 
-    `names` is the notebook's `globals()`.
+    `shell` is the notebook's `get_ipython()`. The cell still fails, with its ordinary traceback;
+    every other NameError, and all of them if the notebook cannot be read, stays as it is.
     """
-    missing = [name for name in wanted if name not in names]
-    if missing:
-        raise FlowersError(
-            f"'{missing[0]}' is not there yet: run the section \"{cell}\" above first."
-        )
+
+    def explain(shell: Any, kind: type, error: NameError, traceback: Any, tb_offset: Any) -> None:
+        section = section_of_each_name(notebook).get(error.name)
+        if section and error.name not in shell.user_ns:  # else it is a slip in some function
+            sentence = (
+                f"'{error.name}' is not there yet: run the section \"{section}\" above first."
+            )
+            error.args = (sentence,)
+        shell.showtraceback((kind, error, traceback), tb_offset=tb_offset)
+
+    shell.set_custom_exc((NameError,), explain)
+
+
+def section_of_each_name(notebook: Path) -> dict[str, str]:
+    """The heading under which each of the notebook's names is made first; empty if unreadable."""
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    found, section = {}, ""
+    for cell in cells:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown" and source.startswith("## "):
+            section = source.splitlines()[0].removeprefix("## ")
+        elif cell["cell_type"] == "code" and section:
+            found = dict.fromkeys(names_made(source), section) | found
+    return found
+
+
+def names_made(source: str) -> list[str]:
+    """The variables a cell leaves behind; none for a cell that plain Python cannot compile."""
+    try:
+        code = compile(source, "cell", "exec")
+    except SyntaxError:
+        return []
+    return [step.argval for step in dis.get_instructions(code) if step.opname == "STORE_NAME"]
 
 
 def check_head_size(answer: int | None) -> str:

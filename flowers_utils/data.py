@@ -89,8 +89,8 @@ def check_split(split: Split, num_classes: int) -> None:
 
 
 def check_data(data: FlowerData) -> None:
-    """Raise FlowersError for data that training would stumble over: the splits, and their sizes."""
-    for split in (data.train, data.val):
+    """Raise FlowersError for data that this lesson would stumble over, now or after training."""
+    for split in (data.train, data.val, data.test):
         check_split(split, data.num_classes)
     if len(data.train) < 2:
         raise FlowersError("Training needs at least two photographs; add some to the train split.")

@@ -18,6 +18,7 @@ import torch
 from flowers_utils.errors import FlowersError
 
 LEFTOVER_AFTER = 3600.0  # seconds untouched until a half-written file counts as a killed run's
+TORCH_COULD_NOT_WRITE = ("PytorchStreamWriter", "unexpected pos", "iostream")  # in its own words
 RENAME_PAUSES = (0.1, 0.3, 1.0)  # seconds; on Windows a reader or virus scanner blocks a rename
 
 
@@ -103,7 +104,7 @@ def save_tensors(path: str | os.PathLike, content: dict[str, Any], *, flush: boo
         try:
             torch.save(content, part)
         except RuntimeError as error:
-            if "PytorchStreamWriter" not in str(error):
+            if not any(word in str(error) for word in TORCH_COULD_NOT_WRITE):
                 raise
             # Torch's own writer does not say why it failed; a full disk is the usual reason.
             raise OSError(errno.ENOSPC, "torch could not write all of it") from error

@@ -13,7 +13,14 @@ from flowers_utils.data import FlowerData, check_data
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
 from flowers_utils.models import BACKBONES, head_of
-from flowers_utils.resume import identity_of, load_state, restore, save_state, state_of
+from flowers_utils.resume import (
+    identity_of,
+    load_state,
+    restore,
+    save_state,
+    state_of,
+    threads_of,
+)
 from flowers_utils.trainer import PhaseResult, PhaseTrainer
 
 __all__ = ["PhaseResult", "train_phase"]
@@ -65,16 +72,17 @@ def train_phase(
     gc.collect()
     torch.cuda.empty_cache()
     batch_size = config.TRAINING_CONFIG["batch_size"]
+    smaller = f"Set TRAINING_CONFIG['batch_size'] = {max(2, batch_size // 2)}, close"
     raise FlowersError(
-        f"The device ran out of memory at batch size {batch_size}. Set "
-        f"TRAINING_CONFIG['batch_size'] = {max(2, batch_size // 2)}, close other programs that use "
-        "the device, and run this cell again."
+        f"The device ran out of memory at batch size {batch_size}. "
+        f"{smaller if batch_size > 2 else 'No smaller one works: take a smaller BACKBONE, close'} "
+        "other programs that use the device, and run this cell again."
     )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device or the computer had no memory left; only CUDA has an error class for it."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
+    words = ("out of memory", "allocate memory", "not enough memory", "status_alloc_failed")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         not isinstance(error, FlowersError) and any(w in str(error).lower() for w in words)
     )
@@ -99,7 +107,7 @@ def _train(start: Callable[[], PhaseTrainer], state_file: Path, *, fresh: bool) 
     if state is not None:
         try:
             restore(trainer, state)
-            note = _how_it_goes_on(trainer)
+            note = _how_it_goes_on(trainer, state.get("threads"))
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError):
             note = f"Starting anew: the training state in '{state_file}' is damaged."
             trainer = start()
@@ -109,11 +117,19 @@ def _train(start: Callable[[], PhaseTrainer], state_file: Path, *, fresh: bool) 
     return trainer.finish()
 
 
-def _how_it_goes_on(trainer: PhaseTrainer) -> str:
+def _how_it_goes_on(trainer: PhaseTrainer, threads: int | None) -> str:
+    """A line for the student; `threads` is how many computed what was saved (None: not known)."""
     title = trainer.result.title
     if trainer.epoch == trainer.epochs:
         return (
             f"{title} was already trained and is loaded as it was; to train it anew, add "
             "fresh=True."
         )
-    return f"{title}: going on after epoch {trainer.epoch} of {trainer.epochs}, where it stopped."
+    line = f"{title}: going on after epoch {trainer.epoch} of {trainer.epochs}, where it stopped."
+    now = threads_of(trainer)
+    if threads is None or threads == now:
+        return line
+    return (
+        f"{line} The last digits may differ from an uninterrupted run, because the number of CPU "
+        f"threads was {threads} and is now {now}."
+    )

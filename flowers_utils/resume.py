@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 import transfer_learning_config as config
 from flowers_utils.checkpoints import versions
 from flowers_utils.device import PRECISION_NAMES
@@ -54,6 +56,12 @@ def identity_of(trainer: "PhaseTrainer") -> dict[str, Any]:
     }
 
 
+def threads_of(trainer: "PhaseTrainer") -> int:
+    """How many threads compute (sums round differently with each number); 0 not on a CPU."""
+    on_cpu = trainer.device.torch_device.type == "cpu"
+    return torch.get_num_threads() if on_cpu else 0
+
+
 def state_of(trainer: "PhaseTrainer") -> dict[str, Any]:
     """Everything needed to go on after this epoch. Each epoch draws from its own seed, so no
     random state has to be kept; tensors that stand in it twice are stored once."""
@@ -69,6 +77,7 @@ def state_of(trainer: "PhaseTrainer") -> dict[str, Any]:
         "optimizer": trainer.optimizer.state_dict(),
         "scheduler": trainer.scheduler.state_dict(),
         "scaler": trainer.scaler.state_dict(),
+        "threads": threads_of(trainer),
     }
 
 

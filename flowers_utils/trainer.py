@@ -96,6 +96,7 @@ class PhaseTrainer:
         self.scaler = device.scaler()
         self.best_state: dict[str, torch.Tensor] = {}
         self.best_saved = False  # whether the checkpoint on disk is the best one
+        self.unsaved: dict[str, str] = {}  # file -> why its newest content is not on disk
         self.epoch = 0  # the last finished one
 
     def learned(self) -> dict[str, torch.Tensor]:
@@ -167,7 +168,7 @@ class PhaseTrainer:
                 self.record(epoch, train, val, rates, time.perf_counter() - start)
                 self.epoch = epoch
                 self.report(bar)
-                self.save(lambda: save_state(self))
+                self.save("state", lambda: save_state(self))
 
     @contextlib.contextmanager
     def named_faults(self, epoch: int) -> Iterator[None]:
@@ -209,7 +210,9 @@ class PhaseTrainer:
             metrics={"val_accuracy": row["val_accuracy"], "val_loss": row["val_loss"]},
             weights=self.best_state,
         )
-        self.best_saved = self.save(lambda: save_tensors(self.result.checkpoint, content))
+        self.best_saved = self.save(
+            "checkpoint", lambda: save_tensors(self.result.checkpoint, content)
+        )
 
     def best_is_on_disk(self) -> bool:
         """Whether the checkpoint file holds the best weights, and not those of another run."""
@@ -222,14 +225,15 @@ class PhaseTrainer:
             torch.equal(saved[key], best[key].cpu()) for key in best
         )
 
-    def save(self, write: Callable[[], None]) -> bool:
+    def save(self, file: str, write: Callable[[], None]) -> bool:
         """Write a file; a full disk is told but does not stop training, as memory holds the best."""
         try:
             write()
         except FlowersError as error:
-            self.result.note = f"Not everything could be saved: {error}"
+            self.unsaved[file] = str(error)
             warnings.warn(f"Training goes on, but: {error}", stacklevel=2)
             return False
+        self.unsaved.pop(file, None)  # an earlier failure is made good
         return True
 
     def report(self, bar: Progress) -> None:
@@ -250,4 +254,7 @@ class PhaseTrainer:
         self.model.eval()
         if not self.best_saved:
             self.save_best()
+        if self.unsaved:
+            told = f"Not everything could be saved: {' '.join(self.unsaved.values())}"
+            self.result.note = f"{self.result.note} {told}".strip()
         return self.result
