@@ -16,21 +16,23 @@ ENOUGH_SECONDS = 1.5  # of measuring one kind of step
 EVERYTHING_ELSE = 60.0  # seconds of a run that are neither training nor evaluation: figures, export
 
 
-def lesson_seconds(device: Device, *, photographs: bool) -> float:
-    """About how long profile "full" takes in seconds, from a few real steps on this device."""
+def lesson_seconds(device: Device, *, photographs: bool) -> tuple[float, float]:
+    """About how long profile "full" takes here, in seconds, from a few real steps.
+
+    First until the classifier is there, scored and exported, then for the control experiment.
+    """
     a, profile = config.AUGMENTATION, config.PROFILES["full"]
     resize, crop, splits = a["resize"], a["crop"], config.DATASET["splits"]
     if not photographs:
         resize, crop = practice.PRACTICE_RESIZE, practice.PRACTICE_CROP
         splits = practice.SPLIT_SIZES
     train, forward = seconds_per_image(device, resize=resize, crop=crop)
-    epochs = profile["phase2_epochs"] + profile["scratch_epochs"]
-    learned = epochs * splits["train"]
-    seen = (profile["phase1_epochs"] + 4) * splits["train"] + epochs * splits["val"]
-    seen += splits["test"]
+    epoch = train * splits["train"] + forward * splits["val"]
+    only_seen = (profile["phase1_epochs"] + 4) * splits["train"] + splits["test"]
     pretrained = (Path(config.PATHS["models"]) / "practice_backbone.pth").is_file()
-    learned += 0 if photographs or pretrained else practice.PRETRAINING["images"]
-    return train * learned + forward * seen + EVERYTHING_ELSE
+    learned = 0 if photographs or pretrained else practice.PRETRAINING["images"]
+    classifier = profile["phase2_epochs"] * epoch + forward * only_seen + train * learned
+    return classifier + EVERYTHING_ELSE, profile["scratch_epochs"] * epoch
 
 
 def seconds_per_image(device: Device, *, resize: int, crop: int) -> tuple[float, float]:
@@ -53,10 +55,9 @@ def seconds_per_image(device: Device, *, resize: int, crop: int) -> tuple[float,
         run_epoch(model, batch, device, prepare=prepare, **how)
         return (time.perf_counter() - start) / count
 
-    def measured(**how: object) -> float:
-        least = 1 if device.torch_device.type == "cpu" else 2  # a GPU's first step only prepares
+    def measured(**how: object) -> float:  # the first step prepares, so it is never the only one
         times = [step(**how)]
-        while len(times) < least or (len(times) < 5 and sum(times) * count < ENOUGH_SECONDS):
+        while len(times) < 2 or (len(times) < 5 and sum(times) * count < ENOUGH_SECONDS):
             times.append(step(**how))
         return min(times)
 

@@ -203,6 +203,16 @@ def summary(done: list[Check], device: Device, *, photographs: bool) -> Check:
     if exit_status(done):
         return Check("fail", "lesson", "cannot run yet, see each [fail] above")
     data = config.DATASET["name"] if photographs else "PRACTICE flowers"
-    minutes = int(lesson_seconds(device, photographs=photographs) / 60) + 1
-    time_needed = f"{minutes} minutes" if minutes < 120 else f"{minutes / 60:.0f} hours"
-    return Check("ok", "lesson", f"runs on {data}, {device.describe()}, in about {time_needed}")
+    classifier, control = lesson_seconds(device, photographs=photographs)
+    return Check(
+        "ok",
+        "lesson",
+        f"runs on {data}, {device.describe()}: about {in_words(classifier)} to the finished "
+        f"classifier, then {in_words(control)} for the control experiment",
+    )
+
+
+def in_words(seconds: float) -> str:
+    """A time that is only known roughly: minutes, or hours with one decimal."""
+    minutes = int(seconds / 60) + 1
+    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} hours"
