@@ -16,7 +16,7 @@ class ConfigError(ValueError):
 # The recipe of training, shared by both phases. Exactly these keys.
 TRAINING_CONFIG = {
     "batch_size": 32,
-    "learning_rate": 0.001,
+    "learning_rate": 0.001,  # of the control experiment; the phases have theirs in PHASES
     "total_epochs": 50,
     "optimizer": "AdamW",
     "weight_decay": 0.01,
@@ -39,7 +39,12 @@ COMPARISON = ("resnet18", "resnet50", "efficientnet_b0", "efficientnet_b3", "mob
 
 # How many epochs of each phase a profile runs, and on how many images of each split (None: all).
 PROFILES = {
-    "full": {"phase1_epochs": 20, "phase2_epochs": 30, "scratch_epochs": 30, "images": None},
+    "full": {
+        "phase1_epochs": PHASES["phase1"]["epochs"],
+        "phase2_epochs": PHASES["phase2"]["epochs"],
+        "scratch_epochs": PHASES["phase2"]["epochs"],
+        "images": None,
+    },
     "quick": {"phase1_epochs": 3, "phase2_epochs": 3, "scratch_epochs": 3, "images": None},
     "smoke": {"phase1_epochs": 1, "phase2_epochs": 1, "scratch_epochs": 1, "images": 32},
 }
@@ -170,6 +175,11 @@ def check_training_config(training: dict[str, Any]) -> None:
         _check_number(f"TRAINING_CONFIG[{key!r}]", training[key], rule)
     for key in ("optimizer", "scheduler"):
         _check_choice(f"TRAINING_CONFIG[{key!r}]", training[key], _CHOICES[key])
+
+
+def check_profile(name: Any) -> None:
+    """Raise ConfigError unless `name` is one of PROFILES."""
+    _check_choice("PROFILE", name, tuple(PROFILES))
 
 
 def check_phase(

@@ -11,7 +11,7 @@ from flowers_utils.checks import (
     explain_missing_names,
 )
 from flowers_utils.comparison import compare_backbones, comparison_table
-from flowers_utils.device import choose_device, seed_everything
+from flowers_utils.device import choose_device, peak_memory_bytes, seed_everything
 from flowers_utils.diagnosis import (
     accuracy_by_training_size,
     diagnose,

@@ -20,9 +20,16 @@ from torch import nn
 import transfer_learning_config as config
 from flowers_utils.data import FlowerData, Split, batches
 from flowers_utils.device import Device, seed_everything
+from flowers_utils.download import reachable
 from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import Estimate, Evaluation, evaluate, predict_logits
-from flowers_utils.models import build_model, classifier_of, count_parameters, frozen_trunk
+from flowers_utils.models import (
+    BACKBONES,
+    build_model,
+    classifier_of,
+    count_parameters,
+    frozen_trunk,
+)
 from flowers_utils.phases import train_phase
 from flowers_utils.profiling import count_flops, measure_latency
 from flowers_utils.progress import Progress
@@ -30,6 +37,7 @@ from flowers_utils.results import markdown_table
 from flowers_utils.sources import starting_weights
 from flowers_utils.training import run_epoch
 from flowers_utils.transforms import eval_batch
+from flowers_utils.weights import weights_status
 
 Features = tuple[torch.Tensor, torch.Tensor]  # (N, F) float32 and labels (N,), on the device
 DASH = "–"
@@ -86,6 +94,7 @@ def compare_backbones(
     rows = [_measure(name, data, device) for name in names]
     for i, row in enumerate(rows):
         try:
+            check_weights_at_hand(row.name, data)
             weights = starting_weights(data, device, backbone=row.name, folder=folder, seed=seed)
             seed_everything(seed)
             model = build_model(row.name, num_classes=data.num_classes, weights=weights)
@@ -97,6 +106,15 @@ def compare_backbones(
             row = _phase2(row, model, data, device, epochs=phase2_epochs, seed=seed, folder=folder)
         rows[i] = row
     return rows
+
+
+def check_weights_at_hand(name: str, data: FlowerData) -> None:
+    """Raise FlowersError at once where the full try, with its pauses, would fail after minutes."""
+    if data.is_practice and name != "resnet18":
+        raise FlowersError("practice flowers come with a ResNet18 only.")
+    weights = BACKBONES[name].weights
+    if not data.is_practice and weights_status(weights) != "on disk" and not reachable(weights.url):
+        raise FlowersError(f"{weights.url} is neither on this machine nor reachable.")
 
 
 def _measure(name: str, data: FlowerData, device: Device) -> ComparisonRow:

@@ -53,12 +53,13 @@ class FlowerData:
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of what the data is: names, sizes, labels, and a sample of the pixels."""
+        """A short hash of what the data is: names, sizes, labels, and some pixels of each photograph."""
         digest = hashlib.sha256(repr((self.source, self.class_names, self.image_size)).encode())
         for split in (self.train, self.val, self.test):
             digest.update(repr(split.images.shape).encode())
             digest.update(split.labels.numpy().tobytes())
-            digest.update(np.ascontiguousarray(split.images[:: max(1, len(split) // 8)]).tobytes())
+            middle = split.images.shape[-1] // 2  # a row of every photograph
+            digest.update(np.ascontiguousarray(split.images[:, :, middle]).tobytes())
         return digest.hexdigest()[:16]
 
 

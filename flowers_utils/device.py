@@ -16,6 +16,7 @@ from torch import nn
 
 from flowers_utils.errors import FlowersError
 
+CLEARLY_FASTER = 0.8  # so that a busy moment does not decide; a saved phase knows its precision
 PRECISION_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -82,7 +83,7 @@ def choose_device(override: str | None = None, *, fast: bool = True) -> Device:
         there = ", ".join(f"'{name}'" for name, here in available.items() if here)
         raise FlowersError(
             f"Device '{override}' is not available on this machine; available: {there}. "
-            "Set DEVICE = None to take the best one."
+            "Call choose_device() to take the best one."
         )
     kind = override or next(name for name, here in available.items() if here)
     builders = {"cuda": _cuda_device, "mps": _mps_device, "cpu": _cpu_device}
@@ -118,7 +119,7 @@ def _bfloat16_is_faster_on_cpu() -> bool:
     """Ask the processor, then a stopwatch: one small convolution step in both precisions."""
     can = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     can = can or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-    return can and _conv_seconds(torch.bfloat16) < _conv_seconds(torch.float32)
+    return can and _conv_seconds(torch.bfloat16) < CLEARLY_FASTER * _conv_seconds(torch.float32)
 
 
 def _conv_seconds(precision: torch.dtype, repeats: int = 5) -> float:

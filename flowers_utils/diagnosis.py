@@ -146,6 +146,11 @@ def _near_chance(rows: Sequence[Mapping], num_classes: int) -> str | None:
     chance = 1 / num_classes
     if _best(rows) > chance + 0.05 * (1 - chance):
         return None
+    if len(rows) == 1:
+        return (
+            f"Validation accuracy ({_best(rows):.1%}) is no better than guessing ({chance:.1%}), "
+            "which after a single epoch means nothing: train longer."
+        )
     cause = (
         "either the labels do not belong to the photographs, or no pretrained weights are loaded"
     )

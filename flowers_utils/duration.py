@@ -16,23 +16,27 @@ ENOUGH_SECONDS = 1.5  # of measuring one kind of step
 EVERYTHING_ELSE = 60.0  # seconds of a run that are neither training nor evaluation: figures, export
 
 
-def lesson_seconds(device: Device, *, photographs: bool) -> tuple[float, float]:
-    """About how long profile "full" takes here, in seconds, from a few real steps.
+def lesson_seconds(
+    device: Device, *, photographs: bool, profile: str = "full"
+) -> tuple[float, float]:
+    """About how long a profile takes here, in seconds, from a few real steps.
 
     First until the classifier is there, scored and exported, then for the control experiment.
     """
-    a, profile = config.AUGMENTATION, config.PROFILES["full"]
+    a, epochs = config.AUGMENTATION, config.PROFILES[profile]
     resize, crop, splits = a["resize"], a["crop"], config.DATASET["splits"]
     if not photographs:
         resize, crop = practice.PRACTICE_RESIZE, practice.PRACTICE_CROP
         splits = practice.SPLIT_SIZES
+    if limit := epochs["images"]:
+        splits = dict.fromkeys(splits, limit)
     train, forward = seconds_per_image(device, resize=resize, crop=crop)
     epoch = train * splits["train"] + forward * splits["val"]
-    only_seen = (profile["phase1_epochs"] + 4) * splits["train"] + splits["test"]
+    only_seen = (epochs["phase1_epochs"] + 4) * splits["train"] + splits["test"]
     pretrained = (Path(config.PATHS["models"]) / "practice_backbone.pth").is_file()
     learned = 0 if photographs or pretrained else practice.PRETRAINING["images"]
-    classifier = profile["phase2_epochs"] * epoch + forward * only_seen + train * learned
-    return classifier + EVERYTHING_ELSE, profile["scratch_epochs"] * epoch
+    classifier = epochs["phase2_epochs"] * epoch + forward * only_seen + train * learned
+    return classifier + EVERYTHING_ELSE, epochs["scratch_epochs"] * epoch
 
 
 def seconds_per_image(device: Device, *, resize: int, crop: int) -> tuple[float, float]:

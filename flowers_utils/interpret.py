@@ -98,6 +98,7 @@ def feature_maps(
     layers: Mapping[str, nn.Module] | None = None,
 ) -> dict[str, Tensor]:
     """The answers (C, H, W) of each stage to one uint8 photograph (3, S, S), in order."""
+    device.place(model)
     with observing(model, layers or stages(model)) as outputs:
         model(_as_batch(photo, device))
     return {name: output[0].detach().float().cpu() for name, output in outputs.items()}
@@ -131,6 +132,7 @@ def grad_cam(
     of the target's logit; what speaks against it is cut off. The gradient starts at that stage, so
     frozen layers do not matter. Raises FlowersError for a class that is not there.
     """
+    device.place(model)
     layer = layer or _last_stage_with_room(model, photo, device)
     with observing(model, {"maps": layer}) as outputs:
         batch = _as_batch(photo, device)

@@ -72,7 +72,7 @@ def train_phase(
     gc.collect()
     torch.cuda.empty_cache()
     batch_size = config.TRAINING_CONFIG["batch_size"]
-    smaller = f"Set TRAINING_CONFIG['batch_size'] = {max(2, batch_size // 2)}, close"
+    smaller = f"Run config.TRAINING_CONFIG['batch_size'] = {batch_size // 2} in a new cell, close"
     raise FlowersError(
         f"The device ran out of memory at batch size {batch_size}. "
         f"{smaller if batch_size > 2 else 'No smaller one works: take a smaller BACKBONE, close'} "

@@ -21,7 +21,8 @@ from flowers_utils.weights import weights_path, weights_status
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
 ESSENTIAL = {"torch", "torchvision", "numpy", "matplotlib", "tqdm", "scipy"}  # no lesson without
 ENOUGH_MEMORY, SOME_MEMORY = 3e9, 1e9  # bytes
-ENOUGH_DISK, SOME_DISK = 2e9, 0.5e9  # bytes
+PRACTICE, OWN = "PRACTICE flowers", "your own flowers"
+ENOUGH_DISK, SOME_DISK = 3e9, 0.5e9  # bytes
 PROBE_SECONDS = 2.0
 BUSY = 50  # per cent of the processor used by other programs
 
@@ -38,23 +39,29 @@ class Check:
         return f"{f'[{self.status}]':<7} {self.what}: {self.detail}"
 
 
-def each_check() -> Iterator[Check]:
-    """Every check in turn, as soon as its answer is there; the last one sums up."""
+def each_check(choice: str = "auto", profile: str = "full") -> Iterator[Check]:
+    """Every check in turn, as soon as its answer is there; the last one sums up.
+
+    `choice` and `profile` are the notebook's DATA and PROFILE.
+    Raises ConfigError for a value of the configuration that cannot work.
+    """
+    config.check_config()
+    config.check_profile(profile)
     requirements = Path(__file__).parents[1] / "requirements.txt"
     device = choose_device()
     done = [python_check(), *package_checks(requirements.read_text(encoding="utf-8"))]
     done += [Check("ok", "device", device.describe()), *machine_checks(), disk_check()]
     yield from done
-    data, photographs = data_check()
+    data, photographs = data_check(choice)
     for check in (data, weights_check(photographs), write_check(), widget_check()):
         done.append(check)
         yield check
-    yield summary(done, device, photographs=photographs)
+    yield summary(done, device, photographs=photographs, data=data.what, profile=profile)
 
 
-def checks() -> list[Check]:
-    """All checks; takes a few seconds."""
-    return list(each_check())
+def checks(choice: str = "auto", profile: str = "full") -> list[Check]:
+    """All checks of `each_check`; takes a few seconds."""
+    return list(each_check(choice, profile))
 
 
 def report(results: Iterable[Check]) -> str:
@@ -147,15 +154,25 @@ def disk_check(free: int | None = None) -> Check:
     return Check("warn" if free >= SOME_DISK else "fail", "disk", need)
 
 
-def data_check() -> tuple[Check, bool]:
-    """Where the data will come from, and whether it is photographs (else practice flowers)."""
+def data_check(choice: str = "auto") -> tuple[Check, bool]:
+    """Where the data of `choice` will come from, and whether it is photographs (else practice)."""
+    if choice == "practice":
+        return Check("ok", PRACTICE, "drawn here, nothing to download"), False
+    if choice not in ("auto", "flowers102"):
+        found = Path(choice).expanduser().is_dir()
+        detail = f"in '{choice}'" if found else f"there is no folder '{choice}'; correct DATA"
+        return Check("ok" if found else "fail", OWN, detail), True
     root, what = data_root(), config.DATASET["name"]
     if flowers102.flowers102_is_whole(root):
         return Check("ok", what, f"on disk in {root}"), True
     by_hand = flowers102.flowers102_lies_ready(root)
     if not by_hand and not flowers102.flowers102_is_reachable(timeout=PROBE_SECONDS):
-        reason = f"neither in {root} nor reachable, so practice flowers take its place"
-        return Check("warn", what, f"{reason} (README.md, 'Download errors')"), False
+        reason, advice = f"neither in {root} nor reachable", "(README.md, 'Download errors')"
+        if choice == "flowers102":
+            return Check("fail", what, f"{reason} {advice}"), True
+        return Check(
+            "warn", PRACTICE, f"{what} is {reason}, so they take its place {advice}"
+        ), False
     try:
         check_writable(root, advice="Set FLOWERS_DATA_DIR to a folder of your own.")
     except FlowersError as error:
@@ -167,6 +184,9 @@ def data_check() -> tuple[Check, bool]:
 def weights_check(photographs: bool) -> Check:
     """Whether the pretrained backbone is at hand."""
     what = f"pretrained {config.BACKBONE}"
+    if not photographs and config.BACKBONE != "resnet18":
+        advice = "practice flowers come with a ResNet18 only; set BACKBONE = 'resnet18'"
+        return Check("fail", what, advice)
     if not photographs:
         return Check("ok", what, "practice flowers bring their own, pretrained here once")
     weights = BACKBONES[config.BACKBONE].weights
@@ -198,17 +218,19 @@ def widget_check() -> Check:
         return Check("warn", what, "ipywidgets is missing; run: python -m pip install ipywidgets")
 
 
-def summary(done: list[Check], device: Device, *, photographs: bool) -> Check:
+def summary(
+    done: list[Check], device: Device, *, photographs: bool, data: str, profile: str
+) -> Check:
     """The last line: on what the lesson runs and for about how long."""
     if exit_status(done):
         return Check("fail", "lesson", "cannot run yet, see each [fail] above")
-    data = config.DATASET["name"] if photographs else "PRACTICE flowers"
-    classifier, control = lesson_seconds(device, photographs=photographs)
+    classifier, control = lesson_seconds(device, photographs=photographs, profile=profile)
+    as_many = f" (if they are as many as {config.DATASET['name']})" if data == OWN else ""
     return Check(
         "ok",
         "lesson",
-        f"runs on {data}, {device.describe()}: about {in_words(classifier)} to the finished "
-        f"classifier, then {in_words(control)} for the control experiment",
+        f"profile '{profile}' runs on {data}, {device.describe()}: about {in_words(classifier)} "
+        f"to the finished classifier, then {in_words(control)} for the control experiment{as_many}",
     )
 
 

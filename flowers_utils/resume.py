@@ -15,6 +15,7 @@ from flowers_utils.models import fingerprint
 if TYPE_CHECKING:
     from flowers_utils.trainer import PhaseTrainer
 
+UNUSED = ("total_epochs", "learning_rate")  # a phase has its own epochs and rates, named below
 STATE_VERSION = 1  # raise it when training or the content of a state changes
 KEYS = {
     "epoch": int,
@@ -42,6 +43,7 @@ def identity_of(trainer: "PhaseTrainer") -> dict[str, Any]:
         f"{name}[{key!r}]": section[key]
         for name, section in sections.items()
         for key in sorted(section)
+        if key not in UNUSED
     }
     return {
         "network": trainer.model.architecture,

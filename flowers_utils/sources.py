@@ -39,9 +39,7 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
     `"flowers102"`, `"practice"`, or a path to a folder of class sub-folders.
     `profile` may limit the number of images. Raises FlowersError that says what to do.
     """
-    if profile not in config.PROFILES:
-        known = ", ".join(f'"{name}"' for name in config.PROFILES)
-        raise FlowersError(f'PROFILE must be one of {known}, but it is "{profile}".')
+    config.check_profile(profile)
     limit = config.PROFILES[profile]["images"]
     if choice == "practice":
         return load_practice(limit=limit, seed=seed)
@@ -52,7 +50,7 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
         if why_not:
             return load_practice(limit=limit, seed=seed, note=practice_banner(why_not))
         return load_flowers102(limit=limit)
-    return load_own_folder(Path(choice), limit=limit, seed=seed)
+    return load_own_folder(Path(choice).expanduser(), limit=limit, seed=seed)
 
 
 def why_no_flowers102(root: Path) -> str:
@@ -88,7 +86,7 @@ def load_flowers102(*, limit: int | None = None) -> FlowerData:
             [files[i] for i in chosen],
             [labels[i] for i in chosen],
             size=resize if name == "train" else crop,
-            prefix=f"flowers102-{name}",
+            prefix=f"flowers102-{name}{_first(limit)}",
         )
     title = config.DATASET["name"]
     return _checked(FlowerData("flowers102", title, FLOWERS102_NAMES, **splits,
@@ -111,6 +109,11 @@ def _spread(count: int, limit: int | None) -> list[int]:
     if limit is None or limit >= count:
         return list(range(count))
     return np.linspace(0, count - 1, limit).round().astype(int).tolist()
+
+
+def _first(limit: int | None) -> str:
+    """Part of a cache's name, so that a short run and a full one keep their own."""
+    return "" if limit is None else f"-some{limit}"
 
 
 def _decoded_split(
@@ -144,7 +147,7 @@ def _practice_split(name: str, *, size: int, limit: int | None, seed: int) -> Sp
     facts = [f"version {practice.PRACTICE_VERSION}", f"seed {seed}"]
     shape = (len(labels), 3, size, size)
     cache = Path(config.PATHS["cache"])
-    images = cached_array(cache, f"practice-{name}-{size}", facts, shape, fill)
+    images = cached_array(cache, f"practice-{name}{_first(limit)}-{size}", facts, shape, fill)
     return Split(name, images, torch.from_numpy(labels))
 
 
@@ -161,7 +164,7 @@ def load_own_folder(folder: Path, *, limit: int | None = None, seed: int = 0) ->
             [photos[i] for i in chosen],
             [labels[i] for i in chosen],
             size=resize if name == "train" else crop,
-            prefix=f"folder{place}-{name}",
+            prefix=f"folder{place}-{name}{_first(limit)}",
         )
     title = f"own flowers '{folder.resolve().name}'"
     return _checked(FlowerData("folder", title, class_names, **splits,

@@ -176,9 +176,12 @@ def eval_batch(images: torch.Tensor, size: int) -> torch.Tensor:
     """
     if images.shape[-1] == size:
         return normalise_batch(images)
+    device = images.device
+    if device.type == "mps":  # torch 2.6 cannot shrink with antialiasing there
+        images = images.cpu()
     images = images.float() / 255
     smaller = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
-    return normalise(smaller)
+    return normalise(smaller.to(device))
 
 
 def denormalise(images: torch.Tensor) -> torch.Tensor:

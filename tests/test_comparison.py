@@ -1,6 +1,7 @@
 """Backbones side by side: the same data, phases and metrics for each."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,6 +65,7 @@ def quick():
     """No download and no stopwatch in this file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparison, "starting_weights", random_or_none)
+        patch.setattr(comparison, "reachable", lambda url: True)
         patch.setattr(comparison, "measure_latency", no_waiting)
         yield
 
@@ -110,6 +112,20 @@ def test_figure_names_every_backbone_and_the_data(rows):
     words = " ".join(text.get_text() for text in axes.texts)
     assert all(row.name in words for row in rows) and "no pretrained weights" in words
     assert "practice flowers" in axes.get_title()
+
+
+def test_unreachable_weights_are_told_at_once(data, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(comparison, "reachable", lambda url: False)
+    with pytest.raises(FlowersError, match=r"mobilenet_v2.*neither on this machine nor reachable"):
+        comparison.check_weights_at_hand("mobilenet_v2", data)
+
+
+def test_practice_flowers_have_weights_for_resnet18_alone(data):
+    practice = replace(data, source="practice")
+    comparison.check_weights_at_hand("resnet18", practice)
+    with pytest.raises(FlowersError, match="ResNet18 only"):
+        comparison.check_weights_at_hand("resnet50", practice)
 
 
 def test_phase1_alone_leaves_phase2_empty(data, cpu, tmp_path):

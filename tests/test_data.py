@@ -1,6 +1,7 @@
 import hashlib
 import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_auto_falls_back_to_practice_and_says_so(tmp_path, monkeypatch):
 
 
 def test_an_unknown_profile_is_named():
-    with pytest.raises(FlowersError, match='"fast"'):
+    with pytest.raises(config.ConfigError, match="full, quick, smoke, but it is 'fast'"):
         load_data("practice", profile="fast")
 
 
@@ -159,6 +160,22 @@ def test_the_fingerprint_changes_with_the_data(tiny_data):
 
     other = replace(tiny_data, val=tiny_data.val.subset(range(15)))
     assert other.fingerprint != tiny_data.fingerprint == replace(tiny_data).fingerprint
+
+
+def test_the_fingerprint_changes_with_every_photograph(tiny_data):
+    before = tiny_data.fingerprint
+    for image in range(len(tiny_data.val)):
+        tiny_data.val.images[image] += 1
+        assert tiny_data.fingerprint != before
+        tiny_data.val.images[image] -= 1
+
+
+def test_a_short_run_leaves_the_cache_of_the_full_one(mini_flowers102):
+    cache = Path(config.PATHS["cache"])
+    load_data("flowers102", profile="full")
+    full = set(cache.iterdir())
+    load_data("flowers102", profile="smoke")
+    assert full < set(cache.iterdir())
 
 
 def test_auto_takes_an_archive_that_was_put_there_by_hand(mini_flowers102, monkeypatch):

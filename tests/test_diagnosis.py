@@ -107,6 +107,14 @@ def test_missing_weights_or_labels_are_suspected_where_nothing_is_learned() -> N
     assert "no better than guessing" in text and "no pretrained weights" in text
 
 
+def test_a_single_epoch_gives_no_alarm() -> None:
+    noise = torch.randn(400, WIDTH, generator=torch.Generator().manual_seed(3))
+    labels = torch.arange(CLASSES).repeat(20)
+    val = torch.randn(400, WIDTH, generator=torch.Generator().manual_seed(6)), labels
+    text = findings(train_head((noise, labels), val, epochs=1))
+    assert "after a single epoch means nothing" in text and "weights" not in text
+
+
 def test_a_huge_learning_rate_is_named() -> None:
     text = findings(train_head(features(10, 1, 1.3), features(10, 2, 1.3), rate=300.0, epochs=4))
     assert "learning rate is too high" in text

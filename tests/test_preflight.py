@@ -89,7 +89,45 @@ def test_a_download_that_could_not_be_saved_is_a_failure(empty_machine, monkeypa
 def test_no_data_and_no_network_means_practice_flowers(empty_machine):
     check, photographs = preflight.data_check()
     assert (check.status, photographs) == ("warn", False)
-    assert "practice flowers" in check.detail
+    assert (check.what, "nor reachable" in check.detail) == (preflight.PRACTICE, True)
+
+
+def test_flowers102_that_was_asked_for_and_cannot_be_had_is_a_failure(empty_machine):
+    assert preflight.data_check("flowers102")[0].status == "fail"
+
+
+def test_practice_flowers_that_were_asked_for_need_nothing(mini_flowers102):
+    check, photographs = preflight.data_check("practice")
+    assert (check.status, check.what, photographs) == ("ok", preflight.PRACTICE, False)
+
+
+@pytest.mark.parametrize(("name", "status"), [("own", "ok"), ("elsewhere", "fail")])
+def test_a_folder_of_ones_own_is_looked_for(tmp_path, name, status):
+    (tmp_path / "own").mkdir()
+    check, photographs = preflight.data_check(str(tmp_path / name))
+    assert (check.status, check.what, photographs) == (status, preflight.OWN, True)
+
+
+def test_practice_flowers_with_another_backbone_are_a_failure(monkeypatch):
+    monkeypatch.setattr(config, "BACKBONE", "resnet50")
+    assert preflight.weights_check(photographs=False).status == "fail"
+
+
+def test_a_shorter_profile_is_reckoned_shorter(empty_machine, cpu):
+    full, quick, smoke = (
+        sum(duration.lesson_seconds(cpu, photographs=True, profile=name))
+        for name in ("full", "quick", "smoke")
+    )
+    assert smoke < quick < full
+
+
+def test_a_misspelt_value_is_told_before_anything_is_measured(monkeypatch):
+    monkeypatch.setattr(config, "BACKBONE", "resnet19")
+    with pytest.raises(config.ConfigError, match="resnet19"):
+        preflight.checks()
+    monkeypatch.undo()
+    with pytest.raises(config.ConfigError, match="PROFILE"):
+        preflight.checks(profile="fast")
 
 
 def test_photographs_without_weights_are_a_failure_that_names_the_file(empty_machine):
@@ -148,7 +186,7 @@ def test_the_command_prints_a_line_for_each_check_and_exits_with_0(empty_machine
     assert main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert all(line.startswith(("[ok] ", "[warn] ")) for line in lines)
-    assert "lesson: runs on" in lines[-1]
+    assert "lesson: profile 'full' runs on" in lines[-1]
 
 
 def test_the_command_exits_with_1_where_the_lesson_cannot_run(empty_machine, capsys):
