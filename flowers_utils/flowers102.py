@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 import transfer_learning_config as config
 from flowers_utils.download import (
     check_free_disk,
@@ -45,20 +43,6 @@ def missing_images(root: Path | str, *, dataset: Mapping[str, Any] = config.DATA
     with os.scandir(folder) as entries:
         there = {entry.name for entry in entries if entry.is_file() and entry.stat().st_size > 0}
     return [name for name in _image_names(dataset) if name not in there]
-
-
-def find_damaged_images(
-    root: Path | str, *, dataset: Mapping[str, Any] = config.DATASET
-) -> list[str]:
-    """Names of photographs that are missing or cannot be decoded; reads every one of them."""
-    damaged = set(missing_images(root, dataset=dataset))
-    names = _image_names(dataset)
-    with Progress(len(names), "Opening every photograph", unit="image") as bar:
-        for name in names:
-            if name not in damaged and not _opens(photo_folder(root) / name):
-                damaged.add(name)
-            bar.update()
-    return sorted(damaged)
 
 
 def flowers102_is_whole(root: Path | str, *, dataset: Mapping[str, Any] = config.DATASET) -> bool:
@@ -114,15 +98,6 @@ def _image_names(dataset: Mapping[str, Any]) -> list[str]:
 
 def _urls(dataset: Mapping[str, Any], key: str) -> list[str]:
     return [f"{base.rstrip('/')}/{dataset[key]['name']}" for base in dataset["base_urls"]]
-
-
-def _opens(photo: Path) -> bool:
-    try:
-        with Image.open(photo) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError):  # what Pillow raises on damaged files
-        return False
-    return True
 
 
 def _places(base: Path, name: str) -> tuple[Path, Path]:

@@ -1,13 +1,11 @@
 """What a run leaves behind for its readers: `models/results.json`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from flowers_utils.checkpoints import versions
 from flowers_utils.data import FlowerData
 from flowers_utils.device import PRECISION_NAMES, Device, peak_memory_bytes
-from flowers_utils.errors import FlowersError
 from flowers_utils.files import save_json
 from flowers_utils.phases import PhaseResult
 
@@ -40,16 +38,6 @@ def describe_run(
 def save_results(path: str | Path, results: dict[str, Any]) -> None:
     """Write the results of a run as JSON, atomically."""
     save_json(path, results)
-
-
-def load_results(path: str | Path) -> dict[str, Any]:
-    """Read what `save_results` wrote; FlowersError if there is none or it is damaged."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FlowersError(f"There is no '{path}' yet; run the lesson first.") from None
-    except ValueError as error:
-        raise FlowersError(f"'{path}' is damaged; delete it and run the lesson again.") from error
 
 
 def markdown_table(headers: list[str], rows: list[list[Any]]) -> str:
