@@ -13,6 +13,8 @@ from flowers_utils.training import run_epoch
 from flowers_utils.transforms import augment_batch, draw_augmentation
 
 ENOUGH_SECONDS = 1.5  # of measuring one kind of step
+OTHER_PASSES = 8  # over a split without training: val in Phase 1, linear heads, neighbours
+COMPARISON_PASSES = 17  # the five backbones of the comparison, counted in passes of ResNet18
 EVERYTHING_ELSE = 60.0  # seconds of a run that are neither training nor evaluation: figures, export
 
 
@@ -32,7 +34,8 @@ def lesson_seconds(
         splits = dict.fromkeys(splits, limit)
     train, forward = seconds_per_image(device, resize=resize, crop=crop)
     epoch = train * splits["train"] + forward * splits["val"]
-    only_seen = (epochs["phase1_epochs"] + 4) * splits["train"] + splits["test"]
+    passes = epochs["phase1_epochs"] + OTHER_PASSES + COMPARISON_PASSES * photographs
+    only_seen = passes * splits["train"] + splits["test"]
     pretrained = (Path(config.PATHS["models"]) / "practice_backbone.pth").is_file()
     learned = 0 if photographs or pretrained else practice.PRETRAINING["images"]
     classifier = epochs["phase2_epochs"] * epoch + forward * only_seen + train * learned

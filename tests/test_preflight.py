@@ -158,7 +158,7 @@ def test_the_last_line_says_what_the_lesson_runs_on_and_how_long(empty_machine):
     *_, last = preflight.checks()
     assert last.status == "ok"
     assert "PRACTICE flowers" in last.detail
-    assert "3 min to the finished classifier, then 2 min for the control" in last.detail
+    assert "4 min to the finished classifier, then 2 min for the control" in last.detail
 
 
 def test_pretraining_is_counted_until_it_is_done(empty_machine, cpu):
