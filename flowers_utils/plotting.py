@@ -98,9 +98,8 @@ def _mark_best(ax: plt.Axes, history: Sequence[dict[str, Any]]) -> None:
         value = 100 * history[best]["val_accuracy"]
         ax.plot(best + 1, value, "*", color=VERMILION, markersize=13, zorder=5,
                 label="best on val" if phase == history[0]["phase"] else None)  # fmt: skip
-        ax.annotate(f"{value:.1f} %", (best + 1, value), xytext=(0, 8), ha="center",
-                    textcoords="offset points", fontsize=9, zorder=6,
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+        ax.annotate(f"{value:.1f} %", (best + 1, value), xytext=(-4, -15), ha="right",
+                    textcoords="offset points", fontsize=9)  # fmt: skip
     ax.margins(y=0.12)
 
 
