@@ -18,7 +18,7 @@ from flowers_utils.diagnosis import (
     performance_table,
     why_not_comparable,
 )
-from flowers_utils.evaluation import evaluate, fit_temperature, predict_features, predict_logits
+from flowers_utils.evaluation import evaluate, fit_temperature
 from flowers_utils.export import export_onnx, export_program
 from flowers_utils.interpret import (
     compare_phases,
@@ -65,6 +65,7 @@ from flowers_utils.plotting_evaluation import (
     plot_reliability,
     plot_training_size,
 )
+from flowers_utils.predictions import predict_features, predict_logits
 from flowers_utils.predictor import Predictor
 from flowers_utils.preflight import checks as preflight_checks
 from flowers_utils.preflight import short_report

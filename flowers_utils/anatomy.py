@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from flowers_utils.evaluation import eval_mode
+from flowers_utils.predictions import eval_mode
 
 
 def output_shapes(model: nn.Module, size: int) -> list[tuple[str, tuple[int, ...]]]:

@@ -22,7 +22,7 @@ from flowers_utils.data import FlowerData, Split, batches
 from flowers_utils.device import Device, seed_everything
 from flowers_utils.download import reachable
 from flowers_utils.errors import FlowersError
-from flowers_utils.evaluation import Estimate, Evaluation, evaluate, predict_logits
+from flowers_utils.evaluation import Estimate, Evaluation, evaluate
 from flowers_utils.models import (
     BACKBONES,
     build_model,
@@ -31,6 +31,7 @@ from flowers_utils.models import (
     frozen_trunk,
 )
 from flowers_utils.phases import train_phase
+from flowers_utils.predictions import predict_logits
 from flowers_utils.profiling import count_flops, measure_latency
 from flowers_utils.progress import Progress
 from flowers_utils.results import markdown_table

@@ -1,31 +1,23 @@
 """From a network's answers to metrics: accuracy with intervals, confusion, calibration.
 
-One pass over a split gives the logits (`predict_logits`); everything else is computed from them.
+One pass over a split gives the logits (`predictions.predict_logits`); all else is computed from them.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from flowers_utils.data import Split, batches
-from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
-from flowers_utils.models import backbone_features
-from flowers_utils.transforms import eval_batch
+from flowers_utils.predictions import EMPTY
 
 Z_95 = 1.959964  # half-width of a 95 % interval, in standard errors
 BINS = 15  # as in Guo et al. 2017
-EMPTY = (
-    "There is nothing to evaluate: the split holds no photographs. "
-    "Look at the folder or the profile and load the data again."
-)
 
 
 @dataclass(frozen=True)
@@ -92,68 +84,6 @@ class Evaluation:
 
 def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value.item()
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """Eval mode inside; afterwards each layer has its mode and the CPU's RNG its state again."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed even in order
-            yield model.eval()
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def _collect(
-    function: Callable[[nn.Module, Tensor], Tensor],
-    model: nn.Module,
-    split: Split,
-    device: Device,
-    batch_size: int,
-    image_size: int | None,
-) -> tuple[Tensor, Tensor]:
-    if len(split) == 0:
-        raise FlowersError(EMPTY)
-    outputs, labels = [], []
-    with eval_mode(device.place(model)), torch.inference_mode(), device.autocast():
-        for images, targets in batches(split, batch_size=batch_size, device=device):
-            outputs.append(
-                function(
-                    model, device.place_batch(eval_batch(images, image_size or images.shape[-1]))
-                )
-            )
-            labels.append(targets)
-    # joined outside of inference mode, so that a linear head may be trained on the result
-    return torch.cat(outputs).float().cpu(), torch.cat(labels).cpu()
-
-
-def predict_logits(
-    model: nn.Module,
-    split: Split,
-    device: Device,
-    *,
-    batch_size: int = 32,
-    image_size: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Logits (N, C) float32 and labels (N,) of a split, on the CPU, in the split's order."""
-    return _collect(lambda net, x: net(x), model, split, device, batch_size, image_size)
-
-
-def predict_features(
-    model: nn.Module,
-    split: Split,
-    device: Device,
-    *,
-    batch_size: int = 32,
-    image_size: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """What enters the head, (N, F) float32, and labels (N,), on the CPU, in the split's order.
-
-    `image_size` is the network's: needed for the train split, which is stored larger.
-    """
-    return _collect(backbone_features, model, split, device, batch_size, image_size)
 
 
 def wilson(successes: float, count: int) -> Estimate:

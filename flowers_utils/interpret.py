@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
-from flowers_utils.evaluation import Evaluation, eval_mode
+from flowers_utils.evaluation import Evaluation
+from flowers_utils.predictions import eval_mode
 from flowers_utils.transforms import normalise_batch
 
 SMALLEST_MAP = 4  # places across, below which a heat map says next to nothing

@@ -18,8 +18,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowers_utils.device import PRECISION_NAMES, Device, peak_memory_bytes
-from flowers_utils.evaluation import eval_mode
 from flowers_utils.models import count_parameters
+from flowers_utils.predictions import eval_mode
 
 THROUGHPUT_BATCH = 32
 

@@ -18,9 +18,9 @@ from torchvision.datasets import Flowers102
 import transfer_learning_config as config
 from flowers_utils.data import FlowerData, Split, batches
 from flowers_utils.device import Device, choose_device, peak_memory_bytes
-from flowers_utils.evaluation import predict_logits
 from flowers_utils.models import build_model
 from flowers_utils.photos import decoded
+from flowers_utils.predictions import predict_logits
 from flowers_utils.resume import save_state, state_of
 from flowers_utils.trainer import PhaseTrainer
 from flowers_utils.training import run_epoch

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from flowers_utils.data import Split
 from flowers_utils.device import choose_device
 from flowers_utils.errors import FlowersError
-from flowers_utils.evaluation import evaluate, fit_temperature, predict_logits, wilson
+from flowers_utils.evaluation import evaluate, fit_temperature, wilson
+from flowers_utils.predictions import predict_logits
 
 
 def names(count: int) -> tuple[str, ...]:
