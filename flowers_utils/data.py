@@ -17,7 +17,7 @@ class Split:
     """Photographs and labels of one split: `images` uint8 `(N, 3, S, S)`, `labels` int64 `(N,)`."""
 
     name: str
-    images: np.ndarray
+    images: np.ndarray | torch.Tensor  # a tensor only where `on_card` has put it
     labels: torch.Tensor
 
     def __len__(self) -> int:
@@ -116,6 +116,19 @@ class _WholeBatches(Dataset):
         return torch.as_tensor(self.images[indices]), self.labels[indices]
 
 
+def on_card(split: Split, device: Device) -> Split:
+    """The split with its images in the memory of a CUDA card, so that batches need no copying.
+
+    The split itself where there is no such card, or where it would fill over a quarter of what is
+    free there.
+    """
+    target = device.torch_device
+    if target.type != "cuda" or 4 * split.images.nbytes > torch.cuda.mem_get_info(target)[0]:
+        return split
+    images = torch.tensor(split.images).to(target)
+    return Split(split.name, images, split.labels.to(target))
+
+
 class Batches:
     """An iterable of (images, labels) on the device; has a length. See `batches`."""
 
@@ -145,12 +158,13 @@ def batches(
     decoding done once nothing is left for them to do. A shuffled (training) pass leaves a last
     batch of a single image out, since BatchNorm cannot train on one.
     """
+    waits_on_cpu = isinstance(split.images, np.ndarray)  # see `on_card`
     sampler = RandomSampler(split, generator=generator) if shuffle else SequentialSampler(split)
     lonely = shuffle and len(split) > batch_size and len(split) % batch_size == 1
     loader = DataLoader(
         _WholeBatches(split.images, split.labels),
         sampler=BatchSampler(sampler, batch_size, drop_last=lonely),
         batch_size=None,
-        pin_memory=device.torch_device.type == "cuda",
+        pin_memory=waits_on_cpu and device.torch_device.type == "cuda",
     )
     return Batches(loader, device)

@@ -14,7 +14,7 @@ from torch import nn
 
 import transfer_learning_config as config
 from flowers_utils.checkpoints import load_checkpoint, make_checkpoint
-from flowers_utils.data import FlowerData, batches
+from flowers_utils.data import FlowerData, batches, on_card
 from flowers_utils.device import Device, seed_everything
 from flowers_utils.errors import FlowersError
 from flowers_utils.files import save_tensors
@@ -82,14 +82,14 @@ class PhaseTrainer:
         self.model = device.place(copy.deepcopy(model))
         self.result = PhaseResult(phase, title, self.model, checkpoint)
         self.data, self.device, self.epochs, self.seed = data, device, epochs, seed
+        self.train, self.val = on_card(data.train, device), on_card(data.val, device)
         self.frozen = backbone_lr is None
         freeze_backbone(self.model) if self.frozen else unfreeze(self.model)
         training = config.TRAINING_CONFIG
         groups = parameter_groups(self.model, backbone_lr=backbone_lr or 0.0, head_lr=head_lr)
         fused = device.torch_device.type != "mps"
-        self.optimizer = torch.optim.AdamW(
-            groups, weight_decay=training["weight_decay"], fused=fused
-        )
+        decay = training["weight_decay"]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=decay, fused=fused)
         self.scheduler = torch.optim.lr_scheduler.StepLR(
             self.optimizer, training["step_size"], training["gamma"]
         )
@@ -118,7 +118,7 @@ class PhaseTrainer:
         That is exact: the backbone does not move and the evaluation transform draws nothing.
         """
         size, device = self.data.image_size, self.device
-        val = batches(self.data.val, batch_size=self.batch_size, device=device)
+        val = batches(self.val, batch_size=self.batch_size, device=device)
 
         def prepare(images: torch.Tensor) -> torch.Tensor:
             return device.place_batch(eval_batch(images, size))
@@ -139,7 +139,7 @@ class PhaseTrainer:
         """Train on every training photograph once, freshly augmented."""
         generator = seed_everything(1_000_003 * self.seed + 1009 * self.result.phase + epoch)
         data, device = self.data, self.device
-        loader = batches(data.train, batch_size=self.batch_size, device=device,
+        loader = batches(self.train, batch_size=self.batch_size, device=device,
                          shuffle=True, generator=generator)  # fmt: skip
 
         def prepare(images: torch.Tensor) -> torch.Tensor:

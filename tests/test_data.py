@@ -10,7 +10,8 @@ from PIL import Image
 
 import transfer_learning_config as config
 from flowers_utils.class_names import FLOWERS102_NAMES
-from flowers_utils.data import batches, check_split
+from flowers_utils.data import Split, batches, check_split, on_card
+from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
 from flowers_utils.photos import decoded
 from flowers_utils.sources import load_data
@@ -188,3 +189,29 @@ def test_auto_takes_an_archive_that_was_put_there_by_hand(mini_flowers102, monke
     shutil.rmtree(base / "jpg")
     data = load_data("auto", profile="smoke")
     assert data.source == "flowers102"
+
+
+def some_split():
+    images = np.random.default_rng(0).integers(0, 256, (10, 3, 8, 8)).astype(np.uint8)
+    return Split("train", images, torch.arange(10))
+
+
+def test_a_split_stays_in_main_memory_without_a_card_or_where_it_does_not_fit(monkeypatch, cpu):
+    split, card = some_split(), Device(torch.device("cuda"), "a small card")
+    assert on_card(split, cpu) is split
+    room = 4 * split.images.nbytes - 1
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (room, 10**9))
+    assert on_card(split, card) is split
+
+
+def test_a_split_of_tensors_gives_the_same_batches(cpu):
+    split = some_split()
+    tensors = Split("train", torch.tensor(split.images), split.labels)
+    for shuffle in (False, True):
+        one, other = (
+            list(batches(s, batch_size=4, device=cpu, shuffle=shuffle,
+                         generator=torch.Generator().manual_seed(1)))
+            for s in (split, tensors)
+        )  # fmt: skip
+        for (images, labels), (same, same_labels) in zip(one, other, strict=True):
+            assert torch.equal(images, same) and torch.equal(labels, same_labels)
