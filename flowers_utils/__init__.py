@@ -70,6 +70,7 @@ from flowers_utils.predictor import Predictor
 from flowers_utils.preflight import checks as preflight_checks
 from flowers_utils.preflight import short_report
 from flowers_utils.profiling import profile_model
+from flowers_utils.quantization import quantize_onnx
 from flowers_utils.results import describe_run, markdown_table, save_results
 from flowers_utils.sources import load_data, starting_weights
 from flowers_utils.timing import where_time_goes

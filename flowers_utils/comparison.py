@@ -96,7 +96,7 @@ def compare_backbones(
     for i, row in enumerate(rows):
         try:
             check_weights_at_hand(row.name, data)
-            weights = starting_weights(data, device, backbone=row.name, folder=folder, seed=seed)
+            weights = starting_weights(data, device, backbone=row.name, seed=seed)
             seed_everything(seed)
             model = build_model(row.name, num_classes=data.num_classes, weights=weights)
         except FlowersError as error:

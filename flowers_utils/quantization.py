@@ -9,14 +9,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from flowers_utils.data import Split
+from flowers_utils.data import FlowerData, Split
 from flowers_utils.errors import FlowersError
 from flowers_utils.files import atomic_write
 from flowers_utils.profiling import time_calls
+from flowers_utils.transforms import denormalise, eval_batch
 
 TOLERANCE = 0.005  # half a percentage point of val accuracy
 BATCH = 32
+CALIBRATION = 128  # photographs from which the ranges of activations are taken
 
 
 @dataclass(frozen=True)
@@ -57,24 +60,23 @@ class Int8Report:
 def quantize_onnx(
     float_path: str | os.PathLike,
     out: str | os.PathLike,
+    data: FlowerData,
     *,
-    calibration: np.ndarray,
-    split: Split,
     tolerance: float = TOLERANCE,
 ) -> Int8Report:
-    """Quantise an exported ONNX file to 8 bits; keep it only if it holds on `split`.
+    """Quantise an exported ONNX file to 8 bits; keep it only if it holds on val.
 
-    `calibration`: uint8 `(N, 3, S, S)`, photographs that show how large activations become (from
-    train, not from `split`). Convolutions and the head are quantised, normalisation and softmax are
-    not. Writes `out`, or removes an older one if the new one loses more than `tolerance`.
+    How large activations become is measured on photographs of train. Convolutions and the head are
+    quantised, normalisation and softmax are not. Writes `out`, or removes an older one if the new
+    one loses more than `tolerance`. Raises FlowersError if there is no float file.
     """
     float_path, out = Path(float_path), Path(out)
     if not float_path.is_file():
         raise FlowersError(f"There is no '{float_path}'; export the model to ONNX first.")
     with tempfile.TemporaryDirectory() as folder:
         candidate = Path(folder) / "int8.onnx"
-        _quantize(float_path, candidate, np.asarray(calibration))
-        found, before = _measure(candidate, split), _measure(float_path, split)
+        _quantize(float_path, candidate, _calibration(data))
+        found, before = _measure(candidate, data.val), _measure(float_path, data.val)
         kept = found["accuracy"] >= before["accuracy"] - tolerance
         size, content = candidate.stat().st_size, candidate.read_bytes()
     if kept:
@@ -83,8 +85,8 @@ def quantize_onnx(
         out.unlink(missing_ok=True)
     return Int8Report(
         path=out.as_posix() if kept else None,
-        split=split.name,
-        photographs=len(split),
+        split=data.val.name,
+        photographs=len(data.val),
         accuracy=found["accuracy"],
         float_accuracy=before["accuracy"],
         tolerance=tolerance,
@@ -93,6 +95,13 @@ def quantize_onnx(
         latency_ms=found["latency_ms"],
         float_latency_ms=before["latency_ms"],
     )
+
+
+def _calibration(data: FlowerData) -> np.ndarray:
+    """Photographs of train, spread over the classes, as the network sees them: uint8 (N, 3, S, S)."""
+    chosen = np.linspace(0, len(data.train) - 1, min(CALIBRATION, len(data.train))).astype(int)
+    images = torch.as_tensor(data.train.images[chosen])
+    return denormalise(eval_batch(images, data.image_size)).numpy()
 
 
 def _quantize(source: Path, target: Path, calibration: np.ndarray) -> None:

@@ -172,12 +172,12 @@ def load_own_folder(folder: Path, *, limit: int | None = None, seed: int = 0) ->
 
 
 def starting_weights(
-    data: FlowerData, device: Device, *, backbone: str, folder: str | Path, seed: int = 0
+    data: FlowerData, device: Device, *, backbone: str, seed: int = 0
 ) -> str | dict[str, torch.Tensor]:
     """What the backbone starts from, as `build_model` takes it.
 
     ImageNet's weights for photographs. For practice flowers a backbone pretrained here and now on
-    other species of the same formula (a few minutes, kept in `folder`).
+    other species of the same formula (two minutes, kept in `models/` for every profile).
     """
     if not data.is_practice:
         return "imagenet"
@@ -186,9 +186,8 @@ def starting_weights(
             f"Practice flowers come with a ResNet18 only; set BACKBONE = 'resnet18' instead of "
             f"'{backbone}', or use real photographs."
         )
-    return practice.pretrain_backbone(
-        Path(folder) / "practice_backbone.pth", device=device, seed=seed
-    )
+    path = Path(config.PATHS["models"]) / "practice_backbone.pth"
+    return practice.pretrain_backbone(path, device=device, seed=seed)
 
 
 def _checked(data: FlowerData) -> FlowerData:

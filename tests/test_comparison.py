@@ -35,7 +35,7 @@ def some_split(name, count, size):
     return Split(name, images.astype(np.uint8), torch.from_numpy(labels).long())
 
 
-def random_or_none(data, device, *, backbone, folder, seed=0):
+def random_or_none(data, device, *, backbone, seed=0):
     """Random weights stand for pretrained ones; EfficientNet's "cannot be had"."""
     if backbone.startswith("efficientnet"):
         raise FlowersError(NO_WEIGHTS)

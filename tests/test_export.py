@@ -172,11 +172,19 @@ def test_the_model_card_warns_of_practice_flowers_and_names_licences(checkpoint,
     assert "Nilsback" in real and "ResNet18_Weights.IMAGENET1K_V1" in real
 
 
+def flowers_of(photographs):
+    """A data set whose three splits are the same photographs, larger in train."""
+    labels, side = torch.tensor([0, 1, 2]), photographs.shape[-1]
+    larger = np.pad(photographs, ((0, 0), (0, 0), (2, 2), (2, 2)), mode="edge")
+    splits = {name: Split(name, photographs, labels) for name in ("val", "test")}
+    return FlowerData("folder", "test", ("a", "b", "c"), Split("train", larger, labels), **splits,
+                      resize_size=side + 4, image_size=side)  # fmt: skip
+
+
 def test_int8_is_a_quarter_of_the_size_and_still_answers(reports, photographs, tmp_path):
-    split = Split("val", photographs, torch.tensor([0, 1, 2]))
     out = tmp_path / "int8.onnx"
     report = quantization.quantize_onnx(
-        reports[".onnx"].path, out, calibration=photographs, split=split, tolerance=1.0
+        reports[".onnx"].path, out, flowers_of(photographs), tolerance=1.0
     )
     assert report.path == out.as_posix() and report.size_bytes < 0.3 * report.float_size_bytes
     probabilities = onnx_session(out).run(None, {"images": photographs})[0]
@@ -193,9 +201,6 @@ def test_int8_that_loses_accuracy_is_not_kept_and_an_older_one_goes(
     monkeypatch.setattr(quantization, "_quantize", lambda source, target, _: target.touch())
     out = tmp_path / "int8.onnx"
     out.write_bytes(b"of an earlier run")
-    split = Split("val", photographs, torch.tensor([0, 1, 2]))
-    report = quantization.quantize_onnx(
-        reports[".onnx"].path, out, calibration=photographs, split=split
-    )
+    report = quantization.quantize_onnx(reports[".onnx"].path, out, flowers_of(photographs))
     assert report.path is None and not out.exists()
     assert "not kept" in report.sentence()
