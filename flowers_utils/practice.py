@@ -12,21 +12,20 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.models import resnet18
 
-import transfer_learning_config as config
 from flowers_utils import practice_drawing as drawing
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
 from flowers_utils.files import load_tensors, save_tensors
 from flowers_utils.progress import Progress
+from flowers_utils.transforms import augment_batch, draw_augmentation
 
 PRACTICE_RESIZE, PRACTICE_CROP = 36, 32  # what the network sees; 256 and 224 on photographs
-PRACTICE_VERSION = 1  # raised when drawing or pretraining changes: then old files are not used
+PRACTICE_VERSION = 2  # raised when drawing or pretraining changes: then old files are not used
 PRACTICE_SHOW = 96  # for people to look at: the same seed draws the same flowers at every size
 SPLIT_SIZES = {"train": 1020, "val": 1020, "test": 2040}
-NUM_SPECIES, RELATIVES = 102, 6
-PRETRAINING = {"images": 28_800, "species": 300, "batch_size": 128, "learning_rate": 0.002}
+NUM_SPECIES, RELATIVES, DIFFERENCES = 102, 6, 2
+PRETRAINING = {"images": 33_600, "species": 300, "batch_size": 64, "learning_rate": 0.002}
 DRAWING_BATCH = 64
-_VARIED = [drawing.TRAITS.index(name) for name in drawing.TRAITS if name != "hue"]
 _STREAMS = {"train": 1, "val": 2, "test": 3, "source": 4}
 _KINDS = ("common", "alpine", "marsh", "dwarf", "silver", "wandering")
 _GENERA = (
@@ -40,7 +39,7 @@ PRACTICE_NAMES = tuple(f"{kind} {genus}" for genus in _GENERA for kind in _KINDS
 def species_table(count: int, *, seed: int, avoid: frozenset = frozenset()) -> list[tuple]:
     """Trait rows of `count` different species in genera of six, none of them in `avoid`.
 
-    The species of a genus share their hue and differ from its first one in one or two traits.
+    The species of a genus differ from its first one in one or two traits.
     """
     rng = np.random.default_rng(seed)
     rows: list[tuple] = []
@@ -49,7 +48,7 @@ def species_table(count: int, *, seed: int, avoid: frozenset = frozenset()) -> l
     while len(rows) < count:
         row = list(rng.integers(drawing.CHOICES)) if len(rows) % RELATIVES == 0 else list(first)
         if len(rows) % RELATIVES:
-            for trait in rng.choice(_VARIED, size=rng.integers(1, 3), replace=False):
+            for trait in rng.choice(len(drawing.CHOICES), size=DIFFERENCES, replace=False):
                 row[trait] = rng.integers(drawing.CHOICES[trait])
         key = tuple(int(value) for value in row)
         if key in taken:
@@ -119,17 +118,11 @@ def draw_source_task(
     return _draw(source_species(n_species), labels, size=size, key=key, progress=None), labels
 
 
-def _normalise(images: np.ndarray) -> Tensor:
-    """uint8 (B, 3, S, S) to float with ImageNet's mean and spread, as the lesson does later."""
-    mean = torch.tensor(config.NORMALIZATION["mean"]).view(3, 1, 1)
-    std = torch.tensor(config.NORMALIZATION["std"]).view(3, 1, 1)
-    return (torch.from_numpy(images).float() / 255 - mean) / std
-
-
 def _train_source(settings: dict, device: Device) -> tuple[dict[str, Tensor], Tensor]:
     """Learn to read the traits of freshly drawn source flowers, none seen twice.
 
-    Returns the state dict and, for each trait, how often it was read rightly at the end.
+    They are augmented as the lesson's own will be. Returns the state dict and, for each trait, how
+    often it was read rightly at the end.
     """
     steps, batch = settings["images"] // settings["batch_size"], settings["batch_size"]
     with torch.random.fork_rng():
@@ -142,13 +135,18 @@ def _train_source(settings: dict, device: Device) -> tuple[dict[str, Tensor], Te
     )
     scaler, right = device.scaler(), torch.zeros(len(drawing.CHOICES))
     traits = torch.tensor(source_species(settings["species"]))
+    dice = torch.Generator().manual_seed(settings["seed"])
     with Progress(steps * batch, "Pretraining the practice backbone", unit="image") as bar:
         for step in range(steps):
-            seed = settings["seed"] * 1_000_003 + step
             images, labels = draw_source_task(
-                batch, settings["species"], size=settings["size"], seed=seed
+                batch,
+                settings["species"],
+                size=PRACTICE_RESIZE,
+                seed=settings["seed"] * 1_000_003 + step,
             )
-            inputs = device.place_batch(_normalise(images))
+            images = torch.from_numpy(images).to(device.torch_device)
+            draws = draw_augmentation(batch, dice, resize=PRACTICE_RESIZE, crop=PRACTICE_CROP)
+            inputs = device.place_batch(augment_batch(images, draws, crop=PRACTICE_CROP))
             targets = traits[labels].to(device.torch_device)
             with device.autocast():
                 outputs = model(inputs).float().split(drawing.CHOICES, dim=1)

@@ -1,7 +1,8 @@
 """Draws practice flowers: petals by a polar curve, then pose, company, light and focus by chance.
 
 Everything works on a whole batch. Positions are fractions of the picture, so the same seed gives
-the same flowers at every size. `species` is an int64 table (B, 8), one row of traits an image.
+the same flowers at every size. `species` is an int64 table (B, 7), one row of traits an image.
+Colour is no trait: as with tulips, each species comes in every hue, so form has to be learned.
 """
 
 import math
@@ -10,16 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-TRAITS = ("petals", "outline", "pattern", "hue", "accent", "centre", "layers", "twist")
-PETALS = (3, 4, 6, 9)
+TRAITS = ("petals", "outline", "pattern", "accent", "centre", "layers", "twist")
+PETALS = (3, 5, 8)
+TWIST = 1.3  # radians by which a twisted flower's petals turn from the middle to their tips
 OUTLINES = (  # each: power of the petal's curve, share of the radius where petals meet, notch depth
     (1.0, 0.20, 0.0),  # pointed
     (2.4, 0.38, 0.0),  # round
     (2.6, 0.45, 0.45),  # heart-shaped
-    (0.6, 0.12, 0.0),  # a thin star
 )
 PATTERNS = ("eye", "stripe", "margin", "spots", "tips")
-HUES = (0.0, 0.12, 0.55, 0.65, 0.77, 0.90)  # red, yellow, two blues, violet, pink
 ACCENTS = (  # each: hue against the petal's, saturation, value
     (0.0, 0.08, 1.0),  # white
     (0.0, 0.90, 0.28),  # dark
@@ -31,7 +31,7 @@ CENTRES = (  # each: radius as a share of the flower, hue, saturation, value
     (0.30, 0.06, 0.8, 0.25),
     (0.20, 0.27, 0.7, 0.55),
 )
-CHOICES = (len(PETALS), len(OUTLINES), len(PATTERNS), len(HUES), len(ACCENTS), len(CENTRES), 2, 2)
+CHOICES = (len(PETALS), len(OUTLINES), len(PATTERNS), len(ACCENTS), len(CENTRES), 2, 2)
 
 
 class Dice:
@@ -95,7 +95,7 @@ def pattern_cover(u: Tensor, depth: Tensor, outline: Tensor, kind: Tensor) -> Te
     eye = torch.sigmoid((0.55 - depth) * 22)
     stripe = torch.sigmoid((0.26 - u.abs()) * 16)
     margin = torch.sigmoid((depth - outline + 0.16) * 30)
-    spots = torch.sigmoid(((u * 7.5).cos() * (depth * 17).sin() - 0.25) * 9)
+    spots = torch.sigmoid(((u * 5.5).cos() * (depth * 13).sin() - 0.25) * 9)
     tips = torch.sigmoid((depth - 0.70) * 22)
     stack = torch.stack([eye, stripe, margin, spots, tips], 1)
     return stack[torch.arange(len(kind)), kind]
@@ -115,14 +115,10 @@ def petal_layer(
     uneven = 1 + pose["uneven"] * (number * 2.4 + pose["phase"]).sin()
     reach = uneven * (0.62 if inner else 1.0)
     depth = radius / reach
-    (hue,), (offset, saturation, value) = (
-        look_up(HUES, species[:, 3]),
-        look_up(ACCENTS, species[:, 4]),
-    )
-    hue = (hue + pose["hue"]) % 1
-    petal = rgb(hue, pose["saturation"], pose["value"])
+    offset, saturation, value = look_up(ACCENTS, species[:, 3])
+    petal = rgb(pose["hue"], pose["saturation"], pose["value"])
     mark = pattern_cover(u, depth, outline, species[:, 2]).unsqueeze(1)
-    colour = torch.lerp(petal, rgb((hue + offset) % 1, saturation, value), mark)
+    colour = torch.lerp(petal, rgb((pose["hue"] + offset) % 1, saturation, value), mark)
     shade = (1 - 0.45 * u**2) * (0.80 + 0.25 * depth.clamp(0, 1)) * (1.12 if inner else 1.0)
     scale = pose["size"] * pose["tilt"].sqrt()
     cover = edge_cover((outline - depth) * reach, canvas.shape[-1], scale)
@@ -130,20 +126,20 @@ def petal_layer(
 
 
 def bloom(canvas: Tensor, species: Tensor, pose: dict[str, Tensor]) -> Tensor:
-    """Paint one flower a picture: canvas (B, 3, S, S), traits (B, 8), pose of `random_pose`."""
+    """Paint one flower a picture: canvas (B, 3, S, S), traits (B, 7), pose of `random_pose`."""
     size = canvas.shape[-1]
     x, y = axes(size)
     dx, dy = turn(x - pose["x"], y - pose["y"], pose["lean"])
     dx, dy = dx / pose["size"], dy / (pose["size"] * pose["tilt"])
     angle = torch.atan2(dy, dx)
     radius = (dx * dx + dy * dy).sqrt() / (1 + pose["cup"] * angle.sin())
-    twist = (species[:, 7] * 0.9).view(-1, 1, 1)
+    twist = (species[:, 6] * TWIST).view(-1, 1, 1)
     spun = angle + pose["turn"] + twist * radius
     canvas = petal_layer(canvas, (radius, spun), species, pose, inner=False)
-    double = species[:, 6].nonzero().squeeze(1)
+    double = species[:, 5].nonzero().squeeze(1)
     polar, inner_pose = (radius[double], spun[double]), {k: v[double] for k, v in pose.items()}
     canvas[double] = petal_layer(canvas[double], polar, species[double], inner_pose, inner=True)
-    share, hue, saturation, value = look_up(CENTRES, species[:, 5])
+    share, hue, saturation, value = look_up(CENTRES, species[:, 4])
     grain = 1 + 0.25 * (dx * 24).sin() * (dy * 24).sin() - 0.35 * (radius / share).clamp(0, 1) ** 4
     disc = edge_cover(share - radius, size, pose["size"] * pose["tilt"].sqrt())
     return paint(canvas, rgb(hue, saturation, value) * grain.unsqueeze(1), disc)
@@ -190,7 +186,7 @@ def photograph(canvas: Tensor, dice: Dice) -> Tensor:
     canvas = canvas * light * (slope * shadow).unsqueeze(1)
     small = functional.interpolate(canvas, size=(18, 18), mode="area")
     soft = functional.interpolate(small, size=(size, size), mode="bicubic")
-    canvas = torch.lerp(canvas, soft, (dice.uniform(-0.6, 0.6).clamp(0, 1)).unsqueeze(1))
+    canvas = torch.lerp(canvas, soft, dice.uniform(-0.6, 0.25).clamp(0, 1).unsqueeze(1))
     return canvas + dice.uniform(0, 0.03).unsqueeze(1) * dice.noise(size, cells=size, channels=3)
 
 
@@ -200,17 +196,17 @@ def random_pose(dice: Dice) -> dict[str, Tensor]:
     Positions and size are in halves of the picture, angles in radians; each value is (B, 1, 1).
     """
     return {
-        "x": dice.uniform(-0.18, 0.18),
-        "y": dice.uniform(-0.18, 0.18),
-        "size": dice.uniform(0.75, 1.0),
-        "tilt": dice.uniform(0.75, 1.0),  # 1: seen from the front
-        "cup": dice.uniform(0, 0.25),  # 0: wide open
+        "x": dice.uniform(-0.1, 0.1),
+        "y": dice.uniform(-0.1, 0.1),
+        "size": dice.uniform(0.85, 1.05),
+        "tilt": dice.uniform(0.85, 1.0),  # 1: seen from the front
+        "cup": dice.uniform(0, 0.12),  # 0: wide open
         "lean": dice.uniform(0, 2 * math.pi),
         "turn": dice.uniform(0, 2 * math.pi),
-        "hue": dice.uniform(-0.03, 0.03),
+        "hue": dice.uniform(0, 1),
         "saturation": dice.uniform(0.5, 0.9),
         "value": dice.uniform(0.75, 1.0),
-        "uneven": dice.uniform(0, 0.10),
+        "uneven": dice.uniform(0, 0.05),
         "phase": dice.uniform(0, 2 * math.pi),
     }
 
