@@ -168,7 +168,7 @@ def plot_three_numbers(accuracies: dict[str, float], *, chance: float, title: st
     ax.axvline(100 * chance, color=GREY, linestyle="--", label=f"guessing ({chance:.1%})")
     ax.set(xlabel="accuracy on val (%)", xlim=(0, 108), title=f"What transfer is worth ({title})")
     ax.invert_yaxis()
-    ax.legend(loc="lower right")
+    ax.legend(loc="upper right")  # beside the shortest bar
     return figure
 
 

@@ -129,7 +129,7 @@ def plot_mistakes(
     names = [shorten(name) for name in evaluation.class_names]
     for ax, i in zip(axes, positions, strict=False):
         says, true = names[evaluation.predictions[i]], names[evaluation.labels[i]]
-        _photo(ax, images[i], f"says {says}, {evaluation.confidences[i]:.0%}\nis {true}")
+        _photo(ax, images[i], f"says {says}\n({evaluation.confidences[i]:.0%} sure)\nis {true}")
     figure.suptitle(f"The most confident mistakes ({title})")
     return figure
 
@@ -194,7 +194,7 @@ def plot_feature_maps(maps: Mapping[str, Tensor], photo: np.ndarray, *, title: s
 
 
 def _overlay(ax: plt.Axes, photo: np.ndarray, seen: Explanation, verdict: str, said: str) -> None:
-    _photo(ax, photo, f"says {shorten(said)}, {seen.probabilities.max():.0%}\n{verdict}")
+    _photo(ax, photo, f"says {shorten(said)}\n{seen.probabilities.max():.0%}, {verdict}")
     ax.imshow(seen.heat, cmap="inferno", alpha=0.25 + 0.5 * seen.heat.numpy(), vmin=0, vmax=1)
 
 

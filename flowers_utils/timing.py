@@ -41,7 +41,8 @@ def where_time_goes(
     and the random state stay as they were; on a CPU it takes some seconds.
     """
     plain = Device(device.torch_device, device.name)
-    count = 8 if device.torch_device.type == "cpu" else config.TRAINING_CONFIG["batch_size"]
+    slow = device.torch_device.type == "cpu" and data.image_size > 64  # a whole batch takes seconds
+    count = 8 if slow else config.TRAINING_CONFIG["batch_size"]
     train = data.train.subset(range(min(count, len(data.train))))
     val = data.val.subset(range(min(count, len(data.val))))
     with torch.random.fork_rng():

@@ -1,6 +1,6 @@
 """Does the faster loop learn as much? Both loops, the same recipe, several seeds, accuracy on val.
 
-    python tests/benchmark_accuracy.py --seeds 3 --epochs 5 --size 96
+    python -m tests.benchmark_accuracy --seeds 3 --epochs 5 --size 96   # in the project's folder
 
 Needs Flowers102 and ImageNet's weights on the disk. The textbook loop decodes and augments with
 PIL, image by image, in float32; what it computes is the lesson's recipe. Prints a Markdown table.
