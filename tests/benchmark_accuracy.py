@@ -7,6 +7,7 @@ PIL, image by image, in float32; what it computes is the lesson's recipe. Prints
 """
 
 import argparse
+import contextlib
 import copy
 import statistics
 import sys
@@ -112,7 +113,8 @@ def main() -> None:
         found = []
         for seed in range(args.seeds):
             print(f"{loop.__name__}, seed {seed}", file=sys.stderr, flush=True)
-            found.append(loop(seed, args.epochs, args.size))
+            with contextlib.redirect_stdout(sys.stderr):  # the lesson's lines for each epoch
+                found.append(loop(seed, args.epochs, args.size))
             cells = " | ".join(f"{value:.1%}" for value in found[-1])
             print(f"| {loop.__name__} | {seed} | {cells} |", flush=True)
         means = " | ".join(f"{statistics.mean(column):.1%}" for column in zip(*found, strict=True))
