@@ -501,11 +501,19 @@ def press_stop(*_):
     os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.fixture
+def heeds_stop():
+    """A shell starts its background jobs with the signal ignored, and so would Python."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs signals that interrupt")
 @pytest.mark.parametrize("number", PHASES)
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
 def test_a_phase_stopped_in_the_middle_of_an_epoch_ends_bit_identical(
-    tmp_path, monkeypatch, quiet_facts, number, step
+    tmp_path, monkeypatch, quiet_facts, heeds_stop, number, step
 ):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         in_forward_pass(patch, number, 3, step, press_stop)

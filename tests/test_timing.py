@@ -33,6 +33,7 @@ def test_model_and_random_state_stay_as_they_were(model, tiny_data, cpu):
 
 
 def test_seconds_are_for_a_whole_epoch(model, tiny_data, cpu, monkeypatch):
+    monkeypatch.setitem(timing.config.TRAINING_CONFIG, "batch_size", 8)
     monkeypatch.setattr(timing, "_seconds", lambda device, call: (call(), 8.0)[1])
     seconds = where_time_goes(model, tiny_data, cpu)["this lesson"]
     assert seconds["decode"] == pytest.approx(len(tiny_data.train))
