@@ -201,7 +201,7 @@ def _overlay(ax: plt.Axes, photo: np.ndarray, seen: Explanation, verdict: str, s
 def plot_grad_cam(
     photos: Split, explanations: Sequence[Explanation], class_names: Sequence[str], *, title: str
 ) -> Figure:
-    """Photographs (at most five) above, and where the network looked below."""
+    """Photographs above, and where the network looked below."""
     count = len(photos)
     figure, axes = picture_grid(2, count, size=9 / max(4, count))
     for i, (label, seen) in enumerate(zip(photos.labels.tolist(), explanations, strict=True)):

@@ -177,7 +177,7 @@ def starting_weights(
     """What the backbone starts from, as `build_model` takes it.
 
     ImageNet's weights for photographs. For practice flowers a backbone pretrained here and now on
-    other species of the same formula (two minutes, kept in `models/` for every profile).
+    other species of the same formula (some minutes, kept in `models/` for every profile).
     """
     if not data.is_practice:
         return "imagenet"

@@ -36,10 +36,11 @@ def textbook(seed: int, epochs: int, size: int) -> list[float]:
     """Best accuracy on val after each phase, by the plain loop."""
     seed_everything(seed)
     device = choose_device(fast=False).torch_device
+    batch_size = config.TRAINING_CONFIG["batch_size"]
     transforms = {"train": train_transform(resize=size * 256 // 224, crop=size),
                   "val": eval_transform(size=size)}  # fmt: skip
     loaders = {split: DataLoader(Flowers102(data_root(), split, transform=transforms[split]),
-                                 batch_size=32, shuffle=split == "train")
+                                 batch_size=batch_size, shuffle=split == "train")
                for split in transforms}  # fmt: skip
     model = resnet18()
     model.load_state_dict(imagenet_state_dict(ResNet18_Weights.IMAGENET1K_V1))
