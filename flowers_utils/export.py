@@ -174,7 +174,8 @@ def _export(
     found: dict[str, float] = {}
 
     def write_and_check(part: Path) -> None:
-        write(part)
+        with torch.no_grad():
+            write(part)
         together, alone, seconds = reopen(part, images, opener)
         pairs = ((together, expected), (alone, expected[:1]))
         difference = max(_difference(ours, theirs) for ours, theirs in pairs)

@@ -10,6 +10,7 @@ from torch import nn
 from torchvision import models as tv
 
 from flowers_utils.errors import ConfigError, FlowersError
+from flowers_utils.one_pixel_maps import skip_padding
 from flowers_utils.weights import imagenet_state_dict
 
 NORM_LAYERS = (nn.modules.batchnorm._BatchNorm,)
@@ -81,7 +82,7 @@ def build_model(
     if weights is not None:
         _load_backbone(model, weights, backbone.classifier)
     model.architecture = name
-    return model
+    return skip_padding(model)
 
 
 def _load_backbone(model: nn.Module, weights: dict[str, torch.Tensor], classifier: str) -> None:

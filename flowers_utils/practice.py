@@ -16,6 +16,7 @@ from flowers_utils import practice_drawing as drawing
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
 from flowers_utils.files import load_tensors, save_tensors
+from flowers_utils.one_pixel_maps import skip_padding
 from flowers_utils.progress import Progress
 from flowers_utils.transforms import augment_batch, draw_augmentation
 
@@ -127,7 +128,8 @@ def _train_source(settings: dict, device: Device) -> tuple[dict[str, Tensor], Te
     steps, batch = settings["images"] // settings["batch_size"], settings["batch_size"]
     with torch.random.fork_rng():
         torch.manual_seed(settings["seed"])
-        model = device.place(resnet18(num_classes=sum(drawing.CHOICES))).train()
+        model = skip_padding(resnet18(num_classes=sum(drawing.CHOICES)))
+    model = device.place(model).train()
     rate = settings["learning_rate"]
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(

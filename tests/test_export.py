@@ -92,6 +92,15 @@ def test_both_files_say_what_the_model_is(reports, checkpoint):
     assert (metadata["image_size"], metadata["temperature"]) == ("32", "1.7")
 
 
+def test_both_hold_plain_convolutions_with_all_their_weights(reports):
+    onnx = pytest.importorskip("onnx")
+    nodes = onnx.load(reports[".onnx"].path).graph.node
+    assert "Conv" in {node.op_type for node in nodes}
+    assert "Slice" not in {node.op_type for node in nodes}
+    program = torch.export.load(reports[".pt2"].path)
+    assert not any("slice" in str(node.target) for node in program.graph.nodes)
+
+
 def test_onnx_is_one_file_of_the_stated_opset(reports):
     onnx = pytest.importorskip("onnx")
     model = onnx.load(reports[".onnx"].path, load_external_data=False)
