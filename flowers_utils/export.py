@@ -174,7 +174,7 @@ def _export(
     found: dict[str, float] = {}
 
     def write_and_check(part: Path) -> None:
-        with torch.no_grad():
+        with torch.no_grad():  # no short cut for learning in the file: see one_pixel_maps.py
             write(part)
         together, alone, seconds = reopen(part, images, opener)
         pairs = ((together, expected), (alone, expected[:1]))

@@ -2,8 +2,8 @@
 
 On the practice pictures of 32 pixels, `layer4` of a ResNet18 sees maps of 1x1. There a 3x3
 convolution with padding 1 multiplies one pixel by the middle one of its nine weights, and zeros by
-the rest. PyTorch's backward pass on a CPU spends a third of a training step on the gradients of
-those other eight, which are 0.
+the rest. On a CPU that rest costs more than a third of a training step, most of it for gradients
+that are 0.
 """
 
 import torch
