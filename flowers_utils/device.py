@@ -110,22 +110,25 @@ def _cpu_device(fast: bool) -> Device:
     if not fast:
         return Device(device, name)
     keep_freed_memory()
-    precision = torch.bfloat16 if _bfloat16_is_faster_on_cpu() else torch.float32
-    return Device(device, name, precision, channels_last=True)
+    return Device(device, name, *_fastest_on_cpu())
 
 
 @lru_cache(maxsize=1)
-def _bfloat16_is_faster_on_cpu() -> bool:
-    """Ask the processor, then a stopwatch: one small convolution step in both precisions."""
+def _fastest_on_cpu() -> tuple[torch.dtype, bool]:
+    """Precision, and whether channels_last: what the processor has, then what a stopwatch says."""
     can = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     can = can or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-    return can and _conv_seconds(torch.bfloat16) < CLEARLY_FASTER * _conv_seconds(torch.float32)
+    usual = _conv_seconds(torch.float32, torch.channels_last)
+    if can and _conv_seconds(torch.bfloat16, torch.channels_last) < CLEARLY_FASTER * usual:
+        return torch.bfloat16, True
+    contiguous = _conv_seconds(torch.float32, torch.contiguous_format)
+    return torch.float32, contiguous >= CLEARLY_FASTER * usual
 
 
-def _conv_seconds(precision: torch.dtype, repeats: int = 5) -> float:
+def _conv_seconds(precision: torch.dtype, layout: torch.memory_format, repeats: int = 5) -> float:
     """Best time in seconds of a forward and backward pass through one typical convolution."""
-    conv = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)
-    images = torch.zeros(8, 64, 56, 56).to(memory_format=torch.channels_last)
+    conv = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=layout)
+    images = torch.zeros(8, 64, 56, 56).to(memory_format=layout).requires_grad_()
     enabled = precision is torch.bfloat16
     times = []
     for _ in range(repeats):

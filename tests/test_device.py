@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from flowers_utils import device as device_module
 from flowers_utils.device import choose_device, seed_everything
 from flowers_utils.errors import FlowersError
 from flowers_utils.progress import Progress, clock
@@ -34,6 +35,40 @@ def test_batches_get_the_layout_of_the_device():
     device = choose_device("cpu")
     batch = device.place_batch(torch.zeros(2, 3, 8, 8))
     assert batch.is_contiguous(memory_format=torch.channels_last) == device.channels_last
+
+
+@pytest.mark.parametrize(
+    ("has_bfloat16", "seconds", "chosen"),  # seconds: bfloat16, float32 channels_last, contiguous
+    [
+        (True, (1.0, 2.0, 2.0), (torch.bfloat16, True)),
+        (False, (1.0, 2.0, 2.0), (torch.float32, True)),  # emulated, whatever the stopwatch says
+        (True, (1.9, 2.0, 2.0), (torch.float32, True)),  # not clearly faster
+        (False, (1.0, 2.0, 1.0), (torch.float32, False)),
+        (False, (1.0, 2.0, 1.9), (torch.float32, True)),  # a busy moment must not decide
+    ],
+)
+def test_a_stopwatch_confirms_precision_and_layout_of_a_cpu(
+    has_bfloat16, seconds, chosen, monkeypatch
+):
+    cases = [
+        (torch.bfloat16, torch.channels_last),
+        (torch.float32, torch.channels_last),
+        (torch.float32, torch.contiguous_format),
+    ]
+    took = dict(zip(cases, seconds, strict=True))
+    for question in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, question, lambda: has_bfloat16, raising=False)
+    monkeypatch.setattr(device_module, "_conv_seconds", lambda *case: took[case])
+    # Without the memory of this process, which other tests share.
+    monkeypatch.setattr(device_module, "_fastest_on_cpu", device_module._fastest_on_cpu.__wrapped__)
+    device = choose_device("cpu")
+    assert (device.precision, device.channels_last) == chosen
+
+
+def test_the_choice_is_timed_once_a_process(monkeypatch):
+    first = choose_device("cpu")
+    monkeypatch.setattr(device_module, "_conv_seconds", lambda *case: pytest.fail("timed again"))
+    assert choose_device("cpu") == first
 
 
 def test_the_scaler_is_for_float16_only():
