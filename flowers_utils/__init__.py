@@ -74,4 +74,5 @@ from flowers_utils.quantization import quantize_onnx
 from flowers_utils.results import describe_run, markdown_table, save_results
 from flowers_utils.sources import load_data, starting_weights
 from flowers_utils.timing import where_time_goes
+from flowers_utils.training import take_step
 from flowers_utils.transforms import augment_batch, denormalise, draw_augmentation

@@ -35,11 +35,11 @@ def shape_in_words(shape: tuple[int, ...]) -> str:
 
 
 def gradient_at_each_block(*, skip: bool, blocks: int = 16, seed: int = 0) -> list[float]:
-    """Mean absolute gradient that reaches each block of an untrained stack, first block first.
+    """How much of the gradient reaches each block of an untrained stack, first block first.
 
-    The blocks are the same with and without `skip`: convolution, ReLU, convolution,
-    with weights as wide as PyTorch's default for a convolution. He et al.
-    2016 (Deep Residual Learning) explain why the signal fades without the skip connection.
+    Mean absolute gradient at the input of the block, as a share of that behind the last block.
+    The blocks are the same with and without `skip`: convolution, ReLU, convolution, with weights
+    as wide as PyTorch's default for a convolution, and no BatchNorm.
     """
     generator = torch.Generator().manual_seed(seed)
     value = torch.randn(4, 8, 16, 16, generator=generator, requires_grad=True)
@@ -51,5 +51,7 @@ def gradient_at_each_block(*, skip: bool, blocks: int = 16, seed: int = 0) -> li
         change = nn.functional.conv2d(value, kernels[0], padding=1).relu()
         change = nn.functional.conv2d(change, kernels[1], padding=1)
         value = value + change if skip else change
+    value.retain_grad()
     value.square().mean().backward()
-    return [float(block.grad.abs().mean()) for block in inputs]
+    behind = value.grad.abs().mean()
+    return [float(block.grad.abs().mean() / behind) for block in inputs]

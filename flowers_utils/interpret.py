@@ -125,13 +125,15 @@ def grad_cam(
     *,
     target: int | None = None,
     layer: nn.Module | None = None,
+    temperature: float = 1.0,
 ) -> Explanation:
     """Where the network looked for class `target` (default: its own answer) in one photograph.
 
     Grad-CAM, Selvaraju et al. 2017: the maps of the last stage (of those with
     at least 4 x 4 places, if there are any), each weighted by the mean gradient
     of the target's logit; what speaks against it is cut off. The gradient starts at that stage, so
-    frozen layers do not matter. Raises FlowersError for a class that is not there.
+    frozen layers do not matter. The probabilities are softmax(logits / `temperature`).
+    Raises FlowersError for a class that is not there.
     """
     device.place(model)
     layer = layer or _last_stage_with_room(model, photo, device)
@@ -146,7 +148,7 @@ def grad_cam(
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     heat = (weights * maps.detach()).sum(dim=1, keepdim=True).float().relu()
     heat = F.interpolate(heat, batch.shape[-2:], mode="bilinear", align_corners=False)[0, 0].cpu()
-    probabilities = logits.detach().softmax(dim=0).cpu()
+    probabilities = (logits.detach() / temperature).softmax(dim=0).cpu()
     return Explanation(heat / heat.max().clamp_min(1e-12), target, probabilities)
 
 

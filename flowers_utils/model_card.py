@@ -61,8 +61,8 @@ def write_model_card(
 ) -> str:
     """Write the model card as Markdown, atomically; returns its text.
 
-    `checkpoint` is what `load_checkpoint` returns, `evaluation` is `Evaluation.to_dict()` on
-    `split`, `run` is what `describe_run` returns (splits, phases, device).
+    `checkpoint` is what `load_checkpoint` returns, `evaluation` is `Evaluation.to_dict()` of
+    the calibrated probabilities on `split`, `run` is what `describe_run` returns (splits, phases, device).
     """
     sections = [
         _model(checkpoint),
@@ -140,8 +140,8 @@ def _metrics(checkpoint: Mapping[str, Any], evaluation: Mapping[str, Any], split
     temperature = checkpoint.get("temperature", 1.0)
     return (
         f"## Metrics\n\nOn the {evaluation['count']} images of {split}, {checkpoint['data']['title']}:"
-        f"\n\n{table}\n\nExpected calibration error {evaluation['ece']:.3f}. Probabilities are "
-        f"softmax(logits / {temperature:.3f})."
+        f"\n\n{table}\n\nProbabilities are softmax(logits / {temperature:.3f}); their expected "
+        f"calibration error is {evaluation['ece']:.3f}."
     )
 
 

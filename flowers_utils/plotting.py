@@ -140,7 +140,7 @@ def plot_gradient_sizes(with_skip: Sequence[float], without: Sequence[float]) ->
     blocks = np.arange(1, len(with_skip) + 1)
     ax.semilogy(blocks, with_skip, color=BLUE, marker="o", label="with skip connections")
     ax.semilogy(blocks, without, color=VERMILION, marker="s", linestyle="--", label="without")
-    ax.set(xlabel="block, from the image to the loss", ylabel="mean absolute gradient",
+    ax.set(xlabel="block, from the image to the loss", ylabel="gradient (behind the last block: 1)",
            title="How much of the error signal reaches each block")  # fmt: skip
     ax.grid(alpha=0.3)
     ax.legend()

@@ -32,7 +32,7 @@ def train_transform(*, resize: int = 256, crop: int = 224) -> v2.Compose:
 def eval_transform(*, size: int = 224) -> v2.Compose:
     """Evaluation pipeline: one PIL image -> normalised float tensor `(3, size, size)`.
 
-    The whole photograph is squashed into the square, the same geometry as in training.
+    The whole photograph is squashed into the square, as in training (where it is then cropped).
     """
     return v2.Compose([v2.Resize((size, size)), v2.CenterCrop(size), *_to_normalised_tensor()])
 

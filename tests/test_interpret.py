@@ -72,6 +72,14 @@ def test_grad_cam_explains_a_right_and_a_wrong_class_differently(cpu: Device) ->
     assert (own.heat - other.heat).abs().max() > 0.5
 
 
+def test_grad_cam_gives_probabilities_at_the_temperature_asked_for(cpu: Device) -> None:
+    model, photo = RedOrBlue(), red_left_blue_right()
+    plain, warm = (grad_cam(model, photo, cpu, temperature=t) for t in (1.0, 2.0))
+    expected = plain.probabilities.sqrt() / plain.probabilities.sqrt().sum()
+    assert not torch.allclose(plain.probabilities, warm.probabilities)
+    assert torch.allclose(warm.probabilities, expected) and torch.equal(plain.heat, warm.heat)
+
+
 def test_grad_cam_of_an_indifferent_class_is_dark_not_nan(cpu: Device) -> None:
     heat = grad_cam(RedOrBlue(), red_left_blue_right(), cpu, target=2).heat
     assert torch.equal(heat, torch.zeros(32, 32))

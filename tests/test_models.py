@@ -1,7 +1,10 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
 
+from flowers_utils.anatomy import gradient_at_each_block, output_shapes, shape_in_words
 from flowers_utils.errors import ConfigError, FlowersError
 from flowers_utils.models import (
     BACKBONES,
@@ -177,3 +180,16 @@ def test_movement_is_relative_to_the_size_of_the_weights():
     moved = how_far_each_group_moved(before, after)
     assert moved["layer2"] == pytest.approx(0.1, rel=1e-4)
     assert moved["layer1"] == 0
+
+
+def test_stages_are_listed_with_the_shapes_that_they_give():
+    shapes = dict(output_shapes(blank(), 64))
+    assert shapes["image"] == (3, 64, 64)
+    assert shapes["layer2"] == (128, 8, 8) and shapes["fc"] == (102,)
+    assert shape_in_words(shapes["layer2"]) == "8x8x128"
+
+
+def test_without_skip_connections_the_gradient_fades_on_its_way_to_the_first_block():
+    plain, skipping = (gradient_at_each_block(skip=skip) for skip in (False, True))
+    assert all(0 < early < late < 1 for early, late in pairwise(plain))
+    assert min(skipping) > 1 and plain[0] < 1e-6
