@@ -192,10 +192,10 @@ def train_head(
         weight_decay=recipe["weight_decay"],
     )
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, recipe["step_size"], recipe["gamma"])
-    best, best_state = -1.0, classifier.state_dict()
+    best, best_state, scaler = -1.0, classifier.state_dict(), device.scaler()
     for _ in range(epochs):
         shuffled = _shuffled(train, recipe["batch_size"], generator)
-        run_epoch(classifier, shuffled, device, optimizer=optimizer, scaler=device.scaler())
+        run_epoch(classifier, shuffled, device, optimizer=optimizer, scaler=scaler)
         schedule.step()
         top1 = run_epoch(classifier, [val], device).top1
         if top1 > best:

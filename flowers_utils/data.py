@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
-from flowers_utils.device import Device
+from flowers_utils.device import Device, send
 from flowers_utils.errors import FlowersError
 
 
@@ -113,7 +113,10 @@ class _WholeBatches(Dataset):
         return len(self.labels)
 
     def __getitem__(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.as_tensor(self.images[indices]), self.labels[indices]
+        if isinstance(self.images, np.ndarray):
+            return torch.from_numpy(self.images[indices]), self.labels[indices]
+        chosen = send(torch.tensor(indices), self.images.device)
+        return self.images[chosen], self.labels[chosen]
 
 
 def on_card(split: Split, device: Device) -> Split:
@@ -141,7 +144,7 @@ class Batches:
     def __iter__(self) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
         target = self.device.torch_device
         for images, labels in self.loader:
-            yield images.to(target, non_blocking=True), labels.to(target, non_blocking=True)
+            yield send(images, target), send(labels, target)
 
 
 def batches(

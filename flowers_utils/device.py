@@ -49,8 +49,7 @@ class Device:
 
     def place_batch(self, images: torch.Tensor) -> torch.Tensor:
         """Move images `(B, 3, H, W)` onto the device, in its memory layout."""
-        images = images.to(self.torch_device, non_blocking=True)
-        return images.contiguous(memory_format=self._layout())
+        return send(images, self.torch_device).contiguous(memory_format=self._layout())
 
     def synchronize(self) -> None:
         """Wait until the device has done all it was asked to (needed before reading a clock)."""
@@ -66,10 +65,20 @@ class Device:
         return f"{kind} ({self.name}), {PRECISION_NAMES[self.precision]}, {layout}"
 
 
+def send(tensor: torch.Tensor, target: torch.device) -> torch.Tensor:
+    """The tensor on `target`; a CUDA card is not waited for.
+
+    Elsewhere the copy is waited for: on MPS the source may be freed before it has been read
+    (https://github.com/pytorch/pytorch/issues/189690).
+    """
+    return tensor.to(target, non_blocking=target.type == "cuda")
+
+
 def choose_device(override: str | None = None, *, fast: bool = True) -> Device:
     """The best device here, or the one named by `override` (`"cuda"`, `"mps"`, `"cpu"`).
 
-    `fast=False` switches reduced precision and channels_last off.
+    `fast=False` switches reduced precision and channels_last off (on CUDA, convolutions may still
+    round to TF32, as PyTorch does by default).
     Raises FlowersError if the device asked for is unknown or not there.
     """
     available = {

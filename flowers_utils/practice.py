@@ -13,11 +13,12 @@ from torch.nn import functional
 from torchvision.models import resnet18
 
 from flowers_utils import practice_drawing as drawing
-from flowers_utils.device import Device
+from flowers_utils.device import Device, send
 from flowers_utils.errors import FlowersError
 from flowers_utils.files import load_tensors, save_tensors
 from flowers_utils.one_pixel_maps import skip_padding
 from flowers_utils.progress import Progress
+from flowers_utils.training import STEPS_BETWEEN_CHECKS
 from flowers_utils.transforms import augment_batch, draw_augmentation
 
 PRACTICE_RESIZE, PRACTICE_CROP = 36, 32  # what the network sees; 256 and 224 on photographs
@@ -135,7 +136,8 @@ def _train_source(settings: dict, device: Device) -> tuple[dict[str, Tensor], Te
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rate, total_steps=steps, pct_start=0.2
     )
-    scaler, right = device.scaler(), torch.zeros(len(drawing.CHOICES))
+    scaler = device.scaler()
+    right = torch.zeros(len(drawing.CHOICES), device=device.torch_device)
     traits = torch.tensor(source_species(settings["species"]))
     dice = torch.Generator().manual_seed(settings["seed"])
     with Progress(steps * batch, "Pretraining the practice backbone", unit="image") as bar:
@@ -146,10 +148,10 @@ def _train_source(settings: dict, device: Device) -> tuple[dict[str, Tensor], Te
                 size=PRACTICE_RESIZE,
                 seed=settings["seed"] * 1_000_003 + step,
             )
-            images = torch.from_numpy(images).to(device.torch_device)
+            images = send(torch.from_numpy(images), device.torch_device)
             draws = draw_augmentation(batch, dice, resize=PRACTICE_RESIZE, crop=PRACTICE_CROP)
             inputs = device.place_batch(augment_batch(images, draws, crop=PRACTICE_CROP))
-            targets = traits[labels].to(device.torch_device)
+            targets = send(traits[labels], device.torch_device)
             with device.autocast():
                 outputs = model(inputs).float().split(drawing.CHOICES, dim=1)
             loss = sum(
@@ -162,11 +164,12 @@ def _train_source(settings: dict, device: Device) -> tuple[dict[str, Tensor], Te
             scaler.update()
             schedule.step()
             found = torch.stack([output.argmax(1) for output in outputs], 1)
-            right += 0.05 * ((found == targets).float().mean(0).cpu() - right)
+            right += 0.05 * ((found == targets).float().mean(0) - right)
             bar.update(batch)
-            bar.note(f"traits read rightly: {100 * float(right.mean()):.0f} %")
+            if step % STEPS_BETWEEN_CHECKS == 0:  # reading a number waits for the device
+                bar.note(f"traits read rightly: {100 * float(right.mean()):.0f} %")
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    return {k: v for k, v in state.items() if not k.startswith("fc.")}, right
+    return {k: v for k, v in state.items() if not k.startswith("fc.")}, right.cpu()
 
 
 def pretrain_backbone(

@@ -142,14 +142,17 @@ def profile_model(
 ) -> ModelProfile:
     """Everything above for one model; `checkpoint` is the file whose size is given.
 
-    On CUDA the peak is that of these forward passes alone: the counter is reset, so read the peak of
-    a training run before.
+    On CUDA the peak is that of this model and these forward passes alone, whatever else lies on the
+    card; the counter is reset, so read the peak of a training run before.
     """
-    on_cuda = device.torch_device.type == "cuda"
+    device.place(model)
+    on_cuda, others = device.torch_device.type == "cuda", 0
     if on_cuda:
         torch.cuda.reset_peak_memory_stats(device.torch_device)
+        own = sum(tensor.nbytes for tensor in model.state_dict().values())
+        others = torch.cuda.memory_allocated(device.torch_device) - own
     latency = measure_latency(model, device, image_size=image_size, seconds=seconds)
-    memory = peak_memory_bytes(device)
+    memory = peak_memory_bytes(device) - others
     return ModelProfile(
         device=device.name,
         precision=PRECISION_NAMES[device.precision],

@@ -91,6 +91,7 @@ def restore(trainer: "PhaseTrainer", state: dict[str, Any]) -> None:
         raise KeyError("this state is of another scheduler")
     trainer.model.load_state_dict(state["model"], strict=False)
     trainer.optimizer.load_state_dict(state["optimizer"])
+    _lay_out_as_parameters(trainer.optimizer)
     trainer.scheduler.load_state_dict(state["scheduler"])
     trainer.scaler.load_state_dict(state["scaler"])
     trainer.best_state, trainer.epoch = state["best"], state["epoch"]
@@ -98,6 +99,18 @@ def restore(trainer: "PhaseTrainer", state: dict[str, Any]) -> None:
     trainer.result.best_epoch = state["best_epoch"]
     trainer.result.best_val_accuracy = state["best_val_accuracy"]
     trainer.best_saved = trainer.best_is_on_disk()
+
+
+def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give the averages of AdamW the memory layout of their parameters.
+
+    Loading keeps the layout in which they were saved, and fused AdamW on a CPU walks through memory
+    without looking: averages saved as channels_last would meet the wrong weights.
+    """
+    for parameter, averages in optimizer.state.items():
+        for key, value in averages.items():
+            if value.shape == parameter.shape:
+                averages[key] = torch.empty_like(parameter).copy_(value)
 
 
 def save_state(path: Path, identity: dict[str, Any], state: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 import transfer_learning_config as config
-from flowers_utils.data import FlowerData, Split
+from flowers_utils.data import FlowerData, Split, batches, on_card
 from flowers_utils.device import Device
 from flowers_utils.models import train_mode, unfreeze
 from flowers_utils.transforms import (
@@ -83,11 +83,12 @@ def _lesson(
     model: nn.Module, data: FlowerData, device: Device, train: Split, val: Split
 ) -> dict[str, float]:
     """Seconds an image: uint8 from the cache, augmented as a batch, network in chosen precision."""
-    generator, order = torch.Generator().manual_seed(0), np.random.default_rng(0)
-    chosen = order.permutation(len(data.train))[: len(train)]
+    generator = torch.Generator().manual_seed(0)
+    loader = batches(on_card(data.train, device), batch_size=len(train), device=device,
+                     shuffle=True, generator=generator)  # fmt: skip
 
     def fetch() -> torch.Tensor:
-        return torch.as_tensor(data.train.images[chosen]).to(device.torch_device)
+        return next(iter(loader))[0]
 
     def prepare(images: torch.Tensor) -> torch.Tensor:
         draws = draw_augmentation(
@@ -103,7 +104,15 @@ def _lesson(
     return {
         "decode": _seconds(device, fetch) / len(train),
         "augmentation": _seconds(device, lambda: prepare(images)) / len(train),
-        **_network_seconds(model, device, prepare(images), train.labels, evaluate, len(val)),
+        **_network_seconds(
+            model,
+            device,
+            prepare(images),
+            train.labels,
+            evaluate,
+            len(val),
+            fused=device.torch_device.type != "mps",
+        ),
     }
 
 
@@ -114,11 +123,13 @@ def _network_seconds(
     labels: torch.Tensor,
     evaluate: Callable[[nn.Module], None],
     val_count: int,
+    *,
+    fused: bool = False,
 ) -> dict[str, float]:
     """Seconds an image of forward pass, backward pass with update, and evaluation, on a copy."""
     network = device.place(copy.deepcopy(model))
     unfreeze(network)
-    optimizer = torch.optim.AdamW(network.parameters())
+    optimizer = torch.optim.AdamW(network.parameters(), fused=fused)
     scaler, labels = device.scaler(), labels.to(device.torch_device)
 
     def forward() -> torch.Tensor:

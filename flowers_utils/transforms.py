@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torchvision.transforms import v2
 
 import transfer_learning_config as config
+from flowers_utils.device import send
 
 
 def train_transform(*, resize: int = 256, crop: int = 224) -> v2.Compose:
@@ -47,9 +48,14 @@ def _to_normalised_tensor() -> list[v2.Transform]:
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
     """Float images `(B, 3, H, W)` in 0..1 -> ImageNet's mean 0 and standard deviation 1."""
-    mean = torch.tensor(config.NORMALIZATION["mean"], device=images.device).view(3, 1, 1)
-    std = torch.tensor(config.NORMALIZATION["std"], device=images.device).view(3, 1, 1)
+    mean, std = _mean_and_std(images.device)
     return (images - mean) / std
+
+
+def _mean_and_std(device: torch.device) -> list[torch.Tensor]:
+    """ImageNet's, each of shape `(3, 1, 1)`."""
+    pair = [config.NORMALIZATION["mean"], config.NORMALIZATION["std"]]
+    return [send(torch.tensor(values).view(3, 1, 1), device) for values in pair]
 
 
 def normalise_batch(images: torch.Tensor) -> torch.Tensor:
@@ -110,8 +116,8 @@ def flip_and_rotate(images: torch.Tensor, flip: torch.Tensor, angle: torch.Tenso
 
     What turns in from outside is black, as in torchvision's `RandomRotation`.
     """
-    radians = (angle * (math.pi / 180)).view(-1, 1, 1).to(images.device)
-    mirror = (1.0 - 2.0 * flip.float()).view(-1, 1, 1).to(images.device)
+    radians = send((angle * (math.pi / 180)).view(-1, 1, 1), images.device)
+    mirror = send((1.0 - 2.0 * flip.float()).view(-1, 1, 1), images.device)
     cos, sin = torch.cos(radians), torch.sin(radians)
     # Where in the source each output pixel is read: turned back, then mirrored back. The centre of
     # the image is 0 and its edges are -1 and 1, as `grid_sample` counts. (`F.affine_grid` gives the
@@ -130,7 +136,7 @@ def jitter_colours(images: torch.Tensor, draws: Draws) -> torch.Tensor:
     """
 
     def each(factor: torch.Tensor) -> torch.Tensor:
-        return factor.view(-1, 1, 1, 1).to(images.device)
+        return send(factor.view(-1, 1, 1, 1), images.device)
 
     def blend(ours: torch.Tensor, other: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
         return torch.lerp(other, ours, each(factor)).clamp_(0, 1)
@@ -138,7 +144,7 @@ def jitter_colours(images: torch.Tensor, draws: Draws) -> torch.Tensor:
     images = (images * each(draws.brightness)).clamp_(0, 1)
     images = blend(images, grey(images).mean(dim=(1, 2, 3), keepdim=True), draws.contrast)
     images = blend(images, grey(images), draws.saturation)
-    return shift_hue(images, draws.hue.view(-1, 1, 1).to(images.device))
+    return shift_hue(images, send(draws.hue.view(-1, 1, 1), images.device))
 
 
 def grey(images: torch.Tensor) -> torch.Tensor:
@@ -162,11 +168,9 @@ def shift_hue(images: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     ahead = torch.where(is_red, green - blue, ahead)
     corner = torch.where(is_red, 0.0, torch.where(is_green, 1 / 3, 2 / 3))
     hue = ahead.div_((6 * chroma).clamp_(min=1e-12)).add_(corner).add_(turns + 1)  # never below 0
-    shifted = torch.empty_like(images)
-    for offset, channel in zip((0, 2 / 3, 1 / 3), shifted.unbind(dim=1), strict=True):
-        torch.add(hue, offset, out=channel)
-        channel.frac_().mul_(6).sub_(3).abs_().sub_(1).clamp_(0, 1).mul_(chroma).add_(low)
-    return shifted
+    offsets = send(torch.tensor([0, 2 / 3, 1 / 3]).view(3, 1, 1), images.device)
+    shifted = (hue.unsqueeze(1) + offsets).frac_().mul_(6).sub_(3).abs_().sub_(1).clamp_(0, 1)
+    return shifted.mul_(chroma.unsqueeze(1)).add_(low.unsqueeze(1))
 
 
 def eval_batch(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -186,6 +190,5 @@ def eval_batch(images: torch.Tensor, size: int) -> torch.Tensor:
 
 def denormalise(images: torch.Tensor) -> torch.Tensor:
     """Undo `normalise` for showing: normalised float images -> uint8, same shape."""
-    mean = torch.tensor(config.NORMALIZATION["mean"], device=images.device).view(3, 1, 1)
-    std = torch.tensor(config.NORMALIZATION["std"], device=images.device).view(3, 1, 1)
+    mean, std = _mean_and_std(images.device)
     return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)

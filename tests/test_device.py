@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from flowers_utils import device as device_module
-from flowers_utils.device import choose_device, seed_everything
+from flowers_utils.device import choose_device, seed_everything, send
 from flowers_utils.errors import FlowersError
 from flowers_utils.progress import Progress, clock
 
@@ -69,6 +69,15 @@ def test_the_choice_is_timed_once_a_process(monkeypatch):
     first = choose_device("cpu")
     monkeypatch.setattr(device_module, "_conv_seconds", lambda *case: pytest.fail("timed again"))
     assert choose_device("cpu") == first
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps", "cpu"])
+def test_only_a_cuda_card_is_not_waited_for(kind):
+    class Copied:
+        def to(self, target, non_blocking):
+            return target.type, non_blocking
+
+    assert send(Copied(), torch.device(kind)) == (kind, kind == "cuda")
 
 
 def test_the_scaler_is_for_float16_only():

@@ -115,6 +115,20 @@ def test_resuming_is_exact_with_loss_scaling_too(tmp_path, monkeypatch):
     assert facts(small_phase(tmp_path, device=half)) == facts(quiet)
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_a_phase_goes_on_rightly_in_another_memory_layout(tmp_path, monkeypatch, first):
+    device = {layout: Device(torch.device("cpu"), "test", channels_last=layout)
+              for layout in (False, True)}  # fmt: skip
+    quiet = small_phase(tmp_path / "quiet", device=device[first])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_in_epoch(patch, 4)
+        small_phase(tmp_path, device=device[first])
+    resumed = small_phase(tmp_path, device=device[not first])
+    assert "going on after epoch 3" in resumed.note
+    losses = [[row["train_loss"] for row in phase.history] for phase in (resumed, quiet)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 @pytest.mark.parametrize("number", PHASES)
 def test_a_finished_phase_is_loaded_and_not_trained(tmp_path, monkeypatch, quiet_runs, number):
     def never(*_):
