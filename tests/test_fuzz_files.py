@@ -355,7 +355,7 @@ def works(loaded: dict, whole: dict) -> bool:
 
 
 @pytest.mark.fuzz
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore:Validating sparse", "ignore:Detected pickle protocol")
 def test_a_fuzzed_checkpoint_works_or_is_told(checkpoint, tmp_path):
     rng = random.Random(SEED)
     marker = tmp_path / "harm"
@@ -408,7 +408,7 @@ def near(pixel: tuple[int, ...], colour: tuple[int, ...]) -> bool:
 
 
 @pytest.mark.fuzz
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_fuzzed_photograph_is_rgb_or_told(tmp_path, kind):
     rng = random.Random(f"{SEED} {kind}")
@@ -576,7 +576,7 @@ def test_each_exif_orientation_is_turned_upright_once(tmp_path, kind, orientatio
         b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x04six\0\0\0\0\0",
     ],
 )
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_a_damaged_exif_block_leaves_the_photograph_as_it_is(tmp_path, kind, exif):
     quality = {"lossless": True} if kind == "WEBP" else {"quality": 100}
