@@ -1,4 +1,4 @@
-"""A whole phase of training: the best weights on val are kept, and an interruption costs an epoch."""
+"""A whole phase of training: the best weights on val are kept, and an interruption costs little."""
 
 import gc
 import re
@@ -44,9 +44,10 @@ def train_phase(
 
     `backbone_lr=None` freezes the backbone (Phase 1); else everything learns (Phase 2). The
     result's model holds the weights that were best on val; `model` itself stays as it is. A phase
-    that was interrupted goes on after its last whole epoch, and a finished one is loaded, if its
-    saved state is of this very run; `fresh=True` trains anew. Writes `<network>_phase<N>_best.pth`
-    and `..._resume.pth` into `folder` (`title` replaces "Phase N", also in the file names).
+    that was interrupted goes on after its last saved epoch (`trainer.SAVING_SHARE` says which are),
+    and a finished one is loaded, if its saved state is of this very run; `fresh=True` trains anew.
+    Writes `<network>_phase<N>_best.pth` and `..._resume.pth` into `folder` (`title` replaces
+    "Phase N", also in the file names).
     Raises ConfigError or FlowersError before the first step if something cannot work.
     """
     config.check_config()

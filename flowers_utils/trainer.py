@@ -30,6 +30,8 @@ from flowers_utils.progress import Progress, clock
 from flowers_utils.training import EpochResult, run_epoch
 from flowers_utils.transforms import augment_batch, draw_augmentation, eval_batch
 
+SAVING_SHARE = 0.05  # of the time at most; so where an epoch takes only seconds, not each is saved
+
 
 @dataclass
 class PhaseResult:
@@ -96,6 +98,7 @@ class PhaseTrainer:
         self.scaler = device.scaler()
         self.best_state: dict[str, torch.Tensor] = {}
         self.best_saved = False  # whether the checkpoint on disk is the best one
+        self.saving, self.saved_at = 0.0, 0.0  # seconds that the last save took; when it ended
         self.unsaved: dict[str, str] = {}  # file -> why its newest content is not on disk
         self.epoch = 0  # the last finished one
 
@@ -152,7 +155,7 @@ class PhaseTrainer:
                          scaler=self.scaler, after_step=after_step)  # fmt: skip
 
     def run(self, save_state: Callable[["PhaseTrainer"], None]) -> None:
-        """Train the epochs that are left, keeping the best weights and a state after each."""
+        """Train the epochs that are left; save the best weights and a state to go on from."""
         network = self.network()
         validate = self.validation(network)
         per_epoch = len(self.data.train) + (0 if self.frozen else len(self.data.val))
@@ -168,7 +171,22 @@ class PhaseTrainer:
                 self.record(epoch, train, val, rates, time.perf_counter() - start)
                 self.epoch = epoch
                 self.report(bar)
-                self.save("state", lambda: save_state(self))
+                if self.saving_is_due():
+                    self.save_all(save_state)
+
+    def saving_is_due(self) -> bool:
+        """After the last epoch, and whenever saving takes a small share of the time."""
+        since = time.perf_counter() - self.saved_at
+        return self.epoch == self.epochs or self.saving <= SAVING_SHARE * since
+
+    def save_all(self, save_state: Callable[["PhaseTrainer"], None]) -> None:
+        """Write the best checkpoint, if it is a new one, and the state."""
+        start = time.perf_counter()
+        if not self.best_saved:
+            self.save_best()
+        self.save("state", lambda: save_state(self))
+        self.saved_at = time.perf_counter()
+        self.saving = self.saved_at - start
 
     @contextlib.contextmanager
     def named_faults(self, epoch: int) -> Iterator[None]:
@@ -182,7 +200,7 @@ class PhaseTrainer:
 
     def record(self, epoch: int, train: EpochResult, val: EpochResult,
                rates: dict[str, float], seconds: float) -> None:  # fmt: skip
-        """Add an epoch to the history; keep its weights if they are the best on val so far."""
+        """Add an epoch to the history; remember its weights if they are the best on val so far."""
         self.result.history.append(
             {
                 "phase": self.result.phase,
@@ -198,7 +216,7 @@ class PhaseTrainer:
         if val.top1 > self.result.best_val_accuracy:
             self.result.best_epoch, self.result.best_val_accuracy = epoch, val.top1
             self.best_state = copy.deepcopy(self.learned())
-            self.save_best()
+            self.best_saved = False
 
     def save_best(self) -> None:
         """Write the checkpoint of the best epoch."""

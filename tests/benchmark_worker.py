@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import torch
 from benchmark_photos import SPLITS, accept, write_flowers102
+from benchmark_report import FULL
 from benchmark_speed import Textbook, clock_of, parse
 from torchvision.datasets import Flowers102
 
@@ -22,7 +23,7 @@ from flowers_utils.models import build_model
 from flowers_utils.photos import decoded
 from flowers_utils.predictions import predict_logits
 from flowers_utils.resume import save_state, state_of
-from flowers_utils.trainer import PhaseTrainer
+from flowers_utils.trainer import SAVING_SHARE, PhaseTrainer
 from flowers_utils.training import run_epoch
 from flowers_utils.transforms import augment_batch, draw_augmentation
 
@@ -84,7 +85,8 @@ class Lesson:
         )  # fmt: skip
 
     def epoch(self, phase: str) -> dict[str, float]:
-        """Seconds an image for set-up (once a phase), training, val; seconds for saving."""
+        """Seconds an image for set-up (once a phase), training, val; seconds for saving (of short
+        epochs not each one is saved)."""
         times = [self.clock()]
 
         def lap() -> None:
@@ -100,14 +102,18 @@ class Lesson:
         val = validate(lambda count: None)
         lap()
         trainer.record(1, train, val, {}, 0.0)
-        save_state(self.folder / f"{phase}_resume.pth", {}, state_of(trainer))
+        trainer.save_all(
+            lambda now: save_state(self.folder / f"{phase}_resume.pth", {}, state_of(now))
+        )
         lap()
         setup, training, validation, save = np.diff(times).tolist()
+        whole = FULL["train"] / len(self.flowers.train) * training
+        whole += FULL["val"] / len(self.flowers.val) * validation
         return {
             f"{phase} setup": setup / len(self.flowers.val),
             f"{phase} train": training / len(self.flowers.train),
             f"{phase} val": validation / len(self.flowers.val),
-            f"{phase} save": save,
+            f"{phase} save": min(save, SAVING_SHARE * whole),
         }
 
     def evaluation(self) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Shared set-up: a tiny learnable data set, and one in Flowers102's own file layout."""
 
 import hashlib
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,17 @@ import torch
 from PIL import Image
 
 import transfer_learning_config as config
+from flowers_utils import trainer
 from flowers_utils.data import FlowerData, Split
 from flowers_utils.device import Device
 
 MINI_CLASSES, MINI_SPLITS = 102, {"train": 102, "val": 102, "test": 204}
+
+
+@pytest.fixture(autouse=True)
+def save_every_epoch(monkeypatch):
+    """Of the tests' short epochs hardly one would be saved otherwise."""
+    monkeypatch.setattr(trainer, "SAVING_SHARE", math.inf)
 
 
 @pytest.fixture

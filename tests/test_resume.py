@@ -106,6 +106,31 @@ def test_many_interruptions_in_a_row_change_nothing(tmp_path, monkeypatch, quiet
     assert facts(small_phase(tmp_path)) == facts(quiet_runs[2])
 
 
+def test_where_saving_costs_too_much_few_epochs_are_saved_but_always_the_last(
+    tmp_path, monkeypatch, quiet_runs
+):
+    monkeypatch.setattr(trainer, "SAVING_SHARE", 1e-9)
+    written = []
+    save = files.torch.save
+    monkeypatch.setattr(
+        files.torch, "save", lambda content, path: (written.append(content), save(content, path))
+    )
+    rare = small_phase(tmp_path)
+    assert [content["epoch"] for content in written if "optimizer" in content] == [1, 6]
+    assert facts(rare) == facts(quiet_runs[2])
+    assert "already trained" in small_phase(tmp_path).note
+
+
+def test_a_phase_goes_on_exactly_from_a_state_some_epochs_old(tmp_path, monkeypatch, quiet_runs):
+    monkeypatch.setattr(trainer, "SAVING_SHARE", 1e-9)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_in_epoch(patch, 5)
+        small_phase(tmp_path)
+    resumed = small_phase(tmp_path)
+    assert "going on after epoch 1 of 6" in resumed.note
+    assert facts(resumed) == facts(quiet_runs[2])
+
+
 def test_resuming_is_exact_with_loss_scaling_too(tmp_path, monkeypatch):
     half = Device(torch.device("cpu"), "test", torch.float16)
     quiet = small_phase(tmp_path / "quiet", device=half)
