@@ -135,18 +135,24 @@ def _fastest_on_cpu() -> tuple[torch.dtype, bool]:
 
 
 def _conv_seconds(precision: torch.dtype, layout: torch.memory_format, repeats: int = 5) -> float:
-    """Best time in seconds of a forward and backward pass through one typical convolution."""
+    """Processor time in seconds of `repeats` forward and backward passes through a typical
+    convolution. Of one thread: on a busy machine threads wait for one another and a clock on the
+    wall tells more about the others than about the processor.
+    """
     conv = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=layout)
     images = torch.zeros(8, 64, 56, 56).to(memory_format=layout).requires_grad_()
-    enabled = precision is torch.bfloat16
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            loss = conv(images).float().sum()
-        loss.backward()
-        times.append(time.perf_counter() - start)
-    return min(times)
+    threads, start = torch.get_num_threads(), 0.0
+    torch.set_num_threads(1)
+    try:
+        for turn in range(1 + repeats):
+            if turn == 1:  # the one before warmed up
+                start = time.thread_time()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision is torch.bfloat16):
+                loss = conv(images).float().sum()
+            loss.backward()
+        return time.thread_time() - start
+    finally:
+        torch.set_num_threads(threads)
 
 
 @lru_cache(maxsize=1)
