@@ -139,7 +139,7 @@ def jitter_colours(images: torch.Tensor, draws: Draws) -> torch.Tensor:
         return send(factor.view(-1, 1, 1, 1), images.device)
 
     def blend(ours: torch.Tensor, other: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-        return torch.lerp(other, ours, each(factor)).clamp_(0, 1)
+        return (ours * each(factor)).add_(other * (1 - each(factor))).clamp_(0, 1)
 
     images = (images * each(draws.brightness)).clamp_(0, 1)
     images = blend(images, grey(images).mean(dim=(1, 2, 3), keepdim=True), draws.contrast)
@@ -156,18 +156,17 @@ def grey(images: torch.Tensor) -> torch.Tensor:
 def shift_hue(images: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     """Turn the hue of RGB images `(B, 3, H, W)` in 0..1 by `turns` (1.0 is once around).
 
-    The same as going through HSV, with chroma c and hue h in turns (Smith 1978): each new channel
-    is `low + c * clamp(|6 frac(h + o) - 3| - 1, 0, 1)`, with o = 0, 2/3, 1/3 and low the smallest
-    of the three. In-place steps, since on a CPU passing over memory is what costs time.
+    The same as going through HSV (Smith 1978), with low the smallest of the three channels, chroma
+    c the largest less low, and hue h: `1 + (green + blue - red - low) / c` sixths of a turn away
+    from red, ahead of it where green is above blue, behind it elsewhere. Each new channel is
+    `low + c * clamp(|6 frac(h + o) - 3| - 1, 0, 1)`, with o = 0, 2/3, 1/3. In-place steps, and no
+    `torch.where`: on a CPU passing over memory is what costs time.
     """
     red, green, blue = images.unbind(dim=1)
-    value, low = images.amax(dim=1), images.amin(dim=1)
-    chroma = value - low
-    is_red, is_green = value == red, value == green
-    ahead = torch.where(is_green, blue - red, red - green)
-    ahead = torch.where(is_red, green - blue, ahead)
-    corner = torch.where(is_red, 0.0, torch.where(is_green, 1 / 3, 2 / 3))
-    hue = ahead.div_((6 * chroma).clamp_(min=1e-12)).add_(corner).add_(turns + 1)  # never below 0
+    low = images.amin(dim=1)
+    chroma = images.amax(dim=1).sub_(low)
+    away = (green + blue).sub_(red).sub_(low).div_(chroma.clamp(min=1e-12)).add_(1)
+    hue = torch.copysign(away, green - blue).div_(6).add_(turns + 1)  # in turns, never below 0
     offsets = send(torch.tensor([0, 2 / 3, 1 / 3]).view(3, 1, 1), images.device)
     shifted = (hue.unsqueeze(1) + offsets).frac_().mul_(6).sub_(3).abs_().sub_(1).clamp_(0, 1)
     return shifted.mul_(chroma.unsqueeze(1)).add_(low.unsqueeze(1))
