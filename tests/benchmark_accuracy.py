@@ -27,6 +27,7 @@ from flowers_utils.phases import train_phase
 from flowers_utils.sources import data_root, load_data
 from flowers_utils.transforms import eval_transform, train_transform
 from flowers_utils.weights import imagenet_state_dict
+from tests.benchmark_report import at_least
 
 RATES = {phase: values.get("backbone_lr") for phase, values in config.PHASES.items()}
 HEAD_LR = config.PHASES["phase1"]["head_lr"]
@@ -105,9 +106,9 @@ def lesson(seed: int, epochs: int, size: int) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=5, help="of each phase (default 5)")
-    parser.add_argument("--size", type=int, default=224, help="pixels that the network sees")
+    parser.add_argument("--seeds", type=at_least(1), default=3)
+    parser.add_argument("--epochs", type=at_least(1), default=5, help="of each phase (default 5)")
+    parser.add_argument("--size", type=at_least(32), default=224, help="pixels that the network sees")
     args = parser.parse_args()
     print("| loop | seed | val, Phase 1 | val, Phase 2 |\n|---|---|---|---|")
     for loop in (textbook, lesson):

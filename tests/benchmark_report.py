@@ -1,8 +1,22 @@
 """What `benchmark_speed.py` measured, projected to the whole lesson and as tables."""
 
+import argparse
+from collections.abc import Callable
+
 SIDES = ("textbook", "lesson")
 FULL = {"train": 1020, "val": 1020, "test": 6149}  # photographs in Flowers102
 EPOCHS = {"phase1": 20, "phase2": 30}
+
+
+def at_least(smallest: int) -> Callable[[str], int]:
+    """A `type` for argparse: a whole number that is not below `smallest`."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < smallest:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {smallest} up")
+        return int(text)
+
+    return number
 
 
 def projected(side: dict[str, float]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from benchmark_report import EPOCHS, FULL, SIDES, scale_table, table
+from benchmark_report import EPOCHS, FULL, SIDES, at_least, scale_table, table
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -199,22 +199,26 @@ def scale(folder: Path, passed_on: list[str]) -> list[dict]:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--images", type=int, default=256, help="photographs of each split; 0: all (default 256)")
-    add("--epochs", type=int, default=3, help="rounds of measurement (default 3)")
-    add(
-        "--jpeg-size", type=int, help="enlarge the JPEGs so that their shorter side has this length"
-    )
+    add("--images", type=at_least(0), default=256,
+        help="photographs of each split; 0: all (default 256)")  # fmt: skip
+    add("--epochs", type=at_least(1), default=3, help="rounds of measurement (default 3)")
+    add("--jpeg-size", type=at_least(32),
+        help="resize the JPEGs so that their shorter side has this length")  # fmt: skip
     add("--device", choices=("cuda", "mps", "cpu"), help="where to compute (default: the best)")
     add("--no-reduced-precision", action="store_true", help="the lesson, too, in float32")
-    add("--size", type=int, default=224, help="pixels that the network sees (default 224)")
-    add("--textbook-workers", type=int, default=0, help="processes of its DataLoader (default 0)")
+    add("--size", type=at_least(32), default=224, help="pixels that the network sees (default 224)")
+    add("--textbook-workers", type=at_least(0), default=0,
+        help="processes of its DataLoader (default 0)")  # fmt: skip
     add("--processor-time", action="store_true",
         help="for a busy CPU: one thread, and processor time instead of the wall clock")  # fmt: skip
     add("--scale", action="store_true", help="time and memory on 1x, 2x, 4x the photographs")
     add("--json", type=Path, help="write all figures into this file")
     for hidden in ("--worker", "--folder", "--times"):
         add(hidden, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.json and not args.json.resolve().parent.is_dir():
+        parser.error(f"--json: the folder '{args.json.parent}' does not exist; make it first")
+    return args
 
 
 def main() -> None:

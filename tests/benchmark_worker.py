@@ -19,6 +19,7 @@ from torchvision.datasets import Flowers102
 import transfer_learning_config as config
 from flowers_utils.data import FlowerData, Split, batches
 from flowers_utils.device import Device, choose_device, peak_memory_bytes
+from flowers_utils.errors import FlowersError
 from flowers_utils.models import build_model
 from flowers_utils.photos import decoded
 from flowers_utils.predictions import predict_logits
@@ -196,4 +197,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    work(parse())
+    try:
+        work(parse())
+    except FlowersError as error:
+        sys.exit(str(error))
