@@ -108,7 +108,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=at_least(1), default=3)
     parser.add_argument("--epochs", type=at_least(1), default=5, help="of each phase (default 5)")
-    parser.add_argument("--size", type=at_least(32), default=224, help="pixels that the network sees")
+    parser.add_argument(
+        "--size", type=at_least(32), default=224, help="pixels that the network sees"
+    )
     args = parser.parse_args()
     print("| loop | seed | val, Phase 1 | val, Phase 2 |\n|---|---|---|---|")
     for loop in (textbook, lesson):
