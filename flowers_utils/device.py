@@ -30,10 +30,14 @@ class Device:
     channels_last: bool = False
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """Mixed precision for the forward pass; does nothing in float32."""
+        """Mixed precision for the forward pass; does nothing in float32.
+
+        Without autocast's cache of rounded weights: a pass uses each weight once, and were a
+        forward pass interrupted, old weights might stay in it.
+        """
         if self.precision is torch.float32:
             return contextlib.nullcontext()
-        return torch.autocast(self.torch_device.type, dtype=self.precision)
+        return torch.autocast(self.torch_device.type, dtype=self.precision, cache_enabled=False)
 
     def scaler(self) -> torch.amp.GradScaler:
         """Loss scaling, which float16 needs (small gradients would become 0) and others do not."""

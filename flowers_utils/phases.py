@@ -64,11 +64,16 @@ def train_phase(
             backbone_lr=backbone_lr, seed=seed, checkpoint=stem.with_name(f"{stem.name}_best.pth")
         )  # fmt: skip
 
+    kind = device.torch_device.type
+    gradients, autocast = torch.is_grad_enabled(), torch.is_autocast_enabled(kind)
     try:
         return _train(start, stem.with_name(f"{stem.name}_resume.pth"), fresh=fresh)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+    finally:  # Python may lose the end of a `with torch.no_grad()` when a stop falls right on it.
+        torch.set_grad_enabled(gradients)
+        torch.set_autocast_enabled(kind, autocast)
     # The failed step's tensors were held by the error, which is gone here.
     gc.collect()
     torch.cuda.empty_cache()

@@ -549,6 +549,7 @@ def stopped_at_line(folder, stop):
         assert lines >= stop
     finally:
         sys.settrace(before)
+    assert torch.is_grad_enabled()
     return lines
 
 
@@ -563,6 +564,25 @@ def test_a_stop_at_any_line_leaves_whole_files_and_a_bit_identical_end(tmp_path)
         for path in folder.glob("[!.]*.pth"):
             files.load_tensors(path)
         assert facts(small_phase(folder, epochs=2)) == quiet
+
+
+def test_a_stop_that_loses_the_end_of_a_with_leaves_gradients_and_autocast_as_they_were(
+    tmp_path, monkeypatch
+):
+    def stopped(*_, **__):
+        torch.set_grad_enabled(False)
+        torch.set_autocast_enabled("cpu", True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "run_epoch", stopped)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            small_phase(tmp_path, epochs=2)
+        assert torch.is_grad_enabled()
+        assert not torch.is_autocast_enabled("cpu")
+    finally:
+        torch.set_grad_enabled(True)
+        torch.set_autocast_enabled("cpu", False)
 
 
 # Two at once.
