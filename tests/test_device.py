@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from flowers_utils import device as device_module
-from flowers_utils.device import choose_device, seed_everything, send
+from flowers_utils.device import Device, choose_device, seed_everything, send
 from flowers_utils.errors import FlowersError
 from flowers_utils.progress import Progress, clock
 
@@ -124,3 +124,22 @@ def test_time_left_counts_only_what_this_run_did(monkeypatch):
 )
 def test_durations_are_quick_to_read(seconds, words):
     assert clock(seconds) == words
+
+
+def test_an_autocast_whose_end_was_lost_leaves_no_old_weights_in_use():
+    device = Device(torch.device("cpu"), "test", torch.bfloat16)
+    layer, ones = torch.nn.Linear(4, 4, bias=False), torch.ones(1, 4)
+
+    def output():
+        with device.autocast():
+            return layer(ones)
+
+    lost = device.autocast()
+    lost.__enter__()
+    try:
+        before = output()
+        with torch.no_grad():
+            layer.weight.add_(1.0)
+        assert torch.allclose(output(), before + 4, atol=0.1)
+    finally:
+        lost.__exit__(None, None, None)

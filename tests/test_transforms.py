@@ -64,6 +64,14 @@ def test_hue_shift_equals_torchvision(turns):
     assert torch.allclose(ours, TF.adjust_hue(images, turns), atol=1e-5)
 
 
+@pytest.mark.parametrize("turns", [-0.5, -0.1, 0.0, 0.07, 0.5])
+def test_hue_shift_equals_torchvision_where_channels_are_equal(turns):
+    levels = torch.tensor([0.0, 0.5, 1.0])
+    colours = torch.cartesian_prod(levels, levels, levels).view(27, 3, 1, 1)
+    ours = shift_hue(colours, torch.tensor(turns))
+    assert torch.allclose(ours, TF.adjust_hue(colours, turns), atol=1e-5)
+
+
 def test_hue_shift_leaves_grey_alone():
     grey = torch.full((1, 3, 4, 4), 0.3)
     assert torch.equal(shift_hue(grey, torch.tensor(0.2)), grey)
