@@ -13,7 +13,7 @@ from flowers_utils.data import FlowerData, check_data
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
 from flowers_utils.models import BACKBONES, head_of
-from flowers_utils.resume import (
+from flowers_utils.storage.resume import (
     identity_of,
     load_state,
     restore,

@@ -13,11 +13,9 @@ import torch
 from torch import nn
 
 import transfer_learning_config as config
-from flowers_utils.checkpoints import load_checkpoint, make_checkpoint
 from flowers_utils.data import FlowerData, batches, on_card
 from flowers_utils.device import Device, seed_everything
 from flowers_utils.errors import FlowersError
-from flowers_utils.files import save_tensors
 from flowers_utils.models import (
     BACKBONES,
     classifier_of,
@@ -27,6 +25,8 @@ from flowers_utils.models import (
     unfreeze,
 )
 from flowers_utils.progress import Progress, clock
+from flowers_utils.storage.checkpoints import load_checkpoint, make_checkpoint
+from flowers_utils.storage.files import save_tensors
 from flowers_utils.training import EpochResult, run_epoch
 from flowers_utils.transforms import augment_batch, draw_augmentation, eval_batch
 

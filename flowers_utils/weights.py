@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torchvision.models import WeightsEnum, get_model
 
-from flowers_utils.download import check_writable, download_file
+from flowers_utils.datasets.download import check_writable, download_file
 from flowers_utils.errors import FlowersError
 
 COUNTER = "num_batches_tracked"  # older files lack these entries of BatchNorm; they are not used

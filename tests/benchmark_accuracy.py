@@ -21,10 +21,10 @@ from torchvision.datasets import Flowers102
 from torchvision.models import ResNet18_Weights, resnet18
 
 import transfer_learning_config as config
+from flowers_utils.datasets.load import data_root, load_data
 from flowers_utils.device import choose_device, seed_everything
 from flowers_utils.models import build_model
 from flowers_utils.phases import train_phase
-from flowers_utils.sources import data_root, load_data
 from flowers_utils.transforms import eval_transform, train_transform
 from flowers_utils.weights import imagenet_state_dict
 from tests.benchmark_report import at_least

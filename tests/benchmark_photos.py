@@ -10,10 +10,10 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision.datasets import Flowers102
 
-from flowers_utils.flowers102 import flowers102_is_whole
-from flowers_utils.photos import open_photo
+from flowers_utils.datasets.flowers102 import flowers102_is_whole
+from flowers_utils.datasets.load import data_root, load_practice
+from flowers_utils.datasets.photos import open_photo
 from flowers_utils.progress import Progress
-from flowers_utils.sources import data_root, load_practice
 
 SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}
 

@@ -8,19 +8,19 @@ import pytest
 import torch
 from torch import nn
 
-from flowers_utils import comparison
-from flowers_utils.comparison import (
+from flowers_utils.data import FlowerData, Split
+from flowers_utils.device import Device
+from flowers_utils.errors import ConfigError, FlowersError
+from flowers_utils.insight import comparison
+from flowers_utils.insight.comparison import (
     compare_backbones,
     comparison_table,
     stored_features,
     train_head,
 )
-from flowers_utils.data import FlowerData, Split
-from flowers_utils.device import Device
-from flowers_utils.errors import ConfigError, FlowersError
+from flowers_utils.machine.profiling import Latency
 from flowers_utils.models import backbone_features, build_model, fingerprint, frozen_trunk
-from flowers_utils.plotting_comparison import plot_comparison
-from flowers_utils.profiling import Latency
+from flowers_utils.plotting.comparison import plot_comparison
 from flowers_utils.progress import Progress
 from flowers_utils.transforms import normalise_batch
 

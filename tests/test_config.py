@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from small_training import NAME, register_small_net, small_phase
 
 import transfer_learning_config as config
-from flowers_utils.checkpoints import load_checkpoint
 from flowers_utils.errors import ConfigError, FlowersError
 from flowers_utils.models import BACKBONES
+from flowers_utils.storage.checkpoints import load_checkpoint
 from flowers_utils.transforms import augment_batch, draw_augmentation
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 import transfer_learning_config as config
-from flowers_utils.class_names import FLOWERS102_NAMES
 from flowers_utils.data import Split, batches, check_split, on_card
+from flowers_utils.datasets.class_names import FLOWERS102_NAMES
+from flowers_utils.datasets.load import load_data
+from flowers_utils.datasets.photos import decoded
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
-from flowers_utils.photos import decoded
-from flowers_utils.sources import load_data
 from flowers_utils.transforms import eval_batch, eval_transform
 
 
@@ -84,7 +84,7 @@ def test_decoding_equals_torchvisions_pipeline(tmp_path):
 def test_the_cache_is_reused_memory_mapped_and_read_only(tmp_path, monkeypatch):
     files = jpegs(tmp_path / "jpg")
     first = decoded(files, size=32, cache=tmp_path / "cache", name="x")
-    monkeypatch.setattr("flowers_utils.photos.decode", None)  # decoding again would fail
+    monkeypatch.setattr("flowers_utils.datasets.photos.decode", None)  # decoding again would fail
     second = decoded(files, size=32, cache=tmp_path / "cache", name="x")
     assert isinstance(second, np.memmap) and not second.flags.writeable
     assert np.array_equal(first, second)
@@ -113,7 +113,7 @@ def test_an_interrupted_cache_leaves_no_file(tmp_path, monkeypatch):
     def stop(path, size):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("flowers_utils.photos.decode", stop)
+    monkeypatch.setattr("flowers_utils.datasets.photos.decode", stop)
     with pytest.raises(KeyboardInterrupt):
         decoded(files, size=32, cache=cache, name="x")
     assert list(cache.iterdir()) == []

@@ -8,15 +8,15 @@ from torch.nn import functional as F
 
 import transfer_learning_config as config
 from flowers_utils.data import FlowerData, Split
-from flowers_utils.diagnosis import (
+from flowers_utils.errors import FlowersError
+from flowers_utils.evaluation import wilson
+from flowers_utils.insight.advice import (
     accuracy_by_training_size,
     diagnose,
     looks_enlarged,
     performance_table,
     why_not_comparable,
 )
-from flowers_utils.errors import FlowersError
-from flowers_utils.evaluation import wilson
 
 CLASSES, WIDTH = 20, 64
 RANGE = {"phase1": {"val_range": (0.60, 0.999)}, "phase2": {"val_range": (0.70, 0.999)}}

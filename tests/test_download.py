@@ -10,8 +10,8 @@ import urllib.request
 import pytest
 from faulty_server import FaultyServer
 
-from flowers_utils import download
-from flowers_utils.download import download_file, reachable
+from flowers_utils.datasets import download
+from flowers_utils.datasets.download import download_file, reachable
 from flowers_utils.errors import FlowersError
 
 CONTENT = os.urandom(300_000)

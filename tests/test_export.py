@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from flowers_utils import export, quantization
-from flowers_utils.checkpoints import load_checkpoint, save_checkpoint
 from flowers_utils.data import FlowerData, Split
+from flowers_utils.deploy import export, quantization
+from flowers_utils.deploy.fresh_process import OPEN_ONNX, reopen
 from flowers_utils.errors import FlowersError
-from flowers_utils.fresh_process import OPEN_ONNX, reopen
 from flowers_utils.models import build_model
+from flowers_utils.storage.checkpoints import load_checkpoint, save_checkpoint
 
 SIZE, NAMES = 32, ("daisy", "rose", "tulip", "lily", "bluebell à fleurs")
 
@@ -145,8 +145,8 @@ def test_photographs_that_do_not_fit_are_refused(checkpoint, tmp_path, shape):
 
 
 def card_of(checkpoint, tmp_path, *, top1=0.8125, source="folder"):
+    from flowers_utils.deploy.model_card import write_model_card
     from flowers_utils.evaluation import evaluate
-    from flowers_utils.model_card import write_model_card
 
     logits = torch.eye(5).repeat(4, 1)
     labels = torch.arange(5).repeat(4)

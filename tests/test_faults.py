@@ -19,11 +19,12 @@ from small_training import NAME, SmallNet, register_small_net, small_data, small
 from test_resume import facts
 
 import transfer_learning_config as config
-from flowers_utils import files, phases, trainer, training
-from flowers_utils.checkpoints import load_checkpoint
+from flowers_utils import phases, trainer, training
 from flowers_utils.data import Split
 from flowers_utils.errors import ConfigError, FlowersError
 from flowers_utils.models import BACKBONES, build_model
+from flowers_utils.storage import files
+from flowers_utils.storage.checkpoints import load_checkpoint
 
 PHASES = {1: {"phase": 1, "backbone_lr": None}, 2: {"phase": 2}}
 TRAINED = {1: trainer.FrozenBackbone, 2: SmallNet}  # the class whose forward pass a phase trains
@@ -658,7 +659,7 @@ def test_going_on_with_another_number_of_threads_is_told_and_not_refused(tmp_pat
 
 def test_a_finished_phase_is_loaded_with_any_number_of_threads(tmp_path, monkeypatch):
     small_phase(tmp_path)
-    monkeypatch.setattr("flowers_utils.resume.torch.get_num_threads", lambda: 64)
+    monkeypatch.setattr("flowers_utils.storage.resume.torch.get_num_threads", lambda: 64)
     assert "threads" not in small_phase(tmp_path).note
 
 

@@ -9,13 +9,13 @@ import pytest
 from faulty_server import FaultyServer
 from PIL import Image
 
-from flowers_utils.errors import FlowersError
-from flowers_utils.flowers102 import (
+from flowers_utils.datasets.flowers102 import (
     ensure_flowers102,
     flowers102_is_whole,
     flowers102_lies_ready,
     missing_images,
 )
+from flowers_utils.errors import FlowersError
 
 FAST = {"attempts": 3, "pause": 0.01, "timeout": 0.3}
 
@@ -79,7 +79,7 @@ def test_a_whole_set_is_neither_fetched_nor_written_to(flower_server, tmp_path, 
     dataset = dataset_of(flower_server.base)
     ensure_flowers102(tmp_path, dataset=dataset, **FAST)
     flower_server.requests.clear()
-    monkeypatch.setattr("flowers_utils.flowers102.check_writable", pytest.fail)
+    monkeypatch.setattr("flowers_utils.datasets.flowers102.check_writable", pytest.fail)
     ensure_flowers102(tmp_path, dataset=dataset, **FAST)
     assert flower_server.requests == []
 

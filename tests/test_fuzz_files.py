@@ -19,13 +19,17 @@ from PIL import ExifTags, Image
 from small_training import NAME, SmallNet, small_data
 
 import transfer_learning_config as config
-from flowers_utils.checkpoints import load_checkpoint, make_checkpoint, model_from_checkpoint
+from flowers_utils.datasets.load import load_data
+from flowers_utils.datasets.photos import decode, decoded, open_photo, to_rgb
+from flowers_utils.deploy.predictor import Predictor, as_photo
 from flowers_utils.errors import FlowersError
-from flowers_utils.files import load_tensors
 from flowers_utils.models import BACKBONES, Backbone, build_model
-from flowers_utils.photos import decode, decoded, open_photo, to_rgb
-from flowers_utils.predictor import Predictor, as_photo
-from flowers_utils.sources import load_data
+from flowers_utils.storage.checkpoints import (
+    load_checkpoint,
+    make_checkpoint,
+    model_from_checkpoint,
+)
+from flowers_utils.storage.files import load_tensors
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES") or 60)
 HUGE = 10**400  # more than any float can hold

@@ -8,7 +8,7 @@ from torch import nn
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import evaluate
-from flowers_utils.interpret import (
+from flowers_utils.insight.inside import (
     compare_phases,
     feature_maps,
     first_layer_filters,

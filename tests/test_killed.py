@@ -15,9 +15,9 @@ import torch
 from small_training import KILLED_EPOCHS, NAME, register_small_net, small_phase
 from test_resume import facts
 
-from flowers_utils import files
-from flowers_utils.checkpoints import load_checkpoint
 from flowers_utils.models import BACKBONES
+from flowers_utils.storage import files
+from flowers_utils.storage.checkpoints import load_checkpoint
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and signals")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flowers_utils.installed import NEEDED
+from flowers_utils.machine.installed import NEEDED
 
 ROOT = Path(__file__).parent.parent
 # Like `python -m flowers_utils` or `import flowers_utils` where a package is not installed.

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from flowers_utils.anatomy import gradient_at_each_block, output_shapes, shape_in_words
 from flowers_utils.errors import ConfigError, FlowersError
+from flowers_utils.insight.anatomy import gradient_at_each_block, output_shapes, shape_in_words
 from flowers_utils.models import (
     BACKBONES,
     backbone_features,

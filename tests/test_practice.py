@@ -5,8 +5,8 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from flowers_utils import practice
-from flowers_utils.practice import (
+from flowers_utils.datasets import practice
+from flowers_utils.datasets.practice import (
     NUM_SPECIES,
     PRACTICE_NAMES,
     PRACTICE_SPECIES,

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from flowers_utils.checkpoints import save_checkpoint
+from flowers_utils.deploy.predictor import Predictor, as_photo, predict_command
 from flowers_utils.errors import FlowersError
 from flowers_utils.models import build_model
-from flowers_utils.predictor import Predictor, as_photo, predict_command
+from flowers_utils.storage.checkpoints import save_checkpoint
 from flowers_utils.transforms import eval_transform
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 import transfer_learning_config as config
-from flowers_utils import duration, preflight
 from flowers_utils.__main__ import main
-from flowers_utils.preflight import Check
+from flowers_utils.machine import duration, preflight
+from flowers_utils.machine.preflight import Check
 
 
 def unreachable(*_, **__):
@@ -203,5 +203,5 @@ def test_help_is_given_without_checking_anything(capsys):
 
 
 def test_predict_is_handed_on(monkeypatch):
-    monkeypatch.setattr("flowers_utils.export.predict_command", lambda argv: len(argv))
+    monkeypatch.setattr("flowers_utils.deploy.export.predict_command", lambda argv: len(argv))
     assert main(["predict", "photo.jpg", "--json"]) == 2

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from flowers_utils.machine.profiling import count_flops, measure_latency, profile_model, time_calls
 from flowers_utils.models import build_model
-from flowers_utils.profiling import count_flops, measure_latency, profile_model, time_calls
 
 
 class Small(nn.Module):
@@ -57,7 +57,7 @@ def test_the_warm_up_is_not_timed():
 
 def test_a_slow_call_is_timed_three_times_and_no_more(monkeypatch):
     clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr("flowers_utils.profiling.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("flowers_utils.machine.profiling.time.perf_counter", lambda: next(clock))
     assert time_calls(lambda: None, repeats=50, seconds=1) == [10, 10, 10]
 
 

@@ -15,11 +15,12 @@ from small_training import (
 )
 
 import transfer_learning_config as config
-from flowers_utils import files, trainer
-from flowers_utils.checkpoints import load_checkpoint
+from flowers_utils import trainer
 from flowers_utils.device import Device
 from flowers_utils.models import BACKBONES, build_model
-from flowers_utils.resume import KEYS
+from flowers_utils.storage import files
+from flowers_utils.storage.checkpoints import load_checkpoint
+from flowers_utils.storage.resume import KEYS
 
 PHASES = {1: {"phase": 1, "backbone_lr": None}, 2: {"phase": 2}}
 
@@ -219,8 +220,8 @@ def test_a_state_for_other_starting_weights_or_versions_is_not_used(
 ):
     other = build_model(NAME, num_classes=4, weights=None, seed=5)
     assert "starting weights was" in small_phase(tmp_path / "quiet2", model=other).note
-    monkeypatch.setattr("flowers_utils.resume.versions", lambda: {"torch": "9.9"})
-    monkeypatch.setattr("flowers_utils.resume.STATE_VERSION", 99)
+    monkeypatch.setattr("flowers_utils.storage.resume.versions", lambda: {"torch": "9.9"})
+    monkeypatch.setattr("flowers_utils.storage.resume.STATE_VERSION", 99)
     note = small_phase(tmp_path / "quiet2", model=other).note
     assert "is now '9.9'" in note and "state version was 1 and is now 99" in note
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from flowers_utils import timing
+from flowers_utils.machine import timing
+from flowers_utils.machine.timing import PARTS, as_jpeg, open_jpeg, where_time_goes
 from flowers_utils.models import build_model, fingerprint, freeze_backbone
-from flowers_utils.timing import PARTS, as_jpeg, open_jpeg, where_time_goes
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ import pytest
 import torch
 
 import transfer_learning_config as config
-from flowers_utils.checkpoints import load_checkpoint, model_from_checkpoint
 from flowers_utils.data import batches
 from flowers_utils.device import choose_device
 from flowers_utils.models import (
@@ -15,6 +14,7 @@ from flowers_utils.models import (
 )
 from flowers_utils.phases import train_phase
 from flowers_utils.predictions import predict_features
+from flowers_utils.storage.checkpoints import load_checkpoint, model_from_checkpoint
 from flowers_utils.training import run_epoch
 from flowers_utils.transforms import eval_batch
 

@@ -152,6 +152,6 @@ def test_a_damaged_file_in_a_read_only_folder_says_where_to_go(cached, monkeypat
     def read_only(**_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("flowers_utils.download.tempfile.TemporaryFile", read_only)
+    monkeypatch.setattr("flowers_utils.datasets.download.tempfile.TemporaryFile", read_only)
     with pytest.raises(FlowersError, match=r"is damaged.*Set TORCH_HOME to a folder of your own"):
         imagenet_state_dict(WEIGHTS, **FAST)

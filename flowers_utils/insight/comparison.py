@@ -19,10 +19,12 @@ from torch import nn
 
 import transfer_learning_config as config
 from flowers_utils.data import FlowerData, Split, batches
+from flowers_utils.datasets.download import reachable
+from flowers_utils.datasets.load import starting_weights
 from flowers_utils.device import Device, seed_everything
-from flowers_utils.download import reachable
 from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import Estimate, Evaluation, evaluate
+from flowers_utils.machine.profiling import count_flops, measure_latency
 from flowers_utils.models import (
     BACKBONES,
     build_model,
@@ -32,10 +34,8 @@ from flowers_utils.models import (
 )
 from flowers_utils.phases import train_phase
 from flowers_utils.predictions import predict_logits
-from flowers_utils.profiling import count_flops, measure_latency
 from flowers_utils.progress import Progress
-from flowers_utils.results import markdown_table
-from flowers_utils.sources import starting_weights
+from flowers_utils.storage.results import markdown_table
 from flowers_utils.training import run_epoch
 from flowers_utils.transforms import eval_batch
 from flowers_utils.weights import weights_status

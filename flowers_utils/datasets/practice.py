@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.models import resnet18
 
-from flowers_utils import practice_drawing as drawing
+from flowers_utils.datasets import practice_drawing as drawing
 from flowers_utils.device import Device, send
 from flowers_utils.errors import FlowersError
-from flowers_utils.files import load_tensors, save_tensors
 from flowers_utils.one_pixel_maps import skip_padding
 from flowers_utils.progress import Progress
+from flowers_utils.storage.files import load_tensors, save_tensors
 from flowers_utils.training import STEPS_BETWEEN_CHECKS
 from flowers_utils.transforms import augment_batch, draw_augmentation
 

@@ -21,9 +21,9 @@ from torch import nn
 from torchvision.transforms.v2 import functional as F
 
 import transfer_learning_config as config
-from flowers_utils.checkpoints import load_checkpoint, model_from_checkpoint
+from flowers_utils.datasets.photos import open_photo, to_rgb
 from flowers_utils.errors import FlowersError
-from flowers_utils.photos import open_photo, to_rgb
+from flowers_utils.storage.checkpoints import load_checkpoint, model_from_checkpoint
 
 BATCH = 32
 

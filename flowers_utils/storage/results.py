@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from flowers_utils.checkpoints import versions
 from flowers_utils.data import FlowerData
 from flowers_utils.device import PRECISION_NAMES, Device, peak_memory_bytes
-from flowers_utils.files import save_json
 from flowers_utils.phases import PhaseResult
+from flowers_utils.storage.checkpoints import versions
+from flowers_utils.storage.files import save_json
 
 
 def describe_run(

@@ -11,8 +11,8 @@ from PIL import ExifTags, Image
 from torchvision.transforms.v2 import functional as TF
 
 from flowers_utils.errors import FlowersError
-from flowers_utils.files import atomic_write
 from flowers_utils.progress import Progress
+from flowers_utils.storage.files import atomic_write
 
 CACHE_VERSION = 1  # part of every cache's name: raise it when decoding changes
 TURNS = {  # how a photograph is to be turned, by the orientation that its EXIF block states

@@ -10,9 +10,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from flowers_utils.files import atomic_write
 from flowers_utils.models import BACKBONES
-from flowers_utils.results import markdown_table
+from flowers_utils.storage.files import atomic_write
+from flowers_utils.storage.results import markdown_table
 
 HEADLINES = {
     "top1": "top-1 accuracy",

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 import transfer_learning_config as config
-from flowers_utils import practice
+from flowers_utils.datasets import practice
 from flowers_utils.device import Device
 from flowers_utils.models import build_model
 from flowers_utils.training import run_epoch

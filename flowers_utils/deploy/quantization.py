@@ -13,8 +13,8 @@ import torch
 
 from flowers_utils.data import FlowerData, Split
 from flowers_utils.errors import FlowersError
-from flowers_utils.files import atomic_write
-from flowers_utils.profiling import time_calls
+from flowers_utils.machine.profiling import time_calls
+from flowers_utils.storage.files import atomic_write
 from flowers_utils.transforms import denormalise, eval_batch
 
 TOLERANCE = 0.005  # half a percentage point of val accuracy

@@ -9,13 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import transfer_learning_config as config
-from flowers_utils import flowers102
+from flowers_utils.datasets import flowers102
+from flowers_utils.datasets.download import check_writable, megabytes, reachable
+from flowers_utils.datasets.load import data_root
 from flowers_utils.device import Device, choose_device
-from flowers_utils.download import check_writable, megabytes, reachable
-from flowers_utils.duration import lesson_seconds
 from flowers_utils.errors import FlowersError
+from flowers_utils.machine.duration import lesson_seconds
 from flowers_utils.models import BACKBONES
-from flowers_utils.sources import data_root
 from flowers_utils.weights import weights_path, weights_status
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
@@ -47,7 +47,7 @@ def each_check(choice: str = "auto", profile: str = "full") -> Iterator[Check]:
     """
     config.check_config()
     config.check_profile(profile)
-    requirements = Path(__file__).parents[1] / "requirements.txt"
+    requirements = Path(__file__).parents[2] / "requirements.txt"
     device = choose_device()
     done = [python_check(), *package_checks(requirements.read_text(encoding="utf-8"))]
     done += [Check("ok", "device", device.describe()), *machine_checks(), disk_check()]

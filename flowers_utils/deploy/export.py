@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from flowers_utils.checkpoints import load_checkpoint
+from flowers_utils.deploy.fresh_process import OPEN_ONNX, OPEN_PROGRAM, reopen
+from flowers_utils.deploy.predictor import Deployable, deployable_from_checkpoint, predict_command
 from flowers_utils.errors import FlowersError
-from flowers_utils.files import atomic_write
-from flowers_utils.fresh_process import OPEN_ONNX, OPEN_PROGRAM, reopen
-from flowers_utils.predictor import Deployable, deployable_from_checkpoint, predict_command
-from flowers_utils.profiling import time_calls
+from flowers_utils.machine.profiling import time_calls
+from flowers_utils.storage.checkpoints import load_checkpoint
+from flowers_utils.storage.files import atomic_write
 
 __all__ = ["ExportReport", "export_onnx", "export_program", "predict_command"]
 

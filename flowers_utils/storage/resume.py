@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import transfer_learning_config as config
-from flowers_utils.checkpoints import versions
 from flowers_utils.device import PRECISION_NAMES
 from flowers_utils.errors import FlowersError
-from flowers_utils.files import load_tensors, save_tensors
 from flowers_utils.models import fingerprint
+from flowers_utils.storage.checkpoints import versions
+from flowers_utils.storage.files import load_tensors, save_tensors
 
 if TYPE_CHECKING:
     from flowers_utils.trainer import PhaseTrainer

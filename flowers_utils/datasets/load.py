@@ -10,18 +10,18 @@ import torch
 from torchvision.datasets import Flowers102
 
 import transfer_learning_config as config
-from flowers_utils import practice
-from flowers_utils.class_names import FLOWERS102_NAMES
 from flowers_utils.data import FlowerData, Split, check_split
-from flowers_utils.device import Device
-from flowers_utils.errors import FlowersError
-from flowers_utils.flowers102 import (
+from flowers_utils.datasets import practice
+from flowers_utils.datasets.class_names import FLOWERS102_NAMES
+from flowers_utils.datasets.flowers102 import (
     ensure_flowers102,
     flowers102_is_reachable,
     flowers102_lies_ready,
 )
-from flowers_utils.folder import list_folder
-from flowers_utils.photos import cached_array, decoded
+from flowers_utils.datasets.folder import list_folder
+from flowers_utils.datasets.photos import cached_array, decoded
+from flowers_utils.device import Device
+from flowers_utils.errors import FlowersError
 from flowers_utils.progress import Progress
 
 SPLITS = ("train", "val", "test")

@@ -15,8 +15,16 @@ from torch import Tensor
 
 from flowers_utils.data import Split
 from flowers_utils.evaluation import Estimate, Evaluation, wilson
-from flowers_utils.interpret import ConfusedPair, Explanation
-from flowers_utils.plotting import BLUE, GREEN, GREY, VERMILION, picture_grid, shorten, to_picture
+from flowers_utils.insight.inside import ConfusedPair, Explanation
+from flowers_utils.plotting.training import (
+    BLUE,
+    GREEN,
+    GREY,
+    VERMILION,
+    picture_grid,
+    shorten,
+    to_picture,
+)
 
 
 def _photo(ax: plt.Axes, image: np.ndarray | None, caption: str, *, weight: str = "normal") -> None:

@@ -10,8 +10,8 @@ from torch import nn
 
 import transfer_learning_config as config
 from flowers_utils.errors import FlowersError
-from flowers_utils.files import atomic_write, load_tensors, save_tensors
 from flowers_utils.models import BACKBONES, build_model
+from flowers_utils.storage.files import atomic_write, load_tensors, save_tensors
 
 __all__ = ["atomic_write"]  # also found here by its users
 

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flowers_utils.comparison import ComparisonRow
-from flowers_utils.plotting import BLUE, GREY, ORANGE
+from flowers_utils.insight.comparison import ComparisonRow
+from flowers_utils.plotting.training import BLUE, GREY, ORANGE
 
 AREA_PER_MILLION = 16  # square points of a marker for a million parameters
 PHASES = (("Phase 1", "phase1_top1", ORANGE, "o"), ("Phase 2", "phase2_top1", BLUE, "s"))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import transfer_learning_config as config
-from flowers_utils.download import (
+from flowers_utils.datasets.download import (
     check_free_disk,
     check_writable,
     download_file,
