@@ -1,9 +1,24 @@
-"""The two kinds of error that the lesson raises on purpose, each written for its reader."""
+"""What the lesson says when it cannot go on, and when you stop it.
 
-from transfer_learning_config import ConfigError
+Under an error a notebook shows 30 to 50 lines of traceback. That helps where the cause is unknown.
+These two say themselves what happened and what to do next, so Jupyter shows their sentence alone.
+All other errors keep their traceback.
+"""
 
-__all__ = ["ConfigError", "FlowersError"]
+
+class _SentenceOnly:
+    """Jupyter and IPython ask an error for this method before they print its traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
 
 
-class FlowersError(RuntimeError):
-    """Something the student can act on: what happened, why, and what to do next."""
+class FlowersError(_SentenceOnly, RuntimeError):
+    """Something that you can act on: what happened, why, and what to do next."""
+
+
+class Stopped(_SentenceOnly, KeyboardInterrupt):
+    """You pressed stop: what is saved, and how to go on.
+
+    Still a KeyboardInterrupt, so that `except Exception` does not swallow it and Run All ends here.
+    """

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torchvision import models as tv
 
-from flowers_utils.errors import ConfigError, FlowersError
+from flowers_utils.errors import FlowersError
 from flowers_utils.one_pixel_maps import skip_padding
 from flowers_utils.weights import imagenet_state_dict
 
@@ -68,10 +68,10 @@ def build_model(
     `weights`: `"imagenet"`, a state dict for the backbone (its head, if any, is ignored), or None
     for random ones. What is random is drawn from `seed` alone, so the same call gives the same
     network whatever ran before.
-    Raises ConfigError for an unknown name, FlowersError if weights cannot be had.
+    Raises FlowersError for an unknown name, or if weights cannot be had.
     """
     if name not in BACKBONES:
-        raise ConfigError(f"BACKBONE must be one of {', '.join(BACKBONES)}, but it is {name!r}.")
+        raise FlowersError(f"BACKBONE must be one of {', '.join(BACKBONES)}, but it is {name!r}.")
     backbone = BACKBONES[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

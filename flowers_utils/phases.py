@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import transfer_learning_config as config
+from flowers_utils.config_check import check_config, check_numbers
 from flowers_utils.data import FlowerData, check_data
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
@@ -48,11 +49,13 @@ def train_phase(
     and a finished one is loaded, if its saved state is of this very run; `fresh=True` trains anew.
     Writes `<network>_phase<N>_best.pth` and `..._resume.pth` into `folder` (`title` replaces
     "Phase N", also in the file names).
-    Raises ConfigError or FlowersError before the first step if something cannot work.
+    Raises FlowersError before the first step if something cannot work.
     """
-    config.check_config()
-    config.check_phase(phase=phase, epochs=epochs, head_lr=head_lr, backbone_lr=backbone_lr,
-                       seed=seed)  # fmt: skip
+    check_config()
+    given = {"number": phase, "epochs": epochs, "head_lr": head_lr, "seed": seed}
+    if backbone_lr is not None:
+        given["backbone_lr"] = backbone_lr
+    check_numbers("train_phase", given)
     check_data(data)
     _check_model(model, data)
     title = title or f"Phase {phase}"
