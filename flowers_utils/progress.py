@@ -9,6 +9,7 @@ import html
 import re
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import PurePath
 from types import TracebackType
@@ -119,6 +120,12 @@ class Progress:
         self._advance(count)
         if self.bar is None and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.line(self.status())
+
+    def follow(self, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+        """Hand on (images, labels) batch by batch, and advance by the images of each that is done."""
+        for images, labels in batches:
+            yield images, labels
+            self.update(len(labels))
 
     def _advance(self, count: int) -> None:
         self.done += count
