@@ -60,7 +60,7 @@ def test_auto_falls_back_to_practice_and_says_so(tmp_path, monkeypatch):
 
 
 def test_an_unknown_profile_is_named():
-    with pytest.raises(config.ConfigError, match="full, quick, smoke, but it is 'fast'"):
+    with pytest.raises(FlowersError, match="'smoke', but it is 'fast'"):
         load_data("practice", profile="fast")
 
 

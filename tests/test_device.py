@@ -4,7 +4,6 @@ import torch
 from flowers_utils import device as device_module
 from flowers_utils.device import Device, choose_device, seed_everything, send
 from flowers_utils.errors import FlowersError
-from flowers_utils.progress import Progress, clock
 
 
 def test_cpu_can_always_be_asked_for():
@@ -100,30 +99,6 @@ def test_seeding_repeats_every_source_of_chance():
         )
 
     assert draw() == draw()
-
-
-def test_lines_style_prints_what_the_student_should_see(capsys):
-    with Progress(10, "Work", unit="image", style="lines") as bar:
-        bar.update(5)
-        bar.line("epoch 1/2: half done")
-    assert capsys.readouterr().out == "epoch 1/2: half done\n"
-
-
-def test_time_left_counts_only_what_this_run_did(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    bar = Progress(10, "Work", style="lines")
-    bar.skip(5)
-    now[0] = 102.0
-    bar.update(1)
-    assert bar.seconds_left() == pytest.approx(8.0)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(7.6, "8 s"), (185, "3 min 05 s"), (4320, "1 h 12 min")]
-)
-def test_durations_are_quick_to_read(seconds, words):
-    assert clock(seconds) == words
 
 
 def test_an_autocast_whose_end_was_lost_leaves_no_old_weights_in_use():

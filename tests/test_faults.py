@@ -21,7 +21,7 @@ from test_resume import facts
 import transfer_learning_config as config
 from flowers_utils import phases, trainer, training
 from flowers_utils.data import Split
-from flowers_utils.errors import ConfigError, FlowersError
+from flowers_utils.errors import FlowersError
 from flowers_utils.models import BACKBONES, build_model
 from flowers_utils.storage import files
 from flowers_utils.storage.checkpoints import load_checkpoint
@@ -320,7 +320,7 @@ def test_an_argument_that_cannot_work_is_named_before_the_first_step(
     tmp_path, nothing_happens, what
 ):
     change, told = BAD_ARGUMENTS[what]
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(FlowersError, match=told):
         small_phase(tmp_path / "new", **change)
 
 
@@ -333,7 +333,7 @@ def test_a_head_of_another_class_count_is_refused(tmp_path, nothing_happens, cla
 
 def test_a_misspelt_key_is_named_before_the_first_step(tmp_path, monkeypatch, nothing_happens):
     monkeypatch.setitem(config.TRAINING_CONFIG, "batch_szie", 64)
-    with pytest.raises(ConfigError, match="has no key 'batch_szie'"):
+    with pytest.raises(FlowersError, match="has no key 'batch_szie'"):
         small_phase(tmp_path / "new")
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from flowers_utils.errors import ConfigError, FlowersError
+from flowers_utils.errors import FlowersError
 from flowers_utils.insight.anatomy import gradient_at_each_block, output_shapes, shape_in_words
 from flowers_utils.models import (
     BACKBONES,
@@ -135,7 +135,7 @@ def test_weights_of_another_network_are_named():
 
 
 def test_unknown_backbone_is_named():
-    with pytest.raises(ConfigError, match="resnet19"):
+    with pytest.raises(FlowersError, match="resnet19"):
         build_model("resnet19", num_classes=7, weights=None)
 
 

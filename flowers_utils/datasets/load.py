@@ -10,6 +10,7 @@ import torch
 from torchvision.datasets import Flowers102
 
 import transfer_learning_config as config
+from flowers_utils.config_check import check_knobs
 from flowers_utils.data import FlowerData, Split, check_split
 from flowers_utils.datasets import practice
 from flowers_utils.datasets.class_names import FLOWERS102_NAMES
@@ -39,7 +40,7 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
     `"flowers102"`, `"practice"`, or a path to a folder of class sub-folders.
     `profile` may limit the number of images. Raises FlowersError that says what to do.
     """
-    config.check_profile(profile)
+    check_knobs("auto", profile, 0)
     limit = config.PROFILES[profile]["images"]
     if choice == "practice":
         return load_practice(limit=limit, seed=seed)

@@ -90,7 +90,7 @@ def compare_backbones(
 
     A backbone whose pretrained weights cannot be had keeps its place, with what can be measured
     without them. Phase 2 keeps its checkpoints in `folder`, under "comparison", and goes on there
-    after an interruption. Raises ConfigError for an unknown name.
+    after an interruption. Raises FlowersError for an unknown name.
     """
     rows = [_measure(name, data, device) for name in names]
     for i, row in enumerate(rows):
