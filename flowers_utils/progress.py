@@ -122,7 +122,7 @@ class Progress:
             self.line(self.status())
 
     def follow(self, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
-        """Hand on batches of (images, labels); advance by the images of each when it is done."""
+        """Hand on (images, labels) batch by batch, and advance by the images of each that is done."""
         for images, labels in batches:
             yield images, labels
             self.update(len(labels))
