@@ -1,8 +1,8 @@
 """The flowers as the lesson uses them: three splits in memory-mapped arrays, and batches of them."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -42,6 +42,8 @@ class FlowerData:
     resize_size: int
     image_size: int
     note: str = ""  # what the student must know about how this data was chosen
+    left_out: Mapping[str, str] = field(default_factory=dict)  # split -> what was not used, and why
+    photo_side: int | None = None  # shorter side in pixels of the photographs as they lie on the disk
 
     @property
     def num_classes(self) -> int:

@@ -47,6 +47,11 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def say(text: str) -> None:
+    """Print one line that must be seen before long work."""
+    print(text, flush=True)
+
+
 class Progress:
     """A progress bar as a context manager; shows how far the work is and the time left.
 

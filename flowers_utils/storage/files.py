@@ -46,7 +46,7 @@ def atomic_write(
         write(part)
         if flush:
             _flush_to_disk(part)
-        _rename(part, path)
+        rename(part, path)
     except OSError as error:
         raise FlowersError(_why_not_written(path, error)) from error
     finally:
@@ -68,7 +68,8 @@ def _remove_leftovers(path: Path) -> None:
                 part.unlink()
 
 
-def _rename(part: Path, path: Path) -> None:
+def rename(part: Path, path: Path) -> None:
+    """Rename a file or folder; on Windows a reader or a virus scanner may block it for a moment."""
     for pause in RENAME_PAUSES:
         try:
             part.replace(path)
