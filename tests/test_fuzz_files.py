@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torchvision
 from PIL import ExifTags, Image
 from small_training import NAME, small_data
 
