@@ -47,6 +47,7 @@ class FlowerData:
     image_size: int  # what the network sees
     note: str = ""  # what the student must know about how this data was chosen
     left_out: Mapping[str, str] = field(default_factory=dict)  # split -> what was not used, and why
+    photo_side: int | None = None  # shorter side of the photographs on the disk, in pixels
 
     @property
     def num_classes(self) -> int:

@@ -95,7 +95,9 @@ def load_results(path: str | Path) -> dict[str, Any]:
     try:
         results = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise FlowersError(f"There is no file '{path}'; run the lesson to its end first.") from error
+        raise FlowersError(
+            f"There is no file '{path}'; run the lesson to its end first."
+        ) from error
     except (OSError, ValueError) as error:
         raise FlowersError(f"'{path}' cannot be read as JSON ({error}).") from error
     if not isinstance(results, dict) or "phases" not in results:
@@ -121,7 +123,9 @@ def compare_runs(old: dict[str, Any], new: dict[str, Any]) -> str:
     seconds = _both(*({k: p["seconds"] for k, p in run["phases"].items()} for run in (old, new)))
     for name, (before, after) in seconds.items():
         if before and after:
-            rows.append([f"{name}, seconds", f"{before:.0f}", f"{after:.0f}", f"{after / before:.2f} times"])
+            rows.append(
+                [f"{name}, seconds", f"{before:.0f}", f"{after:.0f}", f"{after / before:.2f} times"]
+            )
     parts = [markdown_table(["setting", "old", "new"], settings)] if settings else []
     parts = parts or ["The settings of both runs are the same."]
     return "\n\n".join([*parts, markdown_table(["measure", "old", "new", "difference"], rows)])

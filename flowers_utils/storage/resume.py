@@ -78,7 +78,9 @@ class PhaseFiles:
         if not any(kept):
             return ""
         names = " and ".join(f"'{path.name}'" for path in kept if path)
-        return f"Training starts anew. {why_not} What was there is kept as {names}.".replace("  ", " ")
+        return f"Training starts anew. {why_not} What was there is kept as {names}.".replace(
+            "  ", " "
+        )
 
     def _load(self) -> tuple[dict[str, Any] | None, str]:
         """The saved state if it is of this very run, else None and a sentence on why not."""
@@ -121,7 +123,9 @@ class PhaseFiles:
         content = {"identity": self.identity, "threads": torch.get_num_threads(), "training": state}
         try:
             save_tensors(self.checkpoint, checkpoint)
-            save_tensors(self.state, content, flush=False)  # lost in a power cut, it costs only time
+            save_tensors(
+                self.state, content, flush=False
+            )  # lost in a power cut, it costs only time
         except FlowersError as error:
             self.problem = f"Not everything could be saved: {error}"
             warnings.warn(f"Training goes on, but: {error}", stacklevel=2)
