@@ -1,13 +1,7 @@
 """Helpers of the transfer-learning lesson: the names that the notebook uses."""
 
 import flowers_utils.machine.installed  # before all others: says which package is missing
-from flowers_utils.checks import (
-    backbone_unmoved,
-    check_freeze,
-    check_head_size,
-    check_top_k,
-    explain_missing_names,
-)
+import flowers_utils.exercises
 from flowers_utils.datasets.load import load_data, starting_weights
 from flowers_utils.deploy.export import export_onnx, export_program
 from flowers_utils.deploy.model_card import write_model_card
