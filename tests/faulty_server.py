@@ -7,7 +7,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 LOGIN_PAGE = b"<!DOCTYPE html><html><body>Please log in to the school network.</body></html>"
 FLIPPED = bytes(range(255, -1, -1))  # turns every byte into another one
-FAULTS = ("good", "cut", "cut, no range", "wrong", "500", "slow", "404", "no range", "no length", "login page")
+FAULTS = (
+    "good",
+    "cut",
+    "cut, no range",
+    "wrong",
+    "500",
+    "slow",
+    "404",
+    "no range",
+    "no length",
+    "login page",
+)
 
 
 class FaultyServer:

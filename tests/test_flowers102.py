@@ -57,7 +57,9 @@ def server(monkeypatch):
 
         def serve(files):
             running.files = dict(files)
-            for key, (name, content) in zip(("archive", "labels", "setid"), files.items(), strict=True):
+            for key, (name, content) in zip(
+                ("archive", "labels", "setid"), files.items(), strict=True
+            ):
                 md5 = hashlib.md5(content).hexdigest()
                 monkeypatch.setitem(config.DATASET, key, {"name": name, "md5": md5})
 
@@ -203,4 +205,6 @@ def test_small_copies_are_named_in_the_title_and_full_size_is_not(mini_flowers10
 
 def test_what_a_short_profile_leaves_out_stands_in_the_table(mini_flowers102):
     table = split_table(load_data("flowers102", profile="smoke"))
-    assert "| train | 32 | 32 | 0 (" in table and "70 photographs, to keep this profile short" in table
+    assert (
+        "| train | 32 | 32 | 0 (" in table and "70 photographs, to keep this profile short" in table
+    )
