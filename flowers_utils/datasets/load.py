@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import transfer_learning_config as config
+from flowers_utils.config_check import check_knobs
 from flowers_utils.data import FlowerData, Split, check_data
 from flowers_utils.datasets import flowers102, practice
 from flowers_utils.datasets.cache import cached_array, decoded
@@ -44,7 +45,7 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
     `"flowers102"`, `"practice"`, or a path to a folder of class sub-folders.
     `profile` may limit the number of images. Raises FlowersError that says what to do.
     """
-    config.check_profile(profile)
+    check_knobs("auto", profile, 0)
     limit = config.PROFILES[profile]["images"]
     if choice == "practice":
         data = _load_practice(limit, seed)
