@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,9 +16,10 @@ from torch import nn
 import transfer_learning_config as config
 from flowers_utils.__main__ import main
 from flowers_utils.errors import FlowersError
-from flowers_utils.machine import epoch_time, preflight, speed
+from flowers_utils.machine import epoch_time, speed
 from flowers_utils.models import build_model, fingerprint, freeze_backbone
 
+preflight = import_module("flowers_utils.machine.preflight")  # the folder's name is the function
 ROOT = Path(__file__).parent.parent
 
 
