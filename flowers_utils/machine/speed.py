@@ -7,23 +7,28 @@ trusted, and waits for CUDA, whose calls return before the work is done.
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.benchmark import Measurement, Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowers_utils.device import PRECISION_NAMES, Device, peak_memory_bytes
 from flowers_utils.models import count_parameters, eval_mode
 from flowers_utils.progress import Progress
 
+if TYPE_CHECKING:
+    from torch.utils.benchmark import Measurement
+
 THROUGHPUT_BATCH = 32
 ROUNDS = 15  # of calls that are timed in turn
 
 
-def measure(call: Callable[[], object], device: Device, *, seconds: float) -> Measurement:
+def measure(call: Callable[[], object], device: Device, *, seconds: float) -> "Measurement":
     """Time `call` for at least about `seconds`; the result has `.median` and `.times` in seconds."""
+    # Not at the top: importing it logs a warning where a CUDA toolkit is installed but no card.
+    from torch.utils.benchmark import Timer
 
     def and_wait() -> None:
         call()
@@ -108,7 +113,7 @@ def profile_model(
         own = sum(tensor.nbytes for tensor in model.state_dict().values())
         others = torch.cuda.memory_allocated(device.torch_device) - own
 
-    def timed(count: int) -> Measurement:
+    def timed(count: int) -> "Measurement":
         images = device.place_batch(torch.zeros(count, 3, image_size, image_size))
         with eval_mode(model), torch.inference_mode(), device.autocast():
             return measure(lambda: model(images), device, seconds=seconds)
