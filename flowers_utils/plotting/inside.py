@@ -92,7 +92,10 @@ def grad_cam(
     """Photographs above, and where the network looked below."""
     names, count = labels(class_names, limit=15), len(photos)
     stages = ", ".join(sorted({seen.stage for seen in explanations}))
-    right = [seen.predicted == int(label) for seen, label in zip(explanations, photos.labels, strict=True)]
+    right = [
+        seen.predicted == int(label)
+        for seen, label in zip(explanations, photos.labels, strict=True)
+    ]
     figure = new_figure(
         f"Where the network looks (Grad-CAM on {stages}): bright places speak for its answer",
         title,
