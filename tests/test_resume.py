@@ -13,7 +13,7 @@ from flowers_utils import training
 from flowers_utils.device import Device
 from flowers_utils.errors import Stopped
 from flowers_utils.models import build_model
-from flowers_utils.storage import files
+from flowers_utils.storage import files, resume
 from flowers_utils.storage.checkpoints import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("small_net")
@@ -63,7 +63,7 @@ def test_a_phase_interrupted_in_any_epoch_ends_bit_identical(tmp_path, monkeypat
     stopped_phase(tmp_path, monkeypatch, epoch, model=model, **PHASES[number])
     resumed = small_phase(tmp_path, model=model, **PHASES[number])
     assert facts(resumed) == quiet
-    assert (f"going on after epoch {epoch - 1} of 6" in resumed.note) == (epoch > 1)
+    assert (f"Going on after epoch {epoch - 1} of 6" in resumed.note) == (epoch > 1)
 
 
 def test_a_stop_says_what_is_saved_and_how_to_go_on(tmp_path, monkeypatch):
@@ -76,7 +76,7 @@ def test_many_interruptions_in_a_row_change_nothing(tmp_path, monkeypatch, quiet
     for epoch in (1, 2, 2, 2):
         stopped_phase(tmp_path, monkeypatch, epoch)
     resumed = small_phase(tmp_path)
-    assert "going on after epoch 3 of 6" in resumed.note and facts(resumed) == quiet
+    assert "Going on after epoch 3 of 6" in resumed.note and facts(resumed) == quiet
 
 
 @pytest.mark.parametrize("moment", ["before", "within", "after"])
@@ -102,7 +102,7 @@ def test_an_interruption_around_any_write_loses_nothing(tmp_path, monkeypatch, q
 
 
 def test_where_epochs_are_short_few_are_saved_but_always_the_last(tmp_path, monkeypatch, quiet):
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_SAVES", 1e9)
+    monkeypatch.setattr(resume, "SECONDS_BETWEEN_SAVES", 1e9)
     stopped_phase(tmp_path, monkeypatch, 5)
     rare = small_phase(tmp_path)
     assert facts(rare) == quiet
@@ -125,7 +125,7 @@ def test_a_phase_goes_on_rightly_in_another_memory_layout(tmp_path, monkeypatch,
     quiet = small_phase(tmp_path / "quiet", device=one)
     stopped_phase(tmp_path, monkeypatch, 4, device=one)
     resumed = small_phase(tmp_path, device=other)
-    assert "going on after epoch 3" in resumed.note
+    assert "Going on after epoch 3" in resumed.note
     losses = [[row["train_loss"] for row in phase.history] for phase in (resumed, quiet)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
@@ -134,7 +134,7 @@ def test_going_on_with_another_number_of_threads_is_told_and_not_refused(tmp_pat
     stopped_phase(tmp_path, monkeypatch, 3)
     monkeypatch.setattr("flowers_utils.storage.resume.torch.get_num_threads", lambda: 64)
     resumed = small_phase(tmp_path)
-    assert "going on after epoch 2" in resumed.note
+    assert "Going on after epoch 2" in resumed.note
     assert "CPU threads was 1 and is now 64" in resumed.note
 
 
