@@ -132,8 +132,8 @@ def quick_export(checkpoint, photographs, tmp_path, monkeypatch):
 
 
 def test_a_file_that_answers_differently_takes_no_place(quick_export, tmp_path, monkeypatch):
-    wrong = np.full((3, len(NAMES)), 0.2, dtype=np.float32)
-    monkeypatch.setattr(export, "reopen", lambda *_, **__: (wrong, wrong[:1]))
+    wrong = np.full((4, len(NAMES)), np.nan, dtype=np.float32)
+    monkeypatch.setattr(export, "reopen", lambda *_, **__: wrong)
     with pytest.raises(FlowersError, match="answers differently"):
         quick_export()
     assert list((tmp_path / "new").iterdir()) == []
@@ -222,7 +222,7 @@ def card_of(checkpoint, tmp_path, *, source="folder", **changed):
     } | changed
     rates = {"conv1": 0.0001, "layer1": 0.0001, "fc": 0.00125}
     phase = {
-        "title": "Phase 2",
+        "name": "Phase 2",
         "history": [{"learning_rates": rates}] * 7,
         "best_epoch": 6,
         "best_val_accuracy": 0.4375,
@@ -230,7 +230,7 @@ def card_of(checkpoint, tmp_path, *, source="folder", **changed):
     }
     run = {
         "data": {"images": {"train": 31, "val": 17, "test": 20}},
-        "phases": [phase],
+        "phases": {"phase2": phase},
         "profile": "quick",
         "seed": 42,
         "device": "CPU (test)",

@@ -58,15 +58,13 @@ def as_photo(photograph: Any) -> Image.Image:
 
 def _from_array(array: np.ndarray) -> Image.Image:
     """`(H, W)` or `(H, W, 1, 3 or 4)`; booleans, uint8, uint16 or floats from 0 to 1."""
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
+    array = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
         raise FlowersError(
             f"Something of shape {array.shape} is no photograph: "
             "give an array (H, W, 3) or (H, W), or a tensor (3, H, W)."
         )
-    kind = array.dtype.kind
-    wide = array.dtype == np.uint16 and array.max() > 255
+    kind, wide = array.dtype.kind, array.dtype == np.uint16 and array.max() > 255
     highest = {"b": 1, "f": 1, "u": 65535 if wide else 255, "i": 255}.get(kind)
     sound = highest is not None and array.min() >= 0 and array.max() <= highest  # false for nan
     if not sound or (kind in "ui" and array.max() == 1):  # that would be all but black
@@ -174,9 +172,8 @@ class Predictor:
             raise FlowersError(f"top_k must be at least 1, but it is {top_k}.")
         batched = isinstance(photographs, (np.ndarray, torch.Tensor)) and photographs.ndim == 4
         many = batched or isinstance(photographs, (list, tuple))
-        top = self.probabilities(list(photographs) if many else [photographs]).topk(
-            min(top_k, len(self.class_names)), dim=1
-        )
+        probabilities = self.probabilities(list(photographs) if many else [photographs])
+        top = probabilities.topk(min(top_k, len(self.class_names)), dim=1)
         named = [
             [Prediction(self.class_names[i], p) for i, p in zip(indices, values, strict=True)]
             for indices, values in zip(top.indices.tolist(), top.values.tolist(), strict=True)
@@ -203,9 +200,7 @@ def default_checkpoint() -> Path:
 
 
 def _write(stream: TextIO, text: str) -> None:
-    """Write a line. What the console cannot show (letters outside a Windows console's code page, a
-    file name that is no text) is written as `\\u4e2d` instead of ending in an error.
-    """
+    """Write a line; what the console cannot show becomes `\\u4e2d` instead of an error."""
     encoding = stream.encoding or "utf-8"
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 

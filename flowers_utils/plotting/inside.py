@@ -36,7 +36,7 @@ def filters(filters: Tensor, *, title: str) -> Figure:
         alt="A square for each filter; grey is weight 0, colours are what the filter answers to.",
     )
     for ax, image in zip(picture_grid(figure, rows, 16), filters, strict=False):
-        ax.imshow(image.permute(1, 2, 0))
+        ax.imshow(image.permute(1, 2, 0).numpy())
     return figure
 
 
@@ -59,7 +59,7 @@ def feature_maps(maps: Mapping[str, Tensor], photo: np.ndarray, *, title: str) -
         spread = answers.flatten(1).std(dim=1, correction=0)
         lively = [c for c in spread.argsort(descending=True).tolist() if spread[c] > 1e-6]
         for ax, channel in zip(row[1:], lively, strict=False):
-            ax.imshow(answers[channel], cmap="viridis")
+            ax.imshow(answers[channel].numpy(), cmap="viridis")
             ax.set_title(f"map {channel}", fontsize=9)
         if not lively:
             why = (
@@ -81,7 +81,8 @@ def _show_heat(ax: Axes, photo: np.ndarray, seen: Explanation, caption: str) -> 
         place = {"ha": "center", "va": "center", "transform": ax.transAxes}
         ax.text(0.5, 0.5, NO_HEAT.replace(" speaks", "\nspeaks"), fontsize=9, bbox=box, **place)
     else:
-        ax.imshow(seen.heat, cmap="inferno", alpha=0.15 + 0.6 * seen.heat.numpy(), vmin=0, vmax=1)
+        heat = seen.heat.numpy()
+        ax.imshow(heat, cmap="inferno", alpha=0.15 + 0.6 * heat, vmin=0, vmax=1)
 
 
 @figure_function
@@ -91,7 +92,7 @@ def grad_cam(
     """Photographs above, and where the network looked below."""
     names, count = labels(class_names, limit=15), len(photos)
     stages = ", ".join(sorted({seen.stage for seen in explanations}))
-    right = [seen.predicted == int(label) for seen, label in zip(explanations, photos.labels)]
+    right = [seen.predicted == int(label) for seen, label in zip(explanations, photos.labels, strict=True)]
     figure = new_figure(
         f"Where the network looks (Grad-CAM on {stages}): bright places speak for its answer",
         title,
@@ -99,7 +100,9 @@ def grad_cam(
         alt=f"{count} photographs, {sum(right)} named rightly, each with its heat map.",
     )
     axes = picture_grid(figure, 2, max(4, count)).reshape(2, -1)
-    for column, photo, label, seen in zip(axes.T, photos.images, photos.labels, explanations):
+    for column, photo, label, seen in zip(
+        axes.T, photos.images, photos.labels, explanations, strict=False
+    ):
         verdict = "right" if seen.predicted == label else "wrong"
         caption = f"says {names[seen.predicted]}\n{seen.probabilities.max():.0%}, {verdict}"
         if seen.target != seen.predicted:
@@ -137,7 +140,7 @@ def phase_change(
         verdict = "right" if seen.predicted == label else "wrong"
         _show_heat(column[0], photo, seen, f"Phase {phase} says {names[seen.predicted]}, {verdict}")
         column[0].set_axis_off()
-        column[1].barh(range(len(top)), 100 * seen.probabilities[top], **style)
+        column[1].barh(range(len(top)), 100 * seen.probabilities[top].numpy(), **style)
         column[1].set_yticks(range(len(top)), [names[c] for c in top], fontsize=9)
         column[1].set(xlim=(0, 100), xlabel=f"% after Phase {phase} (hatched: truth)")
     return figure
