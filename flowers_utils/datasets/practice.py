@@ -141,7 +141,9 @@ def draw_practice_split(
     labels = practice_labels(split, limit=limit)
     images = np.empty((len(labels), 3, size, size), dtype=np.uint8)
     done = 0
-    for pictures, _ in _draw(list(PRACTICE_SPECIES), labels, size=size, key=[seed, _STREAMS[split]]):
+    for pictures, _ in _draw(
+        list(PRACTICE_SPECIES), labels, size=size, key=[seed, _STREAMS[split]]
+    ):
         images[done : done + len(pictures)] = pictures
         done += len(pictures)
         if progress is not None:
