@@ -15,7 +15,7 @@ To name the flower in a photograph instead:
 def main(argv: list[str]) -> int:
     """Run the command; returns its exit status, 0 if all is well."""
     if argv[:1] == ["predict"]:
-        from flowers_utils.deploy.export import predict_command
+        from flowers_utils.deploy.predictor import predict_command
 
         return predict_command(argv[1:])
     parser = argparse.ArgumentParser(

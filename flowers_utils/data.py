@@ -1,12 +1,12 @@
 """The flowers as the lesson uses them: three splits in memory-mapped arrays, and batches of them."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from flowers_utils.device import Device, send
 from flowers_utils.errors import FlowersError
@@ -14,10 +14,14 @@ from flowers_utils.errors import FlowersError
 
 @dataclass(frozen=True)
 class Split:
-    """Photographs and labels of one split: `images` uint8 `(N, 3, S, S)`, `labels` int64 `(N,)`."""
+    """Photographs and labels of one split.
+
+    `images` are uint8 `(N, 3, S, S)`: decoded once, then read from a file that is mapped into
+    memory. `labels` are int64 `(N,)` and count from 0.
+    """
 
     name: str
-    images: np.ndarray | torch.Tensor  # a tensor only where `on_card` has put it
+    images: np.ndarray
     labels: torch.Tensor
 
     def __len__(self) -> int:
@@ -39,9 +43,11 @@ class FlowerData:
     train: Split
     val: Split
     test: Split
-    resize_size: int
-    image_size: int
+    resize_size: int  # training photographs are larger, so that there is room for a random crop
+    image_size: int  # what the network sees
     note: str = ""  # what the student must know about how this data was chosen
+    left_out: Mapping[str, str] = field(default_factory=dict)  # split -> what was not used, and why
+    photo_side: int | None = None  # shorter side of the photographs on the disk, in pixels
 
     @property
     def num_classes(self) -> int:
@@ -51,9 +57,9 @@ class FlowerData:
     def is_practice(self) -> bool:
         return self.source == "practice"
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """A short hash of what the data is: names, sizes, labels, and some pixels of each photograph."""
+        """A short hash of names, labels and some pixels of each photograph, computed once."""
         digest = hashlib.sha256(repr((self.source, self.class_names, self.image_size)).encode())
         for split in (self.train, self.val, self.test):
             digest.update(repr(split.images.shape).encode())
@@ -63,8 +69,22 @@ class FlowerData:
         return digest.hexdigest()[:16]
 
 
-def check_split(split: Split, num_classes: int) -> None:
-    """Raise FlowersError for an empty split, odd shapes or types, or labels out of range."""
+def check_data(data: FlowerData) -> None:
+    """Raise FlowersError for data on which the lesson would fail, now or after training."""
+    for split in (data.train, data.val, data.test):
+        _check_split(split, data.num_classes)
+    if len(data.train) < 2:
+        raise FlowersError("Training needs at least two photographs; add some to the train split.")
+    side = data.train.images.shape[-1]
+    if side != data.resize_size or side < data.image_size:
+        raise FlowersError(
+            f"The train images are {side} pixels wide, but must have {data.resize_size} (resize) "
+            f"and at least {data.image_size} (crop); load the data again."
+        )
+
+
+def _check_split(split: Split, num_classes: int) -> None:
+    """Empty splits, odd shapes or types, labels out of range: each in one sentence."""
     images, labels = split.images, split.labels
     if not isinstance(images, np.ndarray) or not isinstance(labels, torch.Tensor):
         raise FlowersError(
@@ -89,85 +109,27 @@ def check_split(split: Split, num_classes: int) -> None:
         )
 
 
-def check_data(data: FlowerData) -> None:
-    """Raise FlowersError for data that this lesson would stumble over, now or after training."""
-    for split in (data.train, data.val, data.test):
-        check_split(split, data.num_classes)
-    if len(data.train) < 2:
-        raise FlowersError("Training needs at least two photographs; add some to the train split.")
-    side = data.train.images.shape[-1]
-    if side != data.resize_size or side < data.image_size:
-        raise FlowersError(
-            f"The train images are {side} pixels wide, but must have {data.resize_size} (resize) "
-            f"and at least {data.image_size} (crop); load the data again."
-        )
-
-
-class _WholeBatches(Dataset):
-    """Indexed by a list of indices, it returns the whole batch in one piece."""
-
-    def __init__(self, images: np.ndarray | torch.Tensor, labels: torch.Tensor):
-        self.images, self.labels = images, labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        if isinstance(self.images, np.ndarray):
-            return torch.from_numpy(self.images[indices]), self.labels[indices]
-        chosen = send(torch.tensor(indices), self.images.device)
-        return self.images[chosen], self.labels[chosen]
-
-
-def on_card(split: Split, device: Device) -> Split:
-    """The split with its images in the memory of a CUDA card, so that batches need no copying.
-
-    The split itself where there is no such card, or where it would fill over a quarter of what is
-    free there.
-    """
-    target = device.torch_device
-    if target.type != "cuda" or 4 * split.images.nbytes > torch.cuda.mem_get_info(target)[0]:
-        return split
-    images = torch.tensor(split.images).to(target)
-    return Split(split.name, images, split.labels.to(target))
-
-
-class Batches:
-    """An iterable of (images, labels) on the device; has a length. See `batches`."""
-
-    def __init__(self, loader: DataLoader, device: Device):
-        self.loader, self.device = loader, device
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
-        target = self.device.torch_device
-        for images, labels in self.loader:
-            yield send(images, target), send(labels, target)
-
-
 def batches(
     split: Split,
+    device: Device,
     *,
     batch_size: int,
-    device: Device,
     shuffle: bool = False,
     generator: torch.Generator | None = None,
-) -> Batches:
-    """Batches of uint8 images `(B, 3, S, S)` and labels `(B,)`, on the device.
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield uint8 images `(B, 3, S, S)` and labels `(B,)` on the device, each photograph once.
 
-    There are no worker processes: they hang or crash in notebooks on Windows and macOS, and with
-    decoding done once nothing is left for them to do. A shuffled (training) pass leaves a last
-    batch of a single image out, since BatchNorm cannot train on one.
+    A plain loop in the place of a `DataLoader`: its worker processes hang or crash in notebooks on
+    Windows and macOS, and with decoding done once there is nothing left for them to do.
+    `generator` draws the order of a shuffled pass.
     """
-    waits_on_cpu = isinstance(split.images, np.ndarray)  # see `on_card`
-    sampler = RandomSampler(split, generator=generator) if shuffle else SequentialSampler(split)
-    lonely = shuffle and len(split) > batch_size and len(split) % batch_size == 1
-    loader = DataLoader(
-        _WholeBatches(split.images, split.labels),
-        sampler=BatchSampler(sampler, batch_size, drop_last=lonely),
-        batch_size=None,
-        pin_memory=waits_on_cpu and device.torch_device.type == "cuda",
-    )
-    return Batches(loader, device)
+    count = len(split)
+    order = torch.randperm(count, generator=generator) if shuffle else torch.arange(count)
+    chunks = list(order.split(batch_size))
+    if shuffle and len(chunks) > 1 and len(chunks[-1]) == 1:
+        chunks.pop()  # BatchNorm cannot train on a batch of a single image
+    for chosen in chunks:
+        images = torch.from_numpy(split.images[chosen.numpy()])
+        if device.torch_device.type == "cuda":
+            images = images.pin_memory()  # only then is the copy to the card asynchronous
+        yield send(images, device.torch_device), send(split.labels[chosen], device.torch_device)

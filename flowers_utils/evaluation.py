@@ -1,23 +1,62 @@
-"""From a network's answers to metrics: accuracy with intervals, confusion, calibration.
-
-One pass over a split gives the logits (`predictions.predict_logits`); all else is computed from them.
-"""
+"""From a network's logits to metrics: accuracy with intervals, confusion, calibration."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flowers_utils.data import Split
+from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
-from flowers_utils.predictions import EMPTY
+from flowers_utils.models import backbone_features, eval_mode
+from flowers_utils.transforms import evaluation_batches
 
 Z_95 = 1.959964  # half-width of a 95 % interval, in standard errors
+RESAMPLES = 1000
 BINS = 15  # as in Guo et al. 2017
+TEMPERATURES = (0.05, 20.0)  # where the best one is searched
+FEWEST_TO_CALIBRATE = 50  # val photographs; one number fitted on fewer is mostly chance
+
+
+def predict_logits(
+    model: nn.Module, split: Split, device: Device, *, image_size: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Logits `(N, C)` float32 and labels `(N,)` of a split, on the CPU, in the split's order."""
+    return _collect(lambda images: model(images), model, split, device, image_size)
+
+
+def predict_features(
+    model: nn.Module, split: Split, device: Device, *, image_size: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """What enters the head, `(N, F)` float32, and labels `(N,)`, on the CPU, in the split's order.
+
+    `image_size` in pixels is the network's: needed for the train split, which is stored larger.
+    """
+    return _collect(
+        lambda images: backbone_features(model, images), model, split, device, image_size
+    )
+
+
+def _collect(
+    function: Callable[[Tensor], Tensor],
+    model: nn.Module,
+    split: Split,
+    device: Device,
+    image_size: int | None,
+) -> tuple[Tensor, Tensor]:
+    if len(split) == 0:
+        raise FlowersError("There is nothing to evaluate: the split holds no photographs.")
+    outputs, labels = [], []
+    with eval_mode(device.place(model)), torch.no_grad(), device.autocast():
+        for images, targets in evaluation_batches(split, device, image_size=image_size):
+            outputs.append(function(images))
+            labels.append(targets)
+    return torch.cat(outputs).float().cpu(), torch.cat(labels).cpu()
 
 
 @dataclass(frozen=True)
@@ -34,17 +73,17 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Metrics:
     """Everything known about one model on one split; accuracies are fractions 0..1.
 
     A class without photographs in the split has support 0 and nan for precision, recall and F1; the
-    mean per-class accuracy leaves it out. With five classes or fewer top-5 is always 1.
+    mean per-class accuracy leaves it out.
     """
 
     class_names: tuple[str, ...]
     loss: Estimate
     top1: Estimate
-    top5: Estimate
+    top5: Estimate | None  # None with five classes or fewer: it would always be 1
     mean_per_class: Estimate  # the Oxford metric: the mean of the recalls
     precision: np.ndarray  # (C,)
     recall: np.ndarray  # (C,)
@@ -59,16 +98,24 @@ class Evaluation:
     predictions: np.ndarray  # (N,)
     confidences: np.ndarray  # (N,) probability of the predicted class
 
+    @property
+    def guessing(self) -> float:
+        """What one gets without looking: by chance, or by always naming the largest class."""
+        return max(1 / len(self.class_names), float(self.support.max() / self.support.sum()))
+
     def to_dict(self) -> dict:
         """Plain Python values for results.json; nan becomes None, mistakes are sparse."""
-        headlines = ("loss", "top1", "top5", "mean_per_class")
+        headlines = {
+            name: getattr(self, name) for name in ("loss", "top1", "top5", "mean_per_class")
+        }
         columns = ("support", "precision", "recall", "f1")
         rows = zip(self.class_names, *(getattr(self, name) for name in columns), strict=True)
         true, predicted = np.nonzero(self.confusion - np.diag(np.diag(self.confusion)))
         counts = self.confusion[true, predicted]
         return {
             "count": len(self.labels),
-            **{name: dict(vars(getattr(self, name))) for name in headlines},
+            **{name: value and dict(vars(value)) for name, value in headlines.items()},
+            "guessing": self.guessing,
             "ece": self.ece,
             "per_class": [
                 dict(zip(("name", *columns), (name, int(n), *map(_or_none, scores)), strict=True))
@@ -86,23 +133,10 @@ def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value.item()
 
 
-def wilson(successes: float, count: int) -> Estimate:
-    """A proportion with its 95 % score interval (Wilson 1927), which holds near 0 and 1 too."""
-    p, z2 = successes / count, Z_95**2
-    centre = (p + z2 / (2 * count)) / (1 + z2 / count)
-    half = Z_95 / (1 + z2 / count) * math.sqrt(p * (1 - p) / count + z2 / (4 * count**2))
-    return Estimate(p, max(0.0, centre - half), min(1.0, centre + half), "Wilson")
-
-
-def _bootstrap(value: float, resampled: np.ndarray) -> Estimate:
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return Estimate(float(value), float(low), float(high), "bootstrap")
-
-
-def evaluate(
+def compute_metrics(
     logits: Tensor, labels: Tensor, *, class_names: Sequence[str], seed: int = 0
-) -> Evaluation:
-    """Metrics of logits (N, C) against labels (N,); `seed` draws the bootstrap's 1,000 resamples.
+) -> Metrics:
+    """Metrics of logits `(N, C)` against labels `(N,)`; `seed` draws the resamples of intervals.
 
     Raises FlowersError for an empty split, shapes that do not fit, unknown labels, nan logits.
     """
@@ -116,13 +150,13 @@ def evaluate(
     confusion = np.zeros((len(class_names),) * 2, dtype=np.int64)
     np.add.at(confusion, (truth, predictions), 1)
     n = len(truth)
-    means = losses[rng.integers(n, size=(1000, n), dtype=np.int32)].mean(axis=1)
-    return Evaluation(
+    means = losses[rng.integers(n, size=(RESAMPLES, n), dtype=np.int32)].mean(axis=1)
+    return Metrics(
         class_names=tuple(class_names),
-        loss=_bootstrap(losses.mean(), means),
+        loss=Estimate(float(losses.mean()), *np.quantile(means, [0.025, 0.975]).tolist(), "bootstrap"),
         top1=wilson(int((predictions == truth).sum()), n),
-        top5=wilson(in_five, n),
-        **_per_class(confusion, rng),
+        top5=wilson(in_five, n) if len(class_names) > 5 else None,
+        **_per_class(confusion),
         **_calibration(confidences, predictions == truth),
         confusion=confusion,
         labels=truth,
@@ -134,10 +168,10 @@ def evaluate(
 def _checked(logits: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     logits, labels = torch.as_tensor(logits).detach().cpu(), torch.as_tensor(labels).cpu()
     if labels.numel() == 0:
-        raise FlowersError(EMPTY)
+        raise FlowersError("There is nothing to evaluate: there are no labels.")
     if labels.ndim != 1 or logits.shape != (len(labels), num_classes):
         raise FlowersError(
-            f"Answers and labels do not fit: logits of shape {tuple(logits.shape)}, {len(labels)} "
+            f"Logits and labels do not fit: logits of shape {tuple(logits.shape)}, {len(labels)} "
             f"labels, {num_classes} class names. Take all three from the same split and model."
         )
     if labels.is_floating_point() or labels.min() < 0 or labels.max() >= num_classes:
@@ -153,17 +187,27 @@ def _checked(logits: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, 
     return logits.double(), labels.long()
 
 
-def _per_class(confusion: np.ndarray, rng: np.random.Generator) -> dict:
+def wilson(successes: float, count: float) -> Estimate:
+    """A proportion with its 95 % score interval (Wilson 1927), which holds near 0 and 1 too."""
+    p, z2 = successes / count, Z_95**2
+    centre = (p + z2 / (2 * count)) / (1 + z2 / count)
+    half = Z_95 / (1 + z2 / count) * math.sqrt(p * (1 - p) / count + z2 / (4 * count**2))
+    return Estimate(p, max(0.0, centre - half), min(1.0, centre + half), "Wilson")
+
+
+def _per_class(confusion: np.ndarray) -> dict:
+    """Precision, recall, F1 and support of each class, and the mean recall with its interval."""
     hits, support, named = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     present = support > 0
     recall = np.where(present, hits / np.maximum(support, 1), np.nan)
     # 0 for a class that is never predicted, as scikit-learn's zero_division=0 has it
     precision = np.where(present, hits / np.maximum(named, 1), np.nan)
     f1 = np.where(present, 2 * hits / np.maximum(support + named, 1), np.nan)
-    # resampling the n photographs of a class gives Binomial(n, recall) hits
-    n = support[present]
-    drawn = rng.binomial(n, hits[present] / n, size=(1000, len(n))) / n
-    mean = _bootstrap(recall[present].mean(), drawn.mean(axis=1))
+    # Each recall of n photographs has the variance p(1 - p)/n, so the mean of C recalls is as
+    # uncertain as a proportion of C^2 / sum(1/n) photographs. (Resampling instead would claim
+    # certainty for classes of one photograph, which are always all right or all wrong.)
+    effective = present.sum() ** 2 / (1 / support[present]).sum()
+    mean = wilson(recall[present].mean() * effective, effective)
     columns = {"precision": precision, "recall": recall, "f1": f1, "support": support}
     return {"mean_per_class": mean, **columns}
 
@@ -180,18 +224,22 @@ def _calibration(confidences: np.ndarray, correct: np.ndarray) -> dict:
     return {"ece": float(ece), **columns}
 
 
-def fit_temperature(val_logits: Tensor, val_labels: Tensor) -> float:
-    """The T that makes softmax(logits / T) most likely on val (Guo et al. 2017), 0.05 to 20.
+def fit_temperature(val_logits: Tensor, val_labels: Tensor) -> tuple[float, str]:
+    """The T that makes softmax(logits / T) most likely on val (Guo et al. 2017), and a remark.
 
-    It changes no prediction, only how sure the network claims to be. Where val holds no mistake,
-    nothing would stop T from shrinking, so 1.0 is returned.
+    It changes no prediction, only how sure the network claims to be. Where val cannot tell which T
+    is best, T stays 1.0 and the remark says why; else the remark is empty.
     """
     logits, labels = _checked(val_logits, val_labels, torch.as_tensor(val_logits).shape[-1])
-    if bool((logits.argmax(dim=1) == labels).all()):
-        return 1.0
+    kept = "Temperature stays 1, so the probabilities are the network's own: "
+    if len(labels) < FEWEST_TO_CALIBRATE:
+        return 1.0, f"{kept}{len(labels)} val photographs are too few to fit it."
+    low, high = (math.log(edge) for edge in TEMPERATURES)
     found = minimize_scalar(
         lambda log_t: F.cross_entropy(logits / math.exp(log_t), labels).item(),
-        bounds=(math.log(0.05), math.log(20)),
+        bounds=(low, high),
         method="bounded",
     )
-    return math.exp(found.x)
+    if min(found.x - low, high - found.x) < 0.01 * (high - low):
+        return 1.0, f"{kept}val does not say where the best one lies (no mistake, or no skill)."
+    return math.exp(found.x), ""

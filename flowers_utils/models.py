@@ -1,19 +1,16 @@
-"""Backbones with a new head: building, freezing, parameter groups, counting."""
+"""Networks of torchvision with a new head: building, freezing, parameter groups, counting."""
 
-import copy
+import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 from torchvision import models as tv
 
-from flowers_utils.errors import ConfigError, FlowersError
-from flowers_utils.one_pixel_maps import skip_padding
-from flowers_utils.weights import imagenet_state_dict
-
-NORM_LAYERS = (nn.modules.batchnorm._BatchNorm,)
+from flowers_utils.errors import FlowersError
 
 
 @dataclass(frozen=True)
@@ -23,35 +20,31 @@ class Backbone:
     build: Callable[..., nn.Module]
     weights: tv.WeightsEnum
     classifier: str  # the module that turns features into logits
-    groups: dict[str, tuple[str, ...]]  # name of a parameter group -> modules in it, first to last
+    groups: dict[
+        str, tuple[str, ...]
+    ]  # parameter group -> its modules, in the order of the network
 
 
-def _resnet_groups() -> dict[str, tuple[str, ...]]:
-    return {"stem": ("conv1", "bn1"), **{f"layer{i}": (f"layer{i}",) for i in range(1, 5)}}
+def _features(count: int) -> dict[str, tuple[str, ...]]:
+    """Groups of a network whose stages are called `features.0`, `features.1` and so on."""
+    return {
+        "stem": ("features.0",),
+        **{f"features.{i}": (f"features.{i}",) for i in range(1, count)},
+    }
 
 
-def _feature_groups(count: int) -> dict[str, tuple[str, ...]]:
-    blocks = {f"features.{i}": (f"features.{i}",) for i in range(1, count)}
-    return {"stem": ("features.0",), **blocks}
-
-
+_RESNET = {"stem": ("conv1", "bn1"), **{f"layer{i}": (f"layer{i}",) for i in range(1, 5)}}
 BACKBONES = {
-    "resnet18": Backbone(tv.resnet18, tv.ResNet18_Weights.IMAGENET1K_V1, "fc", _resnet_groups()),
-    "resnet50": Backbone(tv.resnet50, tv.ResNet50_Weights.IMAGENET1K_V1, "fc", _resnet_groups()),
+    "resnet18": Backbone(tv.resnet18, tv.ResNet18_Weights.IMAGENET1K_V1, "fc", _RESNET),
+    "resnet50": Backbone(tv.resnet50, tv.ResNet50_Weights.IMAGENET1K_V1, "fc", _RESNET),
     "efficientnet_b0": Backbone(
-        tv.efficientnet_b0,
-        tv.EfficientNet_B0_Weights.IMAGENET1K_V1,
-        "classifier",
-        _feature_groups(9),
+        tv.efficientnet_b0, tv.EfficientNet_B0_Weights.IMAGENET1K_V1, "classifier", _features(9)
     ),
     "efficientnet_b3": Backbone(
-        tv.efficientnet_b3,
-        tv.EfficientNet_B3_Weights.IMAGENET1K_V1,
-        "classifier",
-        _feature_groups(9),
+        tv.efficientnet_b3, tv.EfficientNet_B3_Weights.IMAGENET1K_V1, "classifier", _features(9)
     ),
     "mobilenet_v2": Backbone(
-        tv.mobilenet_v2, tv.MobileNet_V2_Weights.IMAGENET1K_V1, "classifier", _feature_groups(19)
+        tv.mobilenet_v2, tv.MobileNet_V2_Weights.IMAGENET1K_V1, "classifier", _features(19)
     ),
 }
 
@@ -63,45 +56,80 @@ def build_model(
     weights: str | dict[str, torch.Tensor] | None = "imagenet",
     seed: int = 0,
 ) -> nn.Module:
-    """A torchvision network with a new head of `num_classes` outputs.
+    """A network of torchvision with a new head of `num_classes` outputs.
 
     `weights`: `"imagenet"`, a state dict for the backbone (its head, if any, is ignored), or None
     for random ones. What is random is drawn from `seed` alone, so the same call gives the same
-    network whatever ran before.
-    Raises ConfigError for an unknown name, FlowersError if weights cannot be had.
+    network whatever ran before. Raises FlowersError for an unknown name, or weights that cannot
+    be had or do not fit.
     """
     if name not in BACKBONES:
-        raise ConfigError(f"BACKBONE must be one of {', '.join(BACKBONES)}, but it is {name!r}.")
-    backbone = BACKBONES[name]
+        raise FlowersError(f"BACKBONE must be one of {', '.join(BACKBONES)}, but it is {name!r}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = backbone.build(weights=None)
-        replace_head(model, backbone.classifier, num_classes)
+        model = BACKBONES[name].build(weights=None)
+        model.architecture = name
+        _replace_head(model, num_classes)
     if weights == "imagenet":
-        weights = imagenet_state_dict(backbone.weights)
+        weights = imagenet_weights(name)
     if weights is not None:
-        _load_backbone(model, weights, backbone.classifier)
-    model.architecture = name
-    return skip_padding(model)
+        _load_backbone(model, weights)
+    return model
 
 
-def _load_backbone(model: nn.Module, weights: dict[str, torch.Tensor], classifier: str) -> None:
-    """Load all but the head; complain if a tensor of the backbone is missing or unknown."""
-    kept = {key: value for key, value in weights.items() if not key.startswith(f"{classifier}.")}
-    outcome = model.load_state_dict(kept, strict=False)
-    missing = [key for key in outcome.missing_keys if not key.startswith(f"{classifier}.")]
-    if missing or outcome.unexpected_keys:
-        wrong = (missing + outcome.unexpected_keys)[0]
-        raise FlowersError(f"These weights are for another network: '{wrong}' does not match.")
-
-
-def replace_head(model: nn.Module, classifier: str, num_classes: int) -> None:
+def _replace_head(model: nn.Module, num_classes: int) -> None:
     """Put a new linear layer with `num_classes` outputs in the place of the last one."""
-    old = getattr(model, classifier)
-    if isinstance(old, nn.Sequential):  # Dropout, then Linear
-        old[-1] = nn.Linear(old[-1].in_features, num_classes)
+    new = nn.Linear(head_of(model).in_features, num_classes)
+    if isinstance(classifier_of(model), nn.Sequential):  # dropout, then the linear layer
+        classifier_of(model)[-1] = new
     else:
-        setattr(model, classifier, nn.Linear(old.in_features, num_classes))
+        setattr(model, BACKBONES[model.architecture].classifier, new)
+
+
+def _load_backbone(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Load all but the head; a tensor that is missing, unknown or of another shape is an error."""
+    head = f"{BACKBONES[model.architecture].classifier}."
+    backbone = {key: value for key, value in weights.items() if not key.startswith(head)}
+    new_head = {key: value for key, value in model.state_dict().items() if key.startswith(head)}
+    try:
+        model.load_state_dict({**backbone, **new_head})
+    except RuntimeError as error:  # torch names each tensor that does not fit, a line each
+        wrong = str(error).splitlines()[-1].strip()
+        raise FlowersError(f"These weights are for another network. {wrong}") from error
+
+
+def weights_file(name: str) -> Path:
+    """Where torch keeps the ImageNet weights of a network (TORCH_HOME moves it)."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(BACKBONES[name].weights.url).name
+
+
+def imagenet_weights(name: str) -> dict[str, torch.Tensor]:
+    """The ImageNet weights of a network, from torch's cache or else downloaded into it.
+
+    A file in the cache is judged by whether it loads with the right names and shapes, not by its
+    hash, so that an instructor can hand out a substitute; a download is checked by its hash.
+    Raises FlowersError with the way out.
+    """
+    file, there = weights_file(name), weights_file(name).is_file()
+    try:
+        content = BACKBONES[name].weights.get_state_dict(
+            check_hash=True, map_location="cpu", weights_only=True
+        )
+        with torch.device("meta"):  # a network of names and shapes only, to compare with
+            BACKBONES[name].build(weights=None).load_state_dict(content, assign=True)
+        return content
+    except Exception as error:  # torch, urllib and pickle raise almost anything here
+        if there:
+            raise FlowersError(
+                f"The weights file '{file}' is damaged or for another network "
+                f"({type(error).__name__}). Delete it, then run this cell again: it is downloaded "
+                "anew."
+            ) from error
+        raise FlowersError(
+            f"The ImageNet weights of {name} could not be downloaded ({error}). Connect to the "
+            f"network and run this cell again, or put the file there yourself: '{file}' from "
+            f"{BACKBONES[name].weights.url}. A folder of your own: set TORCH_HOME."
+        ) from error
 
 
 def classifier_of(model: nn.Module) -> nn.Module:
@@ -113,6 +141,18 @@ def head_of(model: nn.Module) -> nn.Linear:
     """The last linear layer."""
     classifier = classifier_of(model)
     return classifier[-1] if isinstance(classifier, nn.Sequential) else classifier
+
+
+def check_head(model: nn.Module, num_classes: int) -> None:
+    """Raise FlowersError for a network of other origin, or with another number of outputs."""
+    if not hasattr(model, "architecture"):
+        raise FlowersError("This network is not one of the lesson's; make it with build_model().")
+    outputs = head_of(model).out_features
+    if outputs != num_classes:
+        raise FlowersError(
+            f"The network's head has {outputs} outputs, but the data has {num_classes} classes; "
+            "build the network for this data again."
+        )
 
 
 def freeze_backbone(model: nn.Module) -> None:
@@ -130,17 +170,28 @@ def unfreeze(model: nn.Module) -> None:
 
 
 def train_mode(model: nn.Module) -> nn.Module:
-    """Like `model.train()`, but frozen BatchNorm layers stay in eval mode.
+    """Like `model.train()`, but BatchNorm layers that are frozen stay in eval mode.
 
     In train mode a BatchNorm layer updates its running statistics on every forward pass, whether
-    or not its parameters are frozen, so a "frozen" backbone would drift.
+    or not its parameters may learn, so a "frozen" backbone would drift.
     See https://keras.io/guides/transfer_learning/ on BatchNorm.
     """
     model.train()
     for module in model.modules():
-        if isinstance(module, NORM_LAYERS) and not module.weight.requires_grad:
+        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
             module.eval()
     return model
+
+
+@contextlib.contextmanager
+def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
+    """Eval mode inside; afterwards each layer has the mode that it had before."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield model.eval()
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def backbone_features(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
@@ -156,42 +207,27 @@ def backbone_features(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return caught[0]
 
 
-def frozen_trunk(model: nn.Module) -> nn.Module:
-    """A copy of the backbone alone, in eval mode, for inference: images -> features `(B, F)`.
-
-    Each BatchNorm is folded into the convolution before it (Markus 2018), which gives the same
-    features within rounding and saves a pass over memory a layer.
-    """
-    from torch.fx.experimental.optimization import fuse
-
-    trunk = copy.deepcopy(model).eval()
-    setattr(trunk, BACKBONES[model.architecture].classifier, nn.Identity())
-    for parameter in trunk.parameters():
-        parameter.requires_grad = False
-    return fuse(trunk)
-
-
 def parameter_groups(model: nn.Module, *, backbone_lr: float, head_lr: float) -> list[dict]:
     """Groups for the optimizer, one a stage of the network, each `{"name", "params", "lr"}`.
 
-    Raises FlowersError unless every trainable parameter stands in exactly one group.
+    A frozen stage gets no group. Raises FlowersError unless every parameter that may learn stands
+    in exactly one group.
     """
     backbone = BACKBONES[model.architecture]
+    stages = [*backbone.groups.items(), (backbone.classifier, (backbone.classifier,))]
     groups = []
-    for name, modules in backbone.groups.items():
+    for name, modules in stages:
         params = [p for path in modules for p in model.get_submodule(path).parameters()]
-        groups.append({"name": name, "params": params, "lr": backbone_lr})
-    head = list(classifier_of(model).parameters())
-    groups.append({"name": backbone.classifier, "params": head, "lr": head_lr})
-    for group in groups:
-        group["params"] = [p for p in group["params"] if p.requires_grad]
-    groups = [group for group in groups if group["params"]]
+        learning = [p for p in params if p.requires_grad]
+        lr = head_lr if name == backbone.classifier else backbone_lr
+        if learning:
+            groups.append({"name": name, "params": learning, "lr": lr})
     check_groups_cover(model, groups)
     return groups
 
 
 def check_groups_cover(model: nn.Module, groups: list[dict]) -> None:
-    """Raise FlowersError unless every trainable parameter stands in exactly one of `groups`."""
+    """Raise FlowersError unless every parameter that may learn stands in exactly one of `groups`."""
     listed = [id(p) for group in groups for p in group["params"]]
     for name, parameter in model.named_parameters():
         times = listed.count(id(parameter))
@@ -203,17 +239,17 @@ def check_groups_cover(model: nn.Module, groups: list[dict]) -> None:
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Number of parameters: (all, trainable)."""
+    """Number of parameters: (all, those that may learn)."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return sum(n for n, _ in sizes), sum(n for n, trainable in sizes if trainable)
+    return sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
 
 
 def fingerprint(model: nn.Module, *, backbone_only: bool = True) -> str:
-    """A short hash of all parameters and buffers (BatchNorm statistics too): equal means unmoved."""
-    classifier = BACKBONES[model.architecture].classifier
+    """A short hash of parameters and buffers (BatchNorm's statistics too): equal means unmoved."""
+    head = f"{BACKBONES[model.architecture].classifier}."
     digest = hashlib.sha256()
     for key, tensor in model.state_dict().items():
-        if not (backbone_only and key.startswith(f"{classifier}.")):
+        if not (backbone_only and key.startswith(head)):
             digest.update(key.encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
     return digest.hexdigest()[:16]
@@ -221,14 +257,13 @@ def fingerprint(model: nn.Module, *, backbone_only: bool = True) -> str:
 
 def how_far_each_group_moved(before: nn.Module, after: nn.Module) -> dict[str, float]:
     """Relative change of each stage's parameters: the norm of the difference over the norm."""
-    old = dict(before.named_parameters())
+
+    def values(model: nn.Module, modules: tuple[str, ...]) -> torch.Tensor:
+        stage = [p for path in modules for p in model.get_submodule(path).parameters()]
+        return nn.utils.parameters_to_vector(stage).detach().cpu()
+
     moved = {}
     for name, modules in BACKBONES[after.architecture].groups.items():
-        pairs = [
-            (old[key].detach().cpu().float(), value.detach().cpu().float())
-            for key, value in after.named_parameters()
-            if any(key.startswith(f"{path}.") for path in modules)
-        ]
-        change = sum((new - was).square().sum() for was, new in pairs)
-        moved[name] = float((change / sum(was.square().sum() for was, _ in pairs)).sqrt())
+        old, new = values(before, modules), values(after, modules)
+        moved[name] = float((new - old).norm() / old.norm())
     return moved

@@ -1,95 +1,275 @@
-"""One pass over the data: the loop that training and evaluation share."""
+"""Training, to be read from top to bottom: an epoch, an evaluation, a whole phase."""
 
-from collections.abc import Callable, Iterable
+import copy
+import math
+import re
+import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from flowers_utils.device import Device
-from flowers_utils.errors import FlowersError
-from flowers_utils.models import train_mode
-
-Prepare = Callable[[torch.Tensor], torch.Tensor]
-STEPS_BETWEEN_CHECKS = 16  # how often a GPU is asked whether the loss is still a number
+import transfer_learning_config as config
+from flowers_utils.config_check import check_config, check_numbers
+from flowers_utils.data import FlowerData, check_data
+from flowers_utils.device import Device, seed_everything
+from flowers_utils.errors import FlowersError, Stopped, out_of_memory_explained
+from flowers_utils.models import (
+    backbone_features,
+    check_head,
+    classifier_of,
+    eval_mode,
+    freeze_backbone,
+    parameter_groups,
+    train_mode,
+    unfreeze,
+)
+from flowers_utils.progress import Progress, clock, say
+from flowers_utils.storage import resume
+from flowers_utils.storage.checkpoints import make_checkpoint
+from flowers_utils.storage.results import PhaseResult, best_row
+from flowers_utils.transforms import Batches, evaluation_batches, training_batches
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Means over the images of one pass: loss in nats, accuracies as fractions, and their count."""
+    """Means over the images of one pass: loss in nats, top-1 accuracy as a fraction 0..1."""
 
     loss: float
     top1: float
-    top5: float
     count: int
 
 
-def run_epoch(
+def train_one_epoch(
     model: nn.Module,
-    data: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    batches: Batches,
+    optimizer: torch.optim.Optimizer,
     device: Device,
-    *,
-    prepare: Prepare = lambda images: images,
-    optimizer: torch.optim.Optimizer | None = None,
     scaler: torch.amp.GradScaler | None = None,
-    after_step: Callable[[int], None] = lambda count: None,
 ) -> EpochResult:
-    """One pass over `data`: training if there is an optimizer, evaluation if there is none.
+    """One pass over `batches`, with one step of the optimizer for each.
 
-    `data` yields (inputs, labels) on the device and `prepare` turns inputs into what the model
-    takes. Sums stay on the device until the end, so that no step waits for it.
-    Raises FlowersError as soon as the loss is seen not to be finite.
+    `scaler` scales the loss in float16 and adapts from epoch to epoch; None: a new one.
+    Raises FlowersError if the loss is no longer a finite number.
     """
-    training = optimizer is not None
-    train_mode(model) if training else model.eval()
-    sums, step = torch.zeros(4, device=device.torch_device), 0
-    for step, (inputs, labels) in enumerate(data, start=1):
-        with torch.set_grad_enabled(training):
+    scaler = scaler or device.scaler()  # does nothing but in float16
+    train_mode(model)  # model.train(), but frozen BatchNorm layers stay as they are
+    sums = torch.zeros(3, device=device.torch_device)
+    for images, labels in batches:
+        with device.autocast():
+            logits = model(images)
+        loss = F.cross_entropy(logits.float(), labels)
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        sums += _batch_sums(logits.detach(), loss.detach(), labels)
+    return _means(sums)
+
+
+def evaluate(model: nn.Module, batches: Batches, device: Device) -> EpochResult:
+    """The same measures without learning: eval mode, no gradients."""
+    sums = torch.zeros(3, device=device.torch_device)
+    with eval_mode(model), torch.no_grad():
+        for images, labels in batches:
             with device.autocast():
-                logits = model(prepare(inputs))
-            loss = F.cross_entropy(logits.float(), labels)
-        if training:
-            take_step(loss, optimizer, scaler)
-        sums += batch_sums(logits.detach(), loss.detach(), labels)
-        if device.torch_device.type == "cpu" or step % STEPS_BETWEEN_CHECKS == 0:
-            check_finite(sums[0], step)
-        after_step(len(labels))
-    if step == 0:
+                logits = model(images)
+            sums += _batch_sums(logits, F.cross_entropy(logits.float(), labels), labels)
+    return _means(sums)
+
+
+def _batch_sums(logits: Tensor, loss: Tensor, labels: Tensor) -> Tensor:
+    """Sums over a batch, shape `(3,)`: loss, right answers, images.
+
+    Sums and not means, so that a smaller last batch counts less. They stay on the device: reading
+    a number from a GPU in each step would make the program wait for it.
+    """
+    right, count = (logits.argmax(dim=1) == labels).sum(), len(labels)
+    return torch.stack([loss * count, right, torch.full_like(loss, count)]).float()
+
+
+def _means(sums: Tensor) -> EpochResult:
+    loss, right, count = sums.tolist()
+    if count == 0:
         raise FlowersError("There is nothing to train or evaluate on: no batch of images came.")
-    check_finite(sums[0], step)
-    loss_sum, top1, top5, count = sums.tolist()
-    return EpochResult(loss_sum / count, top1 / count, top5 / count, int(count))
-
-
-def take_step(
-    loss: torch.Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None
-) -> None:
-    """Backpropagate and update the weights once, with loss scaling where float16 needs it."""
-    optimizer.zero_grad(set_to_none=True)
-    if scaler is None or not scaler.is_enabled():
-        loss.backward()
-        optimizer.step()
-        return
-    scaler.scale(loss).backward()
-    scaler.step(optimizer)
-    scaler.update()
-
-
-def batch_sums(logits: torch.Tensor, loss: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Sums over a batch, shape `(4,)`: loss, right at first guess, right in five, images."""
-    best = logits.topk(min(5, logits.shape[1]), dim=1).indices
-    right = best == labels[:, None]
-    count = len(labels)
-    return torch.stack(
-        [loss * count, right[:, 0].sum(), right.sum(), torch.full_like(loss, count)]
-    ).float()
-
-
-def check_finite(loss_sum: torch.Tensor, step: int) -> None:
-    """Raise FlowersError if the running loss is no longer a number."""
-    if not torch.isfinite(loss_sum):
+    if not math.isfinite(loss):
         raise FlowersError(
-            f"The loss is no longer a finite number (seen at step {step}): training has diverged. "
+            "The loss is no longer a finite number: training has diverged. "
             "Try a learning rate ten times smaller, or choose_device(fast=False)."
         )
+    return EpochResult(loss / count, right / count, int(count))
+
+
+def make_optimizer(
+    groups: list[dict], device: Device, *, weight_decay: float | None = None
+) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019) for parameter groups; None: the config's weight decay."""
+    decay = config.TRAINING_CONFIG["weight_decay"] if weight_decay is None else weight_decay
+    fused = device.torch_device.type != "mps"  # one kernel for all parameters; too new on MPS
+    return torch.optim.AdamW(groups, weight_decay=decay, fused=fused)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one phase of training does."""
+
+    number: int
+    epochs: int
+    head_lr: float
+    backbone_lr: float | None = None  # None: the backbone is frozen
+    title: str = ""  # "Phase 1" if empty; also gives the phase's files their names
+    seed: int = 0
+    fresh: bool = False  # train anew even if this very phase was trained and saved before
+
+    @property
+    def name(self) -> str:
+        return self.title or f"Phase {self.number}"
+
+    def numbers(self) -> dict[str, Any]:
+        """The values that decide what is learned."""
+        names = ("number", "epochs", "head_lr", "backbone_lr", "seed")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+def train_phase(
+    model: nn.Module, data: FlowerData, device: Device, phase: Phase, folder: str | Path = "models"
+) -> PhaseResult:
+    """Train a copy of `model` for one phase, with its own optimizer and schedule.
+
+    The result's model holds the weights that were best on val; `model` itself stays as it is. A
+    phase that was interrupted goes on after its last saved epoch, and a finished one is loaded, if
+    what is saved is of this very run. Files of another run are kept under another name.
+    Writes `<network>_phase<N>_best.pth` and `..._resume.pth` into `folder`.
+    Raises FlowersError before the first step if something cannot work, and Stopped for a stop.
+    """
+    check_config()
+    check_numbers(phase.name, phase.numbers())
+    check_data(data)
+    check_head(model, data.num_classes)
+    identity = resume.identity(model, data, device, phase.numbers())
+    stem = f"{model.architecture}_{re.sub('[^a-z0-9]+', '', phase.name.lower())}"
+    files = resume.PhaseFiles(Path(folder), stem, identity)
+    with out_of_memory_explained(config.TRAINING_CONFIG["batch_size"]):
+        training = PhaseInProgress(model, data, device, phase)
+        note = files.restore(training, fresh=phase.fresh)
+        if note:
+            say(note)
+        training.run(files)
+        training.model.load_state_dict(training.best, strict=False)
+    return PhaseResult(
+        name=phase.name,
+        number=phase.number,
+        model=training.model.eval(),
+        checkpoint=files.checkpoint,
+        history=training.history,
+        note=f"{note} {files.problem}".strip(),
+    )
+
+
+class PhaseInProgress:
+    """Network, optimizer and history of a phase between two epochs.
+
+    It trains a copy of the model it is given, so that a phase can be started again from the very
+    same weights. The whole network trains in Phase 1, too: what is frozen gets no gradients.
+    """
+
+    PARTS = ("optimizer", "scheduler", "scaler")  # each has a state of its own
+
+    def __init__(self, model: nn.Module, data: FlowerData, device: Device, phase: Phase):
+        self.model = device.place(copy.deepcopy(model))
+        self.data, self.device, self.phase = data, device, phase
+        self.frozen = phase.backbone_lr is None
+        freeze_backbone(self.model) if self.frozen else unfreeze(self.model)
+        rates = {"backbone_lr": phase.backbone_lr or 0.0, "head_lr": phase.head_lr}
+        self.optimizer = make_optimizer(parameter_groups(self.model, **rates), device)
+        self.scheduler = torch.optim.lr_scheduler.StepLR(
+            self.optimizer, config.TRAINING_CONFIG["step_size"], config.TRAINING_CONFIG["gamma"]
+        )
+        self.scaler = device.scaler()
+        self.history: list[dict[str, Any]] = []  # a row for each finished epoch
+        self.best: dict[str, Tensor] = {}  # what this phase changes, as in the best epoch
+        self.val_features: list[tuple[Tensor, Tensor]] = []  # of a frozen backbone
+
+    def run(self, files: resume.PhaseFiles) -> None:
+        """Train the epochs that are left, and save as often as is cheap."""
+        name, epochs = self.phase.name, self.phase.epochs
+        counted = len(self.data.train) + (0 if self.frozen else len(self.data.val))
+        with Progress(epochs * counted, name, unit="image") as bar:
+            bar.skip(len(self.history) * counted)
+            for epoch in range(len(self.history) + 1, epochs + 1):
+                try:
+                    self.run_epoch(epoch, bar)
+                except KeyboardInterrupt as stop:
+                    raise Stopped(f"{name} stopped in epoch {epoch}. {files.saved()}") from stop
+                except FlowersError as error:
+                    raise FlowersError(f"{name}, epoch {epoch}: {error} {files.saved()}") from error
+                if files.saving_is_due() or epoch == epochs:
+                    files.save(self, self.checkpoint())
+
+    def run_epoch(self, epoch: int, bar: Progress) -> None:
+        """Train on every training photograph once, evaluate on val, remember the best weights."""
+        start = time.perf_counter()
+        # A seed for each epoch: a phase that goes on after a stop need not know what was drawn.
+        generator = seed_everything(1_000_003 * self.phase.seed + 1009 * self.phase.number + epoch)
+        rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
+        batches = bar.follow(training_batches(self.data, self.device, generator))
+        train = train_one_epoch(self.model, batches, self.optimizer, self.device, self.scaler)
+        val = self.validate(bar)
+        self.scheduler.step()
+        row = {"phase": self.phase.number, "epoch": epoch}
+        row |= {"train_loss": train.loss, "train_accuracy": train.top1}
+        row |= {"val_loss": val.loss, "val_accuracy": val.top1, "learning_rates": rates}
+        self.history.append({**row, "seconds": time.perf_counter() - start})
+        best = best_row(self.history)
+        if best["epoch"] == epoch:
+            self.best = {key: value.clone() for key, value in self.learned().items()}
+        told = f"epoch {epoch}/{self.phase.epochs}, train loss {train.loss:.3f}, "
+        told += f"train {train.top1:.1%}, val {val.top1:.1%}, "
+        told += f"best {best['val_accuracy']:.1%} (epoch {best['epoch']})"
+        bar.note(told)
+        bar.line(f"{self.phase.name}, {told}, {clock(bar.seconds_left())} left")
+
+    def validate(self, bar: Progress) -> EpochResult:
+        """Loss and accuracy on val.
+
+        A frozen backbone does not move and val is never augmented, so its features are the same in
+        every epoch: they are computed once, and then only the head is evaluated.
+        """
+        pictures = evaluation_batches(self.data.val, self.device)
+        if not self.frozen:
+            return evaluate(self.model, bar.follow(pictures), self.device)
+        if not self.val_features:
+            with eval_mode(self.model), torch.no_grad(), self.device.autocast():
+                self.val_features = [(backbone_features(self.model, x), y) for x, y in pictures]
+        return evaluate(classifier_of(self.model), self.val_features, self.device)
+
+    def learned(self) -> dict[str, Tensor]:
+        """The tensors that this phase changes: in Phase 1 those of the head alone."""
+        state = self.model.state_dict()
+        learning = [name for name, p in self.model.named_parameters() if p.requires_grad]
+        return {key: state[key] for key in learning} if self.frozen else state
+
+    def checkpoint(self) -> dict[str, Any]:
+        """The checkpoint of the best epoch."""
+        best = best_row(self.history)
+        metrics = {key: best[key] for key in ("val_accuracy", "val_loss")}
+        new = {"epoch": best["epoch"], "metrics": metrics, "weights": self.best}
+        return make_checkpoint(self.model, self.data, **new)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is needed to go on after the last finished epoch."""
+        parts = {name: getattr(self, name).state_dict() for name in self.PARTS}
+        return {"history": self.history, "model": self.learned(), "best": self.best, **parts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to where `state` was taken; raises ValueError if it is of another phase."""
+        if not self.learned().keys() == state["model"].keys() == state["best"].keys():
+            raise ValueError("these are the tensors of another phase")
+        for name in self.PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        resume.match_layout(self.optimizer)
+        self.model.load_state_dict(state["model"], strict=False)
+        self.history, self.best = state["history"], state["best"]

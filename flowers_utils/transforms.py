@@ -5,6 +5,7 @@ and coloured alike. The batched twin here gives each image its own draw and runs
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,10 @@ import torch.nn.functional as F
 from torchvision.transforms import v2
 
 import transfer_learning_config as config
-from flowers_utils.device import send
+from flowers_utils.data import FlowerData, Split, batches
+from flowers_utils.device import Device, send
+
+Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 
 def train_transform(*, resize: int = 256, crop: int = 224) -> v2.Compose:
@@ -56,11 +60,6 @@ def _mean_and_std(device: torch.device) -> list[torch.Tensor]:
     """ImageNet's, each of shape `(3, 1, 1)`."""
     pair = [config.NORMALIZATION["mean"], config.NORMALIZATION["std"]]
     return [send(torch.tensor(values).view(3, 1, 1), device) for values in pair]
-
-
-def normalise_batch(images: torch.Tensor) -> torch.Tensor:
-    """uint8 images `(B, 3, H, W)` -> normalised float32, as `eval_transform` does for one."""
-    return normalise(images.float() / 255)
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,7 @@ def flip_and_rotate(images: torch.Tensor, flip: torch.Tensor, angle: torch.Tenso
     mirror = send((1.0 - 2.0 * flip.float()).view(-1, 1, 1), images.device)
     cos, sin = torch.cos(radians), torch.sin(radians)
     # Where in the source each output pixel is read: turned back, then mirrored back. The centre of
-    # the image is 0 and its edges are -1 and 1, as `grid_sample` counts. (`F.affine_grid` gives the
-    # same grid in three times the time on a CPU.)
+    # the image is 0 and its edges are -1 and 1, as `grid_sample` counts.
     middles = (torch.arange(images.shape[-1], device=images.device) * 2 + 1) / images.shape[-1] - 1
     x, y = middles.view(1, 1, -1), middles.view(1, -1, 1)
     grid = torch.stack([mirror * (cos * x - sin * y), sin * x + cos * y], dim=-1)
@@ -139,9 +137,9 @@ def jitter_colours(images: torch.Tensor, draws: Draws) -> torch.Tensor:
         return send(factor.view(-1, 1, 1, 1), images.device)
 
     def blend(ours: torch.Tensor, other: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-        return (ours * each(factor)).add_(other * (1 - each(factor))).clamp_(0, 1)
+        return (ours * each(factor) + other * (1 - each(factor))).clamp(0, 1)
 
-    images = (images * each(draws.brightness)).clamp_(0, 1)
+    images = (images * each(draws.brightness)).clamp(0, 1)
     images = blend(images, grey(images).mean(dim=(1, 2, 3), keepdim=True), draws.contrast)
     images = blend(images, grey(images), draws.saturation)
     return shift_hue(images, send(draws.hue.view(-1, 1, 1), images.device))
@@ -156,20 +154,22 @@ def grey(images: torch.Tensor) -> torch.Tensor:
 def shift_hue(images: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     """Turn the hue of RGB images `(B, 3, H, W)` in 0..1 by `turns` (1.0 is once around).
 
-    The same as going through HSV (Smith 1978), with low the smallest of the three channels, chroma
-    c the largest less low, and hue h: `1 + (green + blue - red - low) / c` sixths of a turn away
-    from red, ahead of it where green is above blue, behind it elsewhere. Each new channel is
-    `low + c * clamp(|6 frac(h + o) - 3| - 1, 0, 1)`, with o = 0, 2/3, 1/3. In-place steps, and no
-    `torch.where`: on a CPU passing over memory is what costs time.
+    The same as going to HSV and back (Smith 1978). Red lies at hue 0, green at 1/3, blue at 2/3.
+    low: the smallest channel; chroma: the largest minus low. A colour lies
+    `1 + (green + blue - red - low) / chroma` sixths of a turn away from red, towards green or blue.
     """
     red, green, blue = images.unbind(dim=1)
     low = images.amin(dim=1)
-    chroma = images.amax(dim=1).sub_(low)
-    away = (green + blue).sub_(red).sub_(low).div_(chroma.clamp(min=1e-12)).add_(1)
-    hue = torch.copysign(away, green - blue).div_(6).add_(turns + 1)  # in turns, never below 0
-    offsets = send(torch.tensor([0, 2 / 3, 1 / 3]).view(3, 1, 1), images.device)
-    shifted = (hue.unsqueeze(1) + offsets).frac_().mul_(6).sub_(3).abs_().sub_(1).clamp_(0, 1)
-    return shifted.mul_(chroma.unsqueeze(1)).add_(low.unsqueeze(1))
+    chroma = images.amax(dim=1) - low
+    # Grey has no hue; its chroma is 0, so any hue gives the same grey and only 0/0 is avoided.
+    from_red = 1 + (green + blue - red - low) / chroma.clamp(min=1e-12)
+    hue = torch.copysign(from_red, green - blue) / 6 + turns + 1  # in turns, never below 0
+    # A channel is full up to a sixth of a turn from its own hue, and falls to 0 within the next.
+    # (torch.where for the six parts of the circle reads like a textbook and costs 30 ms more a
+    # batch on a CPU: 8 % of a step of Phase 1.)
+    opposite = send(torch.tensor([0, 2 / 3, 1 / 3]).view(3, 1, 1), images.device)
+    distance = ((hue.unsqueeze(1) + opposite).frac() * 6 - 3).abs()
+    return low.unsqueeze(1) + chroma.unsqueeze(1) * (distance - 1).clamp(0, 1)
 
 
 def eval_batch(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -177,17 +177,39 @@ def eval_batch(images: torch.Tensor, size: int) -> torch.Tensor:
 
     Images already at `size` (the val and test splits) are only normalised.
     """
+    scaled = images.float() / 255
     if images.shape[-1] == size:
-        return normalise_batch(images)
-    device = images.device
-    if device.type == "mps":  # torch 2.6 cannot shrink with antialiasing there
-        images = images.cpu()
-    images = images.float() / 255
-    smaller = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
-    return normalise(smaller.to(device))
+        return normalise(scaled)
+    if images.device.type == "mps":  # torch 2.6 cannot shrink with antialiasing there
+        scaled = scaled.cpu()
+    smaller = F.interpolate(scaled, size=(size, size), mode="bilinear", antialias=True)
+    return normalise(smaller.to(images.device))
 
 
 def denormalise(images: torch.Tensor) -> torch.Tensor:
     """Undo `normalise` for showing: normalised float images -> uint8, same shape."""
     mean, std = _mean_and_std(images.device)
     return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def training_batches(data: FlowerData, device: Device, generator: torch.Generator) -> Batches:
+    """Yield each training photograph once: shuffled, freshly augmented, normalised.
+
+    Float32 images `(B, 3, S, S)` and labels `(B,)`, on the device. `generator` (on the CPU) draws
+    both the order and the augmentation.
+    """
+    size, crop = data.resize_size, data.image_size
+    batch_size = config.TRAINING_CONFIG["batch_size"]
+    shuffled = batches(data.train, device, batch_size=batch_size, shuffle=True, generator=generator)
+    for images, labels in shuffled:
+        draws = draw_augmentation(len(images), generator, resize=size, crop=crop)
+        yield device.place_batch(augment_batch(images, draws, crop=crop)), labels
+
+
+def evaluation_batches(split: Split, device: Device, *, image_size: int | None = None) -> Batches:
+    """Yield each photograph of a split once, in order, normalised but not augmented.
+
+    `image_size` in pixels is needed for the train split, which is stored larger than val and test.
+    """
+    for images, labels in batches(split, device, batch_size=config.TRAINING_CONFIG["batch_size"]):
+        yield device.place_batch(eval_batch(images, image_size or images.shape[-1])), labels

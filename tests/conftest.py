@@ -1,26 +1,37 @@
-"""Shared set-up: a tiny learnable data set, and one in Flowers102's own file layout."""
+"""Shared set-up: a small network, tiny data that it can learn, and a tiny Flowers102 on disk."""
 
 import hashlib
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_training import NAME, register_small_net
 
 import transfer_learning_config as config
-from flowers_utils import trainer
+from flowers_utils import training
 from flowers_utils.data import FlowerData, Split
 from flowers_utils.device import Device
+from flowers_utils.models import BACKBONES
 
 MINI_CLASSES, MINI_SPLITS = 102, {"train": 102, "val": 102, "test": 204}
+torch.set_num_threads(
+    1
+)  # so small a network is many times faster so, and tests can run side by side
 
 
 @pytest.fixture(autouse=True)
 def save_every_epoch(monkeypatch):
     """Of the tests' short epochs hardly one would be saved otherwise."""
-    monkeypatch.setattr(trainer, "SAVING_SHARE", math.inf)
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_SAVES", 0.0)
+
+
+@pytest.fixture
+def small_net(monkeypatch):
+    """`build_model("small")` works in this test, and its name is forgotten afterwards."""
+    monkeypatch.setitem(BACKBONES, NAME, None)  # so that it is taken out again
+    register_small_net()
 
 
 @pytest.fixture
@@ -41,7 +52,7 @@ def coloured_split(name, count, *, size, classes, seed):
 
 @pytest.fixture
 def tiny_data():
-    """Four kinds of colour patches: training at 36 pixels, val and test at 32."""
+    """Four classes of colour patches: training at 36 pixels, val and test at 32."""
     return FlowerData(
         source="folder",
         title="test patches",

@@ -5,7 +5,6 @@ reads, so that a test can kill a child and start another without delay.
 """
 
 import json
-import math
 import os
 import sys
 from pathlib import Path
@@ -14,11 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from flowers_utils import trainer
+from flowers_utils import training
 from flowers_utils.data import FlowerData, Split
 from flowers_utils.device import Device
 from flowers_utils.models import BACKBONES, Backbone, build_model
-from flowers_utils.phases import PhaseResult, train_phase
+from flowers_utils.storage.checkpoints import load_checkpoint
+from flowers_utils.training import Phase, PhaseResult, train_phase
 
 CPU = Device(torch.device("cpu"), "test")
 NAME = "small"
@@ -67,14 +67,25 @@ def small_data(seed: int = 0) -> FlowerData:
     )
 
 
-def small_phase(folder: Path, **changes) -> PhaseResult:
-    """Six epochs of Phase 2 on `small_data`, in steps of eight images at most."""
-    settings = {"phase": 2, "epochs": 6, "head_lr": 0.02, "backbone_lr": 0.01, **changes}
-    data = settings.pop("data", None) or small_data()
-    model = settings.pop("model", None)
-    if model is None:
-        model = build_model(NAME, num_classes=data.num_classes, weights=None)
-    return train_phase(model, data, settings.pop("device", CPU), folder=folder, **settings)
+def small_phase(folder: Path, *, model=None, data=None, device=CPU, **changes) -> PhaseResult:
+    """Six epochs of Phase 2 on `small_data`, or what `changes` (fields of a Phase) make of it."""
+    data = data or small_data()
+    model = model or build_model(NAME, num_classes=data.num_classes, weights=None)
+    usual = {"number": 2, "epochs": 6, "head_lr": 0.02, "backbone_lr": 0.01}
+    return train_phase(model, data, device, Phase(**{**usual, **changes}), folder=folder)
+
+
+def facts(result: PhaseResult) -> tuple:
+    """All that must be alike, bit by bit: history without times, best weights, best checkpoint."""
+    history = [{k: v for k, v in row.items() if k != "seconds"} for row in result.history]
+    saved = load_checkpoint(result.checkpoint)
+    return (
+        history,
+        (result.best_epoch, result.best_val_accuracy),
+        {key: value.tolist() for key, value in result.model.state_dict().items()},
+        {key: value.tolist() for key, value in saved["state_dict"].items()},
+        (saved["epoch"], saved["metrics"]),
+    )
 
 
 def train_in_children() -> None:
@@ -102,6 +113,6 @@ def answer(numbers: list[int]) -> None:
 
 if __name__ == "__main__":
     register_small_net()
-    trainer.SAVING_SHARE = math.inf  # every epoch is saved, how short it may be
+    training.SECONDS_BETWEEN_SAVES = 0.0  # every epoch is saved, however short
     torch.set_num_threads(1)
     train_in_children()

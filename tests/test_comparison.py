@@ -10,7 +10,7 @@ from torch import nn
 
 from flowers_utils.data import FlowerData, Split
 from flowers_utils.device import Device
-from flowers_utils.errors import ConfigError, FlowersError
+from flowers_utils.errors import FlowersError
 from flowers_utils.insight import comparison
 from flowers_utils.insight.comparison import (
     compare_backbones,
@@ -137,7 +137,7 @@ def test_phase1_alone_leaves_phase2_empty(data, cpu, tmp_path):
 
 
 def test_an_unknown_backbone_is_named_before_anything_is_trained(data, cpu, tmp_path):
-    with pytest.raises(ConfigError, match="resnet19"):
+    with pytest.raises(FlowersError, match="resnet19"):
         compare_backbones(
             ["resnet19"], data, cpu, phase1_epochs=1, phase2_epochs=0, folder=tmp_path
         )

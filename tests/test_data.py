@@ -1,145 +1,28 @@
-import hashlib
-import shutil
-import tarfile
-from pathlib import Path
+"""The data as the lesson holds it: splits, their batches, and what cannot be trained on."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-import transfer_learning_config as config
-from flowers_utils.data import Split, batches, check_split, on_card
-from flowers_utils.datasets.class_names import FLOWERS102_NAMES
-from flowers_utils.datasets.load import load_data
-from flowers_utils.datasets.photos import decoded
-from flowers_utils.device import Device
+from flowers_utils.data import Split, batches, check_data
 from flowers_utils.errors import FlowersError
-from flowers_utils.transforms import eval_batch, eval_transform
-
-
-def test_flowers102_has_its_splits_labels_and_names(mini_flowers102):
-    data = load_data("flowers102")
-    assert (len(data.train), len(data.val), len(data.test)) == (102, 102, 204)
-    assert data.train.images.shape == (102, 3, 256, 256)
-    assert data.val.images.shape == (102, 3, 224, 224)
-    assert data.train.labels.dtype == torch.int64
-    assert sorted(data.train.labels.tolist()) == list(range(102))
-    assert data.class_names[0] == "pink primrose" and data.class_names[101] == "blackberry lily"
-
-
-def test_class_names_are_torchvisions():
-    from torchvision.datasets import Flowers102
-
-    names = getattr(Flowers102, "classes", None)
-    if names is None:
-        pytest.skip("this torchvision does not know the names")
-    assert list(FLOWERS102_NAMES) == names
-
-
-def test_wrong_split_sizes_are_told(mini_flowers102, monkeypatch):
-    monkeypatch.setitem(config.DATASET["splits"], "val", 101)
-    monkeypatch.setitem(config.DATASET["splits"], "test", 205)
-    with pytest.raises(FlowersError, match="val split of Flowers102 has 102 images"):
-        load_data("flowers102")
-
-
-def test_auto_takes_flowers102_when_it_is_on_disk(mini_flowers102):
-    data = load_data("auto", profile="smoke")
-    assert data.source == "flowers102" and data.note == ""
-    assert len(data.train) == config.PROFILES["smoke"]["images"]
-
-
-def test_auto_falls_back_to_practice_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setenv("FLOWERS_DATA_DIR", str(tmp_path / "nothing"))
-    monkeypatch.setitem(config.PATHS, "cache", str(tmp_path / "cache"))
-    monkeypatch.setitem(config.DATASET, "base_urls", ("http://127.0.0.1:9/",))
-    data = load_data("auto", profile="smoke")
-    assert data.is_practice and "practice" in data.title
-    assert "PRACTICE FLOWERS" in data.note and "127.0.0.1" not in data.note
-
-
-def test_an_unknown_profile_is_named():
-    with pytest.raises(config.ConfigError, match="full, quick, smoke, but it is 'fast'"):
-        load_data("practice", profile="fast")
-
-
-def jpegs(folder, count=3, size=(50, 40)):
-    rng = np.random.default_rng(0)
-    folder.mkdir()
-    for i in range(count):
-        pixels = rng.integers(0, 256, (size[1] // 10, size[0] // 10, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize(size).save(folder / f"{i}.jpg")
-    return sorted(folder.glob("*.jpg"))
-
-
-def test_decoding_equals_torchvisions_pipeline(tmp_path):
-    files = jpegs(tmp_path / "jpg")
-    images = decoded(files, size=32, cache=tmp_path / "cache", name="x")
-    ours = eval_batch(torch.from_numpy(images.copy()), 32)
-    for file, image in zip(files, ours, strict=True):
-        assert torch.allclose(image, eval_transform(size=32)(Image.open(file)), atol=1e-6)
-
-
-def test_the_cache_is_reused_memory_mapped_and_read_only(tmp_path, monkeypatch):
-    files = jpegs(tmp_path / "jpg")
-    first = decoded(files, size=32, cache=tmp_path / "cache", name="x")
-    monkeypatch.setattr("flowers_utils.datasets.photos.decode", None)  # decoding again would fail
-    second = decoded(files, size=32, cache=tmp_path / "cache", name="x")
-    assert isinstance(second, np.memmap) and not second.flags.writeable
-    assert np.array_equal(first, second)
-
-
-def test_the_cache_is_rebuilt_when_a_photograph_or_the_size_changes(tmp_path):
-    files, cache = jpegs(tmp_path / "jpg"), tmp_path / "cache"
-    first = np.array(decoded(files, size=32, cache=cache, name="x"))
-    Image.new("RGB", (30, 30), "red").save(files[0])
-    second = decoded(files, size=32, cache=cache, name="x")
-    assert not np.array_equal(first, second)
-    assert decoded(files, size=16, cache=cache, name="x").shape == (3, 3, 16, 16)
-
-
-def test_a_cut_short_cache_is_rebuilt(tmp_path):
-    files, cache = jpegs(tmp_path / "jpg"), tmp_path / "cache"
-    first = np.array(decoded(files, size=32, cache=cache, name="x"))
-    path = next(cache.glob("*.npy"))
-    path.write_bytes(path.read_bytes()[:500])
-    assert np.array_equal(decoded(files, size=32, cache=cache, name="x"), first)
-
-
-def test_an_interrupted_cache_leaves_no_file(tmp_path, monkeypatch):
-    files, cache = jpegs(tmp_path / "jpg"), tmp_path / "cache"
-
-    def stop(path, size):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("flowers_utils.datasets.photos.decode", stop)
-    with pytest.raises(KeyboardInterrupt):
-        decoded(files, size=32, cache=cache, name="x")
-    assert list(cache.iterdir()) == []
-
-
-def test_a_damaged_photograph_names_itself(tmp_path):
-    files = jpegs(tmp_path / "jpg")
-    files[1].write_bytes(files[1].read_bytes()[:200])
-    with pytest.raises(FlowersError, match=r"1\.jpg"):
-        decoded(files, size=32, cache=tmp_path / "cache", name="x")
 
 
 def test_batches_cover_the_split_once_in_order(tiny_data, cpu):
-    seen = list(batches(tiny_data.val, batch_size=5, device=cpu))
+    seen = list(batches(tiny_data.val, cpu, batch_size=5))
     assert [len(labels) for _, labels in seen] == [5, 5, 5, 1]
     assert torch.equal(torch.cat([labels for _, labels in seen]), tiny_data.val.labels)
-    assert np.array_equal(torch.cat([images for images, _ in seen]), tiny_data.val.images)
+    images = torch.cat([images for images, _ in seen])
+    assert images.dtype is torch.uint8 and np.array_equal(images, tiny_data.val.images)
 
 
-def test_shuffled_batches_cover_the_split_in_another_order_by_seed(tiny_data, cpu):
+def test_the_seed_decides_the_order_of_a_shuffled_pass(tiny_data, cpu):
     def order(seed):
         generator = torch.Generator().manual_seed(seed)
-        loader = batches(
-            tiny_data.train, batch_size=8, device=cpu, shuffle=True, generator=generator
-        )
-        return torch.cat([images.flatten(1).sum(1) for images, _ in loader]).tolist()
+        seen = batches(tiny_data.train, cpu, batch_size=8, shuffle=True, generator=generator)
+        return torch.cat([images.flatten(1).sum(1) for images, _ in seen]).tolist()
 
     assert order(0) == order(0) != order(1)
     assert sorted(order(0)) == sorted(order(1))
@@ -147,71 +30,84 @@ def test_shuffled_batches_cover_the_split_in_another_order_by_seed(tiny_data, cp
 
 def test_a_lonely_last_image_is_left_out_of_training(tiny_data, cpu):
     split = tiny_data.train.subset(range(17))
-    sizes = [len(labels) for _, labels in batches(split, batch_size=8, device=cpu, shuffle=True)]
-    assert sizes == [8, 8]
+    shuffled = batches(split, cpu, batch_size=8, shuffle=True)
+    assert [len(labels) for _, labels in shuffled] == [8, 8]
 
 
-def test_labels_out_of_range_are_told(tiny_data):
-    with pytest.raises(FlowersError, match="0 to 2"):
-        check_split(tiny_data.val, 3)
+def test_a_read_only_cache_can_be_trained_from(tiny_data, cpu, tmp_path, recwarn):
+    path = tmp_path / "images.npy"
+    np.save(path, tiny_data.train.images)
+    split = Split("train", np.load(path, mmap_mode="r"), tiny_data.train.labels)
+    for images, _ in batches(split, cpu, batch_size=8):
+        images.add_(1)  # a batch is the caller's own
+    assert np.array_equal(split.images, tiny_data.train.images) and not recwarn.list
 
 
-def test_the_fingerprint_changes_with_the_data(tiny_data):
-    from dataclasses import replace
+def test_a_subset_keeps_images_and_labels_together(tiny_data):
+    chosen = tiny_data.val.subset([5, 2])
+    assert np.array_equal(chosen.images, tiny_data.val.images[[5, 2]])
+    assert chosen.labels.tolist() == tiny_data.val.labels[[5, 2]].tolist()
 
-    other = replace(tiny_data, val=tiny_data.val.subset(range(15)))
-    assert other.fingerprint != tiny_data.fingerprint == replace(tiny_data).fingerprint
+
+def test_the_fingerprint_changes_with_every_part_of_the_data(tiny_data):
+    val = tiny_data.val
+    one_photograph = val.images.copy()
+    one_photograph[3] += 1
+    changes = {
+        "fewer photographs": {"val": val.subset(range(15))},
+        "another photograph": {"val": replace(val, images=one_photograph)},
+        "another label": {"val": replace(val, labels=val.labels.roll(1))},
+        "another name": {"class_names": ("red", "green", "blue", "black")},
+    }
+    prints = {what: replace(tiny_data, **change).fingerprint for what, change in changes.items()}
+    assert tiny_data.fingerprint == replace(tiny_data).fingerprint
+    assert len({tiny_data.fingerprint, *prints.values()}) == 5, prints
 
 
-def test_the_fingerprint_changes_with_every_photograph(tiny_data):
+def test_the_fingerprint_is_computed_once(tiny_data, monkeypatch):
     before = tiny_data.fingerprint
-    for image in range(len(tiny_data.val)):
-        tiny_data.val.images[image] += 1
-        assert tiny_data.fingerprint != before
-        tiny_data.val.images[image] -= 1
+    monkeypatch.setattr("flowers_utils.data.hashlib.sha256", None)  # once more would fail
+    assert tiny_data.fingerprint == before
 
 
-def test_a_short_run_leaves_the_cache_of_the_full_one(mini_flowers102):
-    cache = Path(config.PATHS["cache"])
-    load_data("flowers102", profile="full")
-    full = set(cache.iterdir())
-    load_data("flowers102", profile="smoke")
-    assert full < set(cache.iterdir())
+def put(value):
+    return lambda labels: torch.cat([labels[:-1], torch.tensor([value])])
 
 
-def test_auto_takes_an_archive_that_was_put_there_by_hand(mini_flowers102, monkeypatch):
-    base = mini_flowers102 / "flowers-102"
-    with tarfile.open(base / "102flowers.tgz", "w:gz") as archive:
-        archive.add(base / "jpg", "jpg")
-    md5 = hashlib.md5((base / "102flowers.tgz").read_bytes()).hexdigest()
-    monkeypatch.setitem(config.DATASET, "archive", {"name": "102flowers.tgz", "md5": md5})
-    monkeypatch.setitem(config.DATASET, "base_urls", ("http://127.0.0.1:9/",))
-    shutil.rmtree(base / "jpg")
-    data = load_data("auto", profile="smoke")
-    assert data.source == "flowers102"
+BAD_SPLITS = {
+    "empty": (lambda x: x[:0], lambda y: y[:0], "is empty"),
+    "a label below 0": (None, put(-1), "from -1 to 3"),
+    "a label too large": (None, put(4), "from 0 to 4, but for 4 classes they must lie in 0 to 3"),
+    "channels last": (lambda x: x.transpose(0, 2, 3, 1), None, "shape"),
+    "no square": (lambda x: x[..., :-1], None, "shape"),
+    "floats": (lambda x: x / 255, None, "float64"),
+    "int32 labels": (None, lambda y: y.int(), "int32"),
+    "fewer labels": (None, lambda y: y[:-3], "as many int64 labels"),
+    "a tensor": (torch.from_numpy, None, "numpy array"),
+}
 
 
-def some_split():
-    images = np.random.default_rng(0).integers(0, 256, (10, 3, 8, 8)).astype(np.uint8)
-    return Split("train", images, torch.arange(10))
+@pytest.mark.parametrize("what", BAD_SPLITS)
+def test_a_split_that_cannot_be_trained_on_is_named(tiny_data, what):
+    images, labels, told = BAD_SPLITS[what]
+    for name in ("train", "val", "test"):
+        split = getattr(tiny_data, name)
+        split = Split(
+            name,
+            images(split.images) if images else split.images,
+            labels(split.labels) if labels else split.labels,
+        )
+        with pytest.raises(FlowersError, match=told) as caught:
+            check_data(replace(tiny_data, **{name: split}))
+        assert name in str(caught.value)
 
 
-def test_a_split_stays_in_main_memory_without_a_card_or_where_it_does_not_fit(monkeypatch, cpu):
-    split, card = some_split(), Device(torch.device("cuda"), "a small card")
-    assert on_card(split, cpu) is split
-    room = 4 * split.images.nbytes - 1
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (room, 10**9))
-    assert on_card(split, card) is split
+def test_one_photograph_is_too_few_to_train_on_but_enough_for_val(tiny_data):
+    check_data(replace(tiny_data, val=tiny_data.val.subset([0])))
+    with pytest.raises(FlowersError, match="at least two photographs"):
+        check_data(replace(tiny_data, train=tiny_data.train.subset([0])))
 
 
-def test_a_split_of_tensors_gives_the_same_batches(cpu):
-    split = some_split()
-    tensors = Split("train", torch.tensor(split.images), split.labels)
-    for shuffle in (False, True):
-        one, other = (
-            list(batches(s, batch_size=4, device=cpu, shuffle=shuffle,
-                         generator=torch.Generator().manual_seed(1)))
-            for s in (split, tensors)
-        )  # fmt: skip
-        for (images, labels), (same, same_labels) in zip(one, other, strict=True):
-            assert torch.equal(images, same) and torch.equal(labels, same_labels)
+def test_photographs_too_small_for_the_crop_are_told(tiny_data):
+    with pytest.raises(FlowersError, match="36 pixels wide, but must have 40"):
+        check_data(replace(tiny_data, resize_size=40))

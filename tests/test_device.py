@@ -1,18 +1,18 @@
+"""The device: chosen by what the hardware can do; the same seed draws the same numbers."""
+
+import random
+import time
+
+import numpy as np
 import pytest
 import torch
 
-from flowers_utils import device as device_module
-from flowers_utils.device import Device, choose_device, seed_everything, send
+from flowers_utils.device import Device, choose_device, peak_memory_bytes, seed_everything, send
 from flowers_utils.errors import FlowersError
-from flowers_utils.progress import Progress, clock
-
-
-def test_cpu_can_always_be_asked_for():
-    assert choose_device("cpu").torch_device.type == "cpu"
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
-def test_a_device_that_is_not_there_is_named(kind, monkeypatch):
+def test_a_device_that_is_not_there_is_named_with_those_that_are(kind, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(FlowersError, match=f"'{kind}' is not available.*'cpu'"):
@@ -24,55 +24,74 @@ def test_an_unknown_device_is_named():
         choose_device("tpu")
 
 
-def test_one_switch_turns_reduced_precision_and_layout_off():
-    device = choose_device("cpu", fast=False)
-    assert device.precision is torch.float32 and not device.channels_last
-    model = device.place(torch.nn.Conv2d(3, 8, 3))
-    assert model.weight.is_contiguous()
-
-
-def test_batches_get_the_layout_of_the_device():
-    device = choose_device("cpu")
-    batch = device.place_batch(torch.zeros(2, 3, 8, 8))
-    assert batch.is_contiguous(memory_format=torch.channels_last) == device.channels_last
+def test_cuda_is_taken_before_mps_and_mps_before_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device().torch_device.type == "mps"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert choose_device().torch_device.type == "cuda"
 
 
 @pytest.mark.parametrize(
-    ("has_bfloat16", "seconds", "chosen"),  # seconds: bfloat16, float32 channels_last, contiguous
+    ("capability", "precision"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16)]
+)
+def test_a_card_computes_in_the_sixteen_bits_that_it_has(monkeypatch, capability, precision):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    device = choose_device("cuda")
+    assert (device.precision, device.channels_last) == (precision, True)
+    assert choose_device("cuda", fast=False).precision is torch.float32
+
+
+@pytest.mark.parametrize(
+    ("can", "precision"),
     [
-        (True, (1.0, 2.0, 2.0), (torch.bfloat16, True)),
-        (False, (1.0, 2.0, 2.0), (torch.float32, True)),  # emulated, whatever the stopwatch says
-        (True, (1.9, 2.0, 2.0), (torch.float32, True)),  # not clearly faster
-        (False, (1.0, 2.0, 1.0), (torch.float32, False)),
-        (False, (1.0, 2.0, 1.9), (torch.float32, True)),  # a busy moment must not decide
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": False, "avx2": True}, torch.float32),
     ],
 )
-def test_a_stopwatch_confirms_precision_and_layout_of_a_cpu(
-    has_bfloat16, seconds, chosen, monkeypatch
-):
-    cases = [
-        (torch.bfloat16, torch.channels_last),
-        (torch.float32, torch.channels_last),
-        (torch.float32, torch.contiguous_format),
-    ]
-    took = dict(zip(cases, seconds, strict=True))
-    for question in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.setattr(torch.cpu, question, lambda: has_bfloat16, raising=False)
-    monkeypatch.setattr(device_module, "_conv_seconds", lambda *case: took[case])
-    # Without the memory of this process, which other tests share.
-    monkeypatch.setattr(device_module, "_fastest_on_cpu", device_module._fastest_on_cpu.__wrapped__)
+def test_a_cpu_computes_in_bfloat16_only_where_it_has_it(monkeypatch, can, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can, raising=False)
     device = choose_device("cpu")
-    assert (device.precision, device.channels_last) == chosen
+    assert (device.precision, device.channels_last) == (precision, True)
 
 
-def test_the_choice_is_timed_once_a_process(monkeypatch):
-    first = choose_device("cpu")
-    monkeypatch.setattr(device_module, "_conv_seconds", lambda *case: pytest.fail("timed again"))
-    assert choose_device("cpu") == first
+def test_no_stopwatch_has_a_say_in_the_precision(monkeypatch):
+    """A busy moment must not change what a run is."""
+
+    def forbidden(*_):
+        raise AssertionError("the choice of a device looked at a clock")
+
+    for clock in ("time", "monotonic", "perf_counter", "process_time", "thread_time"):
+        monkeypatch.setattr(time, clock, forbidden)
+    choose_device("cpu")
+
+
+def test_one_switch_turns_reduced_precision_and_layout_off():
+    device = choose_device("cpu", fast=False)
+    assert device.precision is torch.float32 and not device.channels_last
+    with device.autocast():
+        assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype is torch.float32
+
+
+def test_models_and_batches_get_the_layout_of_the_device():
+    device = Device(torch.device("cpu"), "test", channels_last=True)
+    model, batch = (
+        device.place(torch.nn.Conv2d(3, 8, 3)),
+        device.place_batch(torch.ones(2, 3, 8, 8)),
+    )
+    for tensor in (model.weight, batch):
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps", "cpu"])
-def test_only_a_cuda_card_is_not_waited_for(kind):
+def test_only_copies_to_cuda_are_asynchronous(kind):
     class Copied:
         def to(self, target, non_blocking):
             return target.type, non_blocking
@@ -80,50 +99,25 @@ def test_only_a_cuda_card_is_not_waited_for(kind):
     assert send(Copied(), torch.device(kind)) == (kind, kind == "cuda")
 
 
-def test_the_scaler_is_for_float16_only():
-    device = choose_device("cpu")
-    assert not device.scaler().is_enabled()
+def test_loss_scaling_is_for_float16_only():
+    enabled = [
+        Device(torch.device("cpu"), "test", precision).scaler().is_enabled()
+        for precision in (torch.float16, torch.bfloat16, torch.float32)
+    ]
+    assert enabled == [True, False, False]
 
 
 def test_seeding_repeats_every_source_of_chance():
-    import random
-
-    import numpy as np
-
     def draw():
         generator = seed_everything(5)
-        return (
-            random.random(),
-            np.random.rand(),
-            torch.rand(1).item(),
-            torch.rand(1, generator=generator),
-        )
+        numbers = torch.rand(1).item(), torch.rand(1, generator=generator).item()
+        return random.random(), np.random.rand(), *numbers
 
     assert draw() == draw()
 
 
-def test_lines_style_prints_what_the_student_should_see(capsys):
-    with Progress(10, "Work", unit="image", style="lines") as bar:
-        bar.update(5)
-        bar.line("epoch 1/2: half done")
-    assert capsys.readouterr().out == "epoch 1/2: half done\n"
-
-
-def test_time_left_counts_only_what_this_run_did(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    bar = Progress(10, "Work", style="lines")
-    bar.skip(5)
-    now[0] = 102.0
-    bar.update(1)
-    assert bar.seconds_left() == pytest.approx(8.0)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(7.6, "8 s"), (185, "3 min 05 s"), (4320, "1 h 12 min")]
-)
-def test_durations_are_quick_to_read(seconds, words):
-    assert clock(seconds) == words
+def test_peak_memory_is_counted_in_bytes():
+    assert 50e6 < peak_memory_bytes(choose_device("cpu")) < 1e12
 
 
 def test_an_autocast_whose_end_was_lost_leaves_no_old_weights_in_use():

@@ -14,16 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torchvision
 from PIL import ExifTags, Image
-from small_training import NAME, SmallNet, small_data
+from small_training import NAME, small_data
 
 import transfer_learning_config as config
 from flowers_utils.datasets.load import load_data
 from flowers_utils.datasets.photos import decode, decoded, open_photo, to_rgb
 from flowers_utils.deploy.predictor import Predictor, as_photo
 from flowers_utils.errors import FlowersError
-from flowers_utils.models import BACKBONES, Backbone, build_model
+from flowers_utils.models import build_model
 from flowers_utils.storage.checkpoints import (
     load_checkpoint,
     make_checkpoint,
@@ -31,16 +30,14 @@ from flowers_utils.storage.checkpoints import (
 )
 from flowers_utils.storage.files import load_tensors
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES") or 60)
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES") or 200)
 HUGE = 10**400  # more than any float can hold
 SEED = int(os.environ.get("FUZZ_SEED") or 0)
 
 
 @pytest.fixture
-def checkpoint(monkeypatch):
+def checkpoint(small_net):
     """A whole checkpoint of a network so small that reading it takes a millisecond."""
-    backbone = Backbone(SmallNet, None, "classifier", {"stem": ("conv1", "bn1")})
-    monkeypatch.setitem(BACKBONES, NAME, backbone)
     model = build_model(NAME, num_classes=4, weights=None)
     return make_checkpoint(model, small_data(), epoch=3, metrics={"val_accuracy": 0.5})
 
@@ -80,32 +77,28 @@ def test_a_whole_checkpoint_gives_a_working_network(checkpoint, tmp_path):
     assert works(load_checkpoint(path), checkpoint)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.5, 0.9, 0.999])
-def test_a_cut_checkpoint_is_called_damaged(checkpoint, tmp_path, share):
-    whole = saved(checkpoint)
-    path = written(tmp_path, whole[: int(share * len(whole))])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda whole: b"", lambda whole: whole[: len(whole) // 2], lambda whole: b"hello, a text\n"],
+    ids=["empty", "cut", "text"],
+)
+def test_a_damaged_checkpoint_is_named(checkpoint, tmp_path, damage):
+    path = written(tmp_path, damage(saved(checkpoint)))
     for read in (load_tensors, load_checkpoint):
         message = told(read, path)
-        assert "model.pth" in message
-        assert "damaged" in message
+        assert "model.pth" in message and "damaged" in message
 
 
-@pytest.mark.parametrize(
-    "text", [b"hello, I am a text\n", b"<html>404 not found</html>", b"PK\x03\x04"]
-)
-def test_what_is_no_torch_file_is_called_damaged(tmp_path, text):
-    message = told(load_checkpoint, written(tmp_path, text))
-    assert "model.pth" in message
-    assert "damaged" in message
+def test_one_flipped_bit_in_the_weights_is_noticed(checkpoint, tmp_path):
+    whole = bytearray(saved(checkpoint))
+    weight = checkpoint["state_dict"]["conv1.weight"].numpy().tobytes()
+    whole[whole.index(weight)] ^= 1
+    assert "damaged" in told(load_checkpoint, written(tmp_path, bytes(whole)))
 
 
 def test_a_missing_file_or_a_folder_is_told_as_such(tmp_path):
-    for path in (tmp_path / "none.pth", tmp_path):
+    for path in (tmp_path / "none.pth", tmp_path, tmp_path / ("n" * 300)):
         assert f"There is no file '{path}'" in told(load_checkpoint, path)
-
-
-def test_a_name_that_no_disk_can_hold_is_told(tmp_path):
-    assert "n" * 300 in told(load_checkpoint, tmp_path / ("n" * 300))
 
 
 def test_a_checkpoint_without_permission_is_told(checkpoint, tmp_path, monkeypatch):
@@ -121,17 +114,14 @@ def denied(*args, **kwargs):
 @pytest.mark.parametrize(
     ("foreign", "said"),
     [
-        (lambda: torchvision.models.squeezenet1_0(weights=None).state_dict(), "lacks 'format_"),
-        (lambda: [1, 2, 3], "something else"),
-        (lambda: torch.zeros(3), "something else"),
-        (lambda: {"epoch": 3, "model_state_dict": {}, "loss": 0.1}, "lacks 'format_version'"),
-        (dict, "lacks 'format_version'"),
+        ([1, 2, 3], "something else"),
+        ({"conv1.weight": torch.zeros(3)}, "lacks 'format_version'"),
+        ({"epoch": 3, "model_state_dict": {}, "loss": 0.1}, "lacks 'format_version'"),
     ],
 )
-def test_a_foreign_file_is_told(tmp_path, foreign, said):
-    message = told(load_checkpoint, written(tmp_path, saved(foreign())))
-    assert "model.pth" in message
-    assert said in message
+def test_a_checkpoint_of_another_program_is_told_and_not_to_be_deleted(tmp_path, foreign, said):
+    message = told(load_checkpoint, written(tmp_path, saved(foreign)))
+    assert "model.pth" in message and said in message and "elete" not in message
 
 
 class Hostile:
@@ -174,7 +164,7 @@ def test_the_hostile_file_would_do_harm_if_it_could(tmp_path):
     assert marker.exists()
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "vgg99", ""])
+@pytest.mark.parametrize("architecture", ["resnet18", "vgg99"])
 def test_another_architecture_is_told(checkpoint, tmp_path, architecture):
     message = told_by_checkpoint(
         written(tmp_path, saved({**checkpoint, "architecture": architecture}))
@@ -188,7 +178,7 @@ def test_another_number_of_classes_than_the_data_is_told(checkpoint, tmp_path):
     assert "knows 4 classes, but the data has 102" in message
 
 
-@pytest.mark.parametrize("classes", [3, 5, 8, 5000])
+@pytest.mark.parametrize("classes", [3, 5000])
 def test_a_head_of_another_size_than_it_says_is_told(checkpoint, tmp_path, classes):
     names = [f"flower {i}" for i in range(classes)]
     content = {**checkpoint, "num_classes": classes, "class_names": names}
@@ -203,27 +193,19 @@ def test_names_that_do_not_number_the_classes_are_told(checkpoint, tmp_path):
 
 WRONG_TENSORS = {
     "nan": lambda t: torch.full_like(t, float("nan")),
-    "infinite": lambda t: torch.full_like(t, float("inf")),
     "beyond float32": lambda t: torch.full_like(t, 1e300, dtype=torch.float64),
     "complex": lambda t: t.to(torch.complex64),
     "sparse": lambda t: t.to_sparse(),
-    "float8": lambda t: t.to(torch.float8_e4m3fn),
-    "quantized": lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
-    "meta": lambda t: t.to("meta"),
     "endless": lambda t: torch.zeros(1).expand(2**50),
     "a list": lambda t: t.tolist(),
-    "nothing": lambda t: None,
-    "empty": lambda t: torch.empty(0),
-    "a scalar": lambda t: torch.tensor(1.0),
     "turned": lambda t: t.unsqueeze(0),
 }
 
 
-@pytest.mark.filterwarnings("ignore:Validating sparse", "ignore:TypedStorage", "ignore:torch.quant")
+@pytest.mark.filterwarnings("ignore:Validating sparse", "ignore:TypedStorage")
 @pytest.mark.parametrize("kind", WRONG_TENSORS)
-@pytest.mark.parametrize("key", ["conv1.weight", "classifier.1.bias"])
-def test_a_tensor_that_is_none_of_this_network_is_told(checkpoint, tmp_path, key, kind):
-    tensors = checkpoint["state_dict"]
+def test_a_tensor_that_is_none_of_this_network_is_told(checkpoint, tmp_path, kind):
+    tensors, key = checkpoint["state_dict"], "conv1.weight"
     content = {**checkpoint, "state_dict": {**tensors, key: WRONG_TENSORS[kind](tensors[key])}}
     message = told_by_checkpoint(written(tmp_path, saved(content)))
     assert "'state_dict'" in message or "do not fit" in message or "damaged" in message
@@ -236,7 +218,7 @@ def test_a_variance_below_zero_is_told(checkpoint, tmp_path):
     assert "'state_dict'" in message
 
 
-@pytest.mark.parametrize("value", [None, "text", [1], HUGE, -1, float("nan"), True, {}])
+@pytest.mark.parametrize("value", [None, HUGE, float("nan")])
 @pytest.mark.parametrize(
     "key", ["num_classes", "normalization", "image_size", "data", "class_names"]
 )
@@ -245,7 +227,7 @@ def test_a_key_of_another_kind_is_named(checkpoint, tmp_path, key, value):
     assert key in message or "classes" in message
 
 
-@pytest.mark.parametrize("value", [HUGE, -HUGE, 0, float("inf"), "1", None, [1.0]])
+@pytest.mark.parametrize("value", [HUGE, 0, "1"])
 def test_a_temperature_or_a_mean_that_is_no_number_is_named(checkpoint, tmp_path, value):
     path = written(tmp_path, saved({**checkpoint, "temperature": value}))
     assert "'temperature'" in told(load_checkpoint, path)
@@ -358,7 +340,7 @@ def works(loaded: dict, whole: dict) -> bool:
     return len(predictor(pixels)) == min(5, loaded["num_classes"])
 
 
-@pytest.mark.fuzz
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Validating sparse", "ignore:Detected pickle protocol")
 def test_a_fuzzed_checkpoint_works_or_is_told(checkpoint, tmp_path):
     rng = random.Random(SEED)
@@ -377,7 +359,6 @@ def test_a_fuzzed_checkpoint_works_or_is_told(checkpoint, tmp_path):
         except Exception as error:
             raise AssertionError(f"{kind} mutation {number} of seed {SEED}") from error
         assert not marker.exists()
-    print(f"checkpoints, seed {SEED}: {sorted(outcomes.items())}")
     assert sum(count for (_, what), count in outcomes.items() if what == "told") > EXAMPLES / 3
 
 

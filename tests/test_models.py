@@ -1,11 +1,10 @@
-from itertools import pairwise
+"""Networks: their new head, what freezing means, and who learns at which rate."""
 
 import pytest
 import torch
 from torch import nn
 
-from flowers_utils.errors import ConfigError, FlowersError
-from flowers_utils.insight.anatomy import gradient_at_each_block, output_shapes, shape_in_words
+from flowers_utils.errors import FlowersError
 from flowers_utils.models import (
     BACKBONES,
     backbone_features,
@@ -13,19 +12,20 @@ from flowers_utils.models import (
     check_groups_cover,
     classifier_of,
     count_parameters,
+    eval_mode,
     fingerprint,
     freeze_backbone,
-    frozen_trunk,
     head_of,
     how_far_each_group_moved,
+    output_shapes,
     parameter_groups,
     train_mode,
     unfreeze,
 )
 
 
-def blank(name="resnet18", num_classes=102):
-    return build_model(name, num_classes=num_classes, weights=None)
+def blank(name="resnet18", num_classes=102, seed=0):
+    return build_model(name, num_classes=num_classes, weights=None, seed=seed)
 
 
 def test_parameter_counts_are_the_published_ones():
@@ -49,6 +49,7 @@ def test_frozen_batchnorm_statistics_do_not_move_in_train_mode():
     before = fingerprint(model)
     train_mode(model)(torch.randn(4, 3, 64, 64) + 2)
     assert fingerprint(model) == before
+    assert model.fc.training
 
 
 def test_plain_train_mode_would_move_them():
@@ -60,18 +61,27 @@ def test_plain_train_mode_would_move_them():
     assert fingerprint(model) != before
 
 
-def test_fingerprint_sees_one_changed_buffer():
+def test_batchnorm_that_may_learn_is_in_train_mode():
+    model = train_mode(blank().eval())
+    assert model.bn1.training and model.layer4[1].bn2.training
+
+
+def test_eval_mode_gives_each_layer_its_own_mode_back_even_after_an_error():
+    model = blank().train()
+    model.bn1.eval()
+    with pytest.raises(RuntimeError), eval_mode(model) as same:
+        assert same is model and not any(module.training for module in model.modules())
+        raise RuntimeError
+    assert not model.bn1.training and model.layer1.training
+
+
+def test_fingerprint_sees_one_changed_buffer_and_not_the_head():
     model = blank()
-    before = fingerprint(model)
+    before, whole = fingerprint(model), fingerprint(model, backbone_only=False)
+    nn.init.zeros_(model.fc.weight)
+    assert fingerprint(model) == before and fingerprint(model, backbone_only=False) != whole
     model.layer3[0].bn1.running_mean[5] += 1e-6
     assert fingerprint(model) != before
-
-
-def test_fingerprint_of_the_backbone_ignores_the_head():
-    model = blank()
-    before = fingerprint(model)
-    nn.init.zeros_(model.fc.weight)
-    assert fingerprint(model) == before
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -86,57 +96,62 @@ def test_every_parameter_stands_in_exactly_one_group(name):
 
 
 def test_resnet_groups_have_the_names_of_the_lesson():
-    groups = parameter_groups(blank(), backbone_lr=1e-4, head_lr=1e-3)
-    names = [group["name"] for group in groups]
-    assert names == ["stem", "layer1", "layer2", "layer3", "layer4", "fc"]
-
-
-def test_only_the_head_has_a_group_when_the_backbone_is_frozen():
-    model = blank()
-    freeze_backbone(model)
-    groups = parameter_groups(model, backbone_lr=0.0, head_lr=1e-3)
-    assert [group["name"] for group in groups] == ["fc"]
-
-
-def test_a_forgotten_stem_is_named():
     model = blank()
     groups = parameter_groups(model, backbone_lr=1e-4, head_lr=1e-3)
-    with pytest.raises(FlowersError, match=r"conv1\.weight"):
+    names = [group["name"] for group in groups]
+    assert names == ["stem", "layer1", "layer2", "layer3", "layer4", "fc"]
+    freeze_backbone(model)
+    (only,) = parameter_groups(model, backbone_lr=1e-4, head_lr=1e-3)
+    assert only["name"] == "fc"
+
+
+def test_a_forgotten_or_doubled_parameter_is_named():
+    model = blank()
+    groups = parameter_groups(model, backbone_lr=1e-4, head_lr=1e-3)
+    with pytest.raises(FlowersError, match=r"conv1\.weight' stands in 0"):
         check_groups_cover(model, groups[1:])
+    with pytest.raises(FlowersError, match=r"fc\.weight' stands in 2"):
+        check_groups_cover(model, [*groups, groups[-1]])
 
 
 def test_the_same_seed_builds_the_same_network_whatever_ran_before():
-    first = build_model("resnet18", num_classes=7, weights=None, seed=3)
-    torch.rand(1000)
-    second = build_model("resnet18", num_classes=7, weights=None, seed=3)
-    other = build_model("resnet18", num_classes=7, weights=None, seed=4)
-    prints = [fingerprint(model, backbone_only=False) for model in (first, second, other)]
+    prints = []
+    for seed in (3, 3, 4):
+        torch.rand(1000)
+        prints.append(fingerprint(blank(num_classes=7, seed=seed), backbone_only=False))
     assert prints[0] == prints[1] != prints[2]
 
 
 def test_building_a_model_leaves_the_random_state_alone():
-    torch.manual_seed(1)
-    expected = torch.rand(3)
-    torch.manual_seed(1)
+    before = torch.get_rng_state()
     blank()
-    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_given_weights_are_loaded_into_the_backbone_but_not_the_head():
-    source = build_model("resnet18", num_classes=1000, weights=None, seed=1)
+    source = blank(num_classes=1000, seed=1)
     model = build_model("resnet18", num_classes=7, weights=source.state_dict(), seed=2)
     assert fingerprint(model) == fingerprint(source)
     assert model.fc.out_features == 7
 
 
-def test_weights_of_another_network_are_named():
-    with pytest.raises(FlowersError, match="another network"):
-        build_model("resnet18", num_classes=7, weights={"conv9.weight": torch.zeros(1)})
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: {**state, "conv9.weight": torch.zeros(1)},
+        lambda state: {key: value for key, value in state.items() if key != "conv1.weight"},
+        lambda state: {**state, "conv1.weight": torch.zeros(64, 3, 5, 5)},
+    ],
+    ids=["unknown", "missing", "other shape"],
+)
+def test_weights_of_another_network_are_named(change):
+    with pytest.raises(FlowersError, match=r"another network: .*conv\d\.weight"):
+        build_model("resnet18", num_classes=7, weights=change(blank().state_dict()))
 
 
-def test_unknown_backbone_is_named():
-    with pytest.raises(ConfigError, match="resnet19"):
-        build_model("resnet19", num_classes=7, weights=None)
+def test_unknown_backbone_is_named_with_those_that_are_known():
+    with pytest.raises(FlowersError, match=r"resnet18, .*'resnet19'"):
+        blank("resnet19")
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -148,28 +163,6 @@ def test_features_are_what_the_classifier_sees(name):
         logits = classifier_of(model)(features)
         assert torch.allclose(logits, model(images), atol=1e-5)
     assert features.shape == (2, head_of(model).in_features)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "mobilenet_v2"])
-def test_folding_batchnorm_keeps_the_features(name):
-    torch.manual_seed(0)
-    model = blank(name, num_classes=5)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.2, 0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    images = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        expected = backbone_features(model.eval(), images)
-        folded = frozen_trunk(model)(images)
-    assert torch.allclose(folded, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
-
-
-def test_folding_batchnorm_leaves_the_model_alone():
-    model = blank().train()
-    before = fingerprint(model, backbone_only=False)
-    frozen_trunk(model)
-    assert fingerprint(model, backbone_only=False) == before and model.training
 
 
 def test_movement_is_relative_to_the_size_of_the_weights():
@@ -186,10 +179,3 @@ def test_stages_are_listed_with_the_shapes_that_they_give():
     shapes = dict(output_shapes(blank(), 64))
     assert shapes["image"] == (3, 64, 64)
     assert shapes["layer2"] == (128, 8, 8) and shapes["fc"] == (102,)
-    assert shape_in_words(shapes["layer2"]) == "8x8x128"
-
-
-def test_without_skip_connections_the_gradient_fades_on_its_way_to_the_first_block():
-    plain, skipping = (gradient_at_each_block(skip=skip) for skip in (False, True))
-    assert all(0 < early < late < 1 for early, late in pairwise(plain))
-    assert min(skipping) > 1 and plain[0] < 1e-6

@@ -4,6 +4,7 @@ import pytest
 
 import transfer_learning_config as config
 from flowers_utils.__main__ import main
+from flowers_utils.errors import FlowersError
 from flowers_utils.machine import duration, preflight
 from flowers_utils.machine.preflight import Check
 
@@ -123,10 +124,10 @@ def test_a_shorter_profile_is_reckoned_shorter(empty_machine, cpu):
 
 def test_a_misspelt_value_is_told_before_anything_is_measured(monkeypatch):
     monkeypatch.setattr(config, "BACKBONE", "resnet19")
-    with pytest.raises(config.ConfigError, match="resnet19"):
+    with pytest.raises(FlowersError, match="resnet19"):
         preflight.checks()
     monkeypatch.undo()
-    with pytest.raises(config.ConfigError, match="PROFILE"):
+    with pytest.raises(FlowersError, match="PROFILE"):
         preflight.checks(profile="fast")
 
 

@@ -1,163 +1,275 @@
+"""Training: a batch, an epoch, a phase; what may move, what may not, and what is kept."""
+
+import copy
+
 import pytest
 import torch
+import torchvision
+from small_training import CPU, NAME, SmallNet, facts, small_data, small_phase
+from torch.nn import functional as F
 
+import flowers_utils as fu
 import transfer_learning_config as config
-from flowers_utils.data import batches
-from flowers_utils.device import choose_device
-from flowers_utils.models import (
-    backbone_features,
-    build_model,
-    classifier_of,
-    fingerprint,
-    freeze_backbone,
-    frozen_trunk,
-)
-from flowers_utils.phases import train_phase
-from flowers_utils.predictions import predict_features
+from flowers_utils import training
+from flowers_utils.device import Device, choose_device, seed_everything
+from flowers_utils.errors import FlowersError
+from flowers_utils.models import build_model, fingerprint, freeze_backbone, parameter_groups
 from flowers_utils.storage.checkpoints import load_checkpoint, model_from_checkpoint
-from flowers_utils.training import run_epoch
+from flowers_utils.training import (
+    Phase,
+    evaluate,
+    evaluation_batches,
+    make_optimizer,
+    train_one_epoch,
+    train_phase,
+    training_batches,
+)
 from flowers_utils.transforms import eval_batch
 
-
-def fresh_model(data, seed=0):
-    return build_model("resnet18", num_classes=data.num_classes, weights=None, seed=seed)
-
-
-def phase(data, device, folder, *, number=1, epochs=2, **kwargs):
-    rates = {"head_lr": 0.001} if number == 1 else {"head_lr": 0.001, "backbone_lr": 0.0001}
-    return train_phase(
-        fresh_model(data),
-        data,
-        device,
-        phase=number,
-        epochs=epochs,
-        folder=folder,
-        **rates | kwargs,
-    )
+pytestmark = pytest.mark.usefixtures("small_net")
+PHASES = {1: {"number": 1, "backbone_lr": None}, 2: {"number": 2}}
 
 
-def without_seconds(history):
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
+def small_model(seed=0):
+    return build_model(NAME, num_classes=4, weights=None, seed=seed)
 
 
-def test_means_are_weighted_by_images_not_by_batches(tiny_data, cpu):
-    model = fresh_model(tiny_data).eval()
-    for size in (16, 5):  # 5: the last batch has one image
-        data = batches(tiny_data.val, batch_size=size, device=cpu)
-        result = run_epoch(model, data, cpu, prepare=lambda images: eval_batch(images, 32))
-        with torch.no_grad():
-            logits = model(eval_batch(torch.from_numpy(tiny_data.val.images), 32))
-        loss = torch.nn.functional.cross_entropy(logits, tiny_data.val.labels).item()
-        right = (logits.argmax(1) == tiny_data.val.labels).float().mean().item()
-        assert result.loss == pytest.approx(loss, rel=1e-4)
-        assert (result.top1, result.top5, result.count) == (pytest.approx(right), 1.0, 16)
+def whole_print(model):
+    return fingerprint(model, backbone_only=False)
+
+
+def test_training_batches_are_each_photograph_once_cropped_and_normalised(tiny_data, cpu):
+    seen = list(training_batches(tiny_data, cpu, seed_everything(0)))
+    labels = torch.cat([labels for _, labels in seen])
+    assert sorted(labels.tolist()) == sorted(tiny_data.train.labels.tolist())
+    images = torch.cat([images for images, _ in seen])
+    assert images.shape == (24, 3, 32, 32) and images.dtype is torch.float32
+    assert images.min() < 0
+
+
+def test_evaluation_batches_are_in_order_and_of_the_size_asked_for(tiny_data, cpu):
+    for split, size in ((tiny_data.val, None), (tiny_data.train, 32)):
+        seen = list(evaluation_batches(split, cpu, image_size=size))
+        assert torch.equal(torch.cat([labels for _, labels in seen]), split.labels)
+        expected = eval_batch(torch.from_numpy(split.images), 32)
+        assert torch.allclose(torch.cat([images for images, _ in seen]), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [16, 5])  # 5: the last batch has one image
+def test_means_are_weighted_by_images_not_by_batches(tiny_data, cpu, monkeypatch, batch_size):
+    monkeypatch.setitem(config.TRAINING_CONFIG, "batch_size", batch_size)
+    model = small_model().eval()
+    result = evaluate(model, evaluation_batches(tiny_data.val, cpu), cpu)
+    with torch.no_grad():
+        logits = model(eval_batch(torch.from_numpy(tiny_data.val.images), 32))
+    right = (logits.argmax(1) == tiny_data.val.labels).float().mean().item()
+    loss = F.cross_entropy(logits, tiny_data.val.labels).item()
+    assert result.loss == pytest.approx(loss, rel=1e-4)
+    assert (result.top1, result.top5, result.count) == (pytest.approx(right), 1.0, 16)
 
 
 def test_evaluation_changes_nothing(tiny_data, cpu):
-    model = fresh_model(tiny_data).train()
-    before = fingerprint(model, backbone_only=False)
-    data = batches(tiny_data.val, batch_size=8, device=cpu)
-    run_epoch(model, data, cpu, prepare=lambda images: eval_batch(images, 32))
-    assert fingerprint(model, backbone_only=False) == before
+    model = small_model().train()
+    model.bn1.eval()
+    before, chance = whole_print(model), torch.get_rng_state()
+    evaluate(model, evaluation_batches(tiny_data.val, cpu), cpu)
+    assert whole_print(model) == before and torch.equal(torch.get_rng_state(), chance)
+    assert model.training and not model.bn1.training and torch.is_grad_enabled()
 
 
-def test_phase_1_moves_the_head_and_nothing_else(tiny_data, cpu, tmp_path):
-    model = fresh_model(tiny_data)
-    before, head = fingerprint(model), model.fc.weight.clone()
-    result = train_phase(model, tiny_data, cpu, phase=1, epochs=2, head_lr=0.001, folder=tmp_path)
-    assert fingerprint(result.model) == before
-    assert not torch.equal(result.model.fc.weight, head)
+def test_an_epoch_is_the_textbook_loop(tiny_data, cpu):
+    ours, theirs = small_model(), small_model()
+    groups = parameter_groups(ours, backbone_lr=0.01, head_lr=0.02)
+    got = train_one_epoch(
+        ours, training_batches(tiny_data, cpu, seed_everything(3)), make_optimizer(groups, cpu), cpu
+    )
+    groups = parameter_groups(theirs, backbone_lr=0.01, head_lr=0.02)
+    optimizer, total, right = torch.optim.AdamW(groups, weight_decay=0.01), 0.0, 0
+    theirs.train()
+    for images, labels in training_batches(tiny_data, cpu, seed_everything(3)):
+        optimizer.zero_grad()
+        logits = theirs(images)
+        loss = F.cross_entropy(logits, labels)
+        loss.backward()
+        optimizer.step()
+        total += loss.item() * len(labels)
+        right += (logits.argmax(1) == labels).sum().item()
+    for (name, one), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6), name
+    assert (got.loss, got.top1) == (pytest.approx(total / 24, rel=1e-5), right / 24)
 
 
-def test_phase_2_moves_every_parameter(tiny_data, cpu, tmp_path):
-    start = fresh_model(tiny_data)
-    result = phase(tiny_data, cpu, tmp_path, number=2, epochs=1)
+@pytest.mark.parametrize(("kind", "fused"), [("cpu", True), ("cuda", True), ("mps", False)])
+def test_one_function_makes_every_optimizer_and_knows_where_fused_is_young(
+    monkeypatch, kind, fused
+):
+    asked = {}
+    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, **settings: asked.update(settings))
+    make_optimizer([], Device(torch.device(kind), "test"))
+    assert asked == {"weight_decay": config.TRAINING_CONFIG["weight_decay"], "fused": fused}
+    make_optimizer([], Device(torch.device(kind), "test"), weight_decay=0.3)
+    assert asked["weight_decay"] == 0.3
+
+
+# Who learns, and who does not
+
+
+def test_phase_1_moves_the_head_and_nothing_else(tmp_path):
+    model = small_model()
+    result = small_phase(tmp_path, model=model, **PHASES[1])
+    assert fingerprint(result.model) == fingerprint(model)
+    assert not torch.equal(result.model.classifier[1].weight, model.classifier[1].weight)
+
+
+def test_the_proof_of_phase_1_fails_if_batchnorm_is_put_into_train_mode(tmp_path, monkeypatch):
+    """The network whose fingerprint is shown is the one that trains, so the proof can fail."""
+    monkeypatch.setattr(training, "train_mode", lambda model: model.train())
+    model = small_model()
+    result = small_phase(tmp_path, model=model, **PHASES[1])
+    assert fingerprint(result.model) != fingerprint(model)
+
+
+def test_phase_2_moves_every_parameter(tmp_path):
+    start = small_model()
+    result = small_phase(tmp_path, model=start, epochs=1)
     for (name, old), new in zip(start.named_parameters(), result.model.parameters(), strict=True):
         assert not torch.equal(old, new), name
 
 
-def test_cached_validation_features_give_the_same_numbers(tiny_data, cpu, tmp_path):
-    """Phase 1 evaluates its head on features computed once; the long way round must agree."""
-    result = phase(tiny_data, cpu, tmp_path, epochs=1)
-    data = batches(tiny_data.val, batch_size=32, device=cpu)
-    long_way = run_epoch(result.model, data, cpu, prepare=lambda images: eval_batch(images, 32))
-    row = result.history[0]
-    assert row["val_accuracy"] == long_way.top1
-    assert row["val_loss"] == pytest.approx(long_way.loss, rel=1e-4)
+def test_the_given_model_stays_as_it_is(tmp_path):
+    model = small_model()
+    before = whole_print(model)
+    result = small_phase(tmp_path, model=model, **PHASES[1])
+    assert result.model is not model and whole_print(model) == before
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_cached_features_are_exact(tiny_data, cpu):
-    model = fresh_model(tiny_data)
-    freeze_backbone(model)
-    trunk, head = frozen_trunk(model), classifier_of(model)
-    images = eval_batch(torch.from_numpy(tiny_data.val.images), 32)
-    with torch.no_grad():
-        cached = trunk(images)
-        for _ in range(3):
-            assert torch.equal(head(cached), head(trunk(images)))
+# A phase
 
 
-def test_training_learns(tiny_data, cpu, tmp_path):
-    result = phase(tiny_data, cpu, tmp_path, number=2, epochs=6, backbone_lr=0.001)
-    assert result.history[-1]["train_loss"] < result.history[0]["train_loss"] - 0.3
-    assert result.best_val_accuracy > 0.5
+def test_training_learns(tmp_path):
+    result = small_phase(tmp_path)
+    assert result.history[-1]["train_loss"] < result.history[0]["train_loss"] - 0.1
+    assert result.best_val_accuracy > 0.4
 
 
-def test_same_seed_same_history(tiny_data, cpu, tmp_path):
-    runs = [phase(tiny_data, cpu, tmp_path / str(i), number=2) for i in range(2)]
-    other = phase(tiny_data, cpu, tmp_path / "other", number=2, seed=1)
-    histories = [without_seconds(run.history) for run in (*runs, other)]
-    assert histories[0] == histories[1] != histories[2]
+def test_the_same_seed_gives_the_same_numbers_and_another_one_others(tmp_path):
+    runs = [facts(small_phase(tmp_path / str(i), seed=seed)) for i, seed in enumerate((0, 0, 1))]
+    assert runs[0] == runs[1] != runs[2]
 
 
-def test_each_phase_starts_at_its_own_rates_and_steps_them(tiny_data, cpu, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", PHASES)
+def test_each_phase_starts_at_its_own_rates_and_steps_them(tmp_path, monkeypatch, number):
     monkeypatch.setitem(config.TRAINING_CONFIG, "step_size", 1)
-    first = phase(tiny_data, cpu, tmp_path)
-    second = phase(tiny_data, cpu, tmp_path, number=2)
-    assert [row["learning_rates"]["fc"] for row in first.history] == pytest.approx([1e-3, 1e-4])
-    assert [row["learning_rates"]["fc"] for row in second.history] == pytest.approx([1e-3, 1e-4])
-    assert second.history[0]["learning_rates"]["stem"] == pytest.approx(1e-4)
+    history = small_phase(tmp_path, epochs=2, **PHASES[number]).history
+    rates = [row["learning_rates"] for row in history]
+    assert [rate["classifier"] for rate in rates] == pytest.approx([0.02, 0.002])
+    if number == 1:
+        assert rates[0].keys() == {"classifier"}
+    else:
+        assert [rate["stem"] for rate in rates] == pytest.approx([0.01, 0.001])
 
 
-def test_the_best_epoch_on_val_is_kept(tiny_data, cpu, tmp_path):
-    result = phase(tiny_data, cpu, tmp_path, number=2, epochs=4, backbone_lr=0.001)
+@pytest.mark.parametrize("number", PHASES)
+def test_the_best_epoch_on_val_is_kept_in_memory_and_on_disk(tmp_path, number):
+    result = small_phase(tmp_path, **PHASES[number])
     accuracies = [row["val_accuracy"] for row in result.history]
     assert result.best_val_accuracy == max(accuracies)
     assert result.best_epoch == accuracies.index(max(accuracies)) + 1
-    data = batches(tiny_data.val, batch_size=32, device=cpu)
-    again = run_epoch(result.model, data, cpu, prepare=lambda images: eval_batch(images, 32))
-    assert again.top1 == result.best_val_accuracy
-
-
-def test_the_checkpoint_of_a_phase_is_its_best_model(tiny_data, cpu, tmp_path):
-    result = phase(tiny_data, cpu, tmp_path, number=2)
-    checkpoint = load_checkpoint(tmp_path / "resnet18_phase2_best.pth")
-    loaded = model_from_checkpoint(checkpoint)
-    assert fingerprint(loaded, backbone_only=False) == fingerprint(
-        result.model, backbone_only=False
-    )
+    checkpoint = load_checkpoint(tmp_path / f"{NAME}_phase{number}_best.pth")
     assert checkpoint["epoch"] == result.best_epoch
+    loaded = model_from_checkpoint(checkpoint)
+    assert whole_print(loaded) == whole_print(result.model)
+    again = evaluate(loaded, evaluation_batches(small_data().val, CPU), CPU)
+    assert again.top1 == result.best_val_accuracy
+    row = result.history[result.best_epoch - 1]
+    assert again.loss == pytest.approx(row["val_loss"], rel=1e-4)
 
 
-def test_plain_torchvision_loads_the_checkpoint(tiny_data, cpu, tmp_path):
-    import torchvision
+def test_a_phase_says_all_that_is_saved_of_it_as_plain_values(tmp_path):
+    result = small_phase(tmp_path, epochs=2)
+    told = result.to_dict()
+    assert told["history"] == result.history and told["best_epoch"] == result.best_epoch
+    assert result.history[0].keys() == {
+        "phase",
+        "epoch",
+        "train_loss",
+        "train_accuracy",
+        "val_loss",
+        "val_accuracy",
+        "learning_rates",
+        "seconds",
+    }
+    assert result.seconds == sum(row["seconds"] for row in result.history)
 
-    phase(tiny_data, cpu, tmp_path, epochs=1)
-    content = torch.load(tmp_path / "resnet18_phase1_best.pth", weights_only=True)
-    model = torchvision.models.resnet18(num_classes=4)
-    model.load_state_dict(content["state_dict"])
-    assert all(v.dtype == torch.float32 for v in model.parameters())
+
+def test_the_whole_lesson_in_small(tiny_data, tmp_path):
+    """Both phases, evaluation, saving, loading, predicting, on the device and precision at hand."""
+    device = choose_device()
+    start = build_model("resnet18", num_classes=4, weights=None, seed=0)
+    phase1 = train_phase(start, tiny_data, device, Phase(1, 1, 0.001), folder=tmp_path)
+    phase2 = train_phase(
+        phase1.model, tiny_data, device, Phase(2, 2, 0.001, 0.001), folder=tmp_path
+    )
+    assert fingerprint(phase1.model) == fingerprint(start) != fingerprint(phase2.model)
+    logits, labels = fu.predict_logits(phase2.model, tiny_data.test, device)
+    metrics = fu.evaluation.compute_metrics(logits, labels, class_names=tiny_data.class_names)
+    path = tmp_path / "final.pth"
+    saved = {"val_accuracy": phase2.best_val_accuracy}
+    fu.save_checkpoint(path, phase2.model, data=tiny_data, epoch=phase2.best_epoch, metrics=saved)
+    predictor = fu.Predictor.from_checkpoint(path)
+    photos = [image.transpose(1, 2, 0) for image in tiny_data.test.images]
+    said = predictor.probabilities(photos).argmax(1)
+    assert (said == labels).float().mean().item() == pytest.approx(metrics.top1.value, abs=0.13)
+    plain = torchvision.models.resnet18(num_classes=4)
+    plain.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
 
 
-def test_a_phase_runs_on_the_device_at_hand(tiny_data, tmp_path):
-    result = phase(tiny_data, choose_device(), tmp_path, number=2, epochs=1)
-    assert len(result.history) == 1
+# What cannot work
 
 
-def test_features_of_the_larger_train_split_are_those_at_the_networks_size(tiny_data, cpu):
-    model = fresh_model(tiny_data)
-    found, _ = predict_features(model, tiny_data.train, cpu, image_size=32)
-    resized = eval_batch(torch.from_numpy(tiny_data.train.images), 32)
-    with torch.no_grad():
-        expected = backbone_features(model.eval(), resized)
-    assert torch.allclose(found, expected, atol=1e-5)
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"head_lr": float("nan")}, "head_lr .* it is nan"),
+        ({"backbone_lr": -0.1}, "backbone_lr .* it is -0.1"),
+        ({"epochs": 0}, "epochs .* it is 0"),
+    ],
+)
+def test_a_number_that_cannot_work_is_named_before_the_first_step(tmp_path, change, told):
+    with pytest.raises(FlowersError, match=told):
+        small_phase(tmp_path / "new", **change)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_misspelt_key_of_the_config_is_named_before_the_first_step(tmp_path, monkeypatch):
+    monkeypatch.setitem(config.TRAINING_CONFIG, "batch_szie", 64)
+    with pytest.raises(FlowersError, match="has no key 'batch_szie'"):
+        small_phase(tmp_path / "new")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_head_for_other_data_is_refused_before_the_first_step(tmp_path):
+    model = build_model(NAME, num_classes=102, weights=None)
+    with pytest.raises(FlowersError, match="102 outputs, but the data has 4"):
+        small_phase(tmp_path / "new", model=model)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_that_the_lesson_did_not_build_is_refused(tmp_path):
+    with pytest.raises(FlowersError, match="build_model"):
+        small_phase(tmp_path, model=SmallNet(num_classes=4))
+
+
+def test_a_frozen_model_learns_when_only_its_head_has_a_group(cpu, tiny_data):
+    model = small_model()
+    freeze_backbone(model)
+    before = copy.deepcopy(model)
+    groups = parameter_groups(model, backbone_lr=0.0, head_lr=0.02)
+    train_one_epoch(
+        model,
+        training_batches(tiny_data, cpu, seed_everything(0)),
+        make_optimizer(groups, cpu),
+        cpu,
+    )
+    assert fingerprint(model) == fingerprint(before) and whole_print(model) != whole_print(before)

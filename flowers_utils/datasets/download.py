@@ -1,25 +1,33 @@
-"""Files over a connection that breaks: resumed, retried, verified, put in place in one move."""
+"""Files over a connection that breaks: resumed, retried, verified, put in place in one move.
 
-import hashlib
-import http.client
-import shutil
+`requests` speaks to the server. Resuming and retrying are ours: no library continues half a file.
+"""
+
+import contextlib
 import socket
 import ssl
-import tempfile
 import threading
-import urllib.error
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
-from typing import Any
 
+import requests
+
+from flowers_utils.datasets.disk import (
+    check_free_disk,
+    check_writable,
+    file_md5,
+    megabytes,
+    one_at_a_time,
+)
 from flowers_utils.errors import FlowersError
-from flowers_utils.progress import Progress
+from flowers_utils.progress import Progress, say
+from flowers_utils.storage.files import rename
 
-USER_AGENT = "flowers-lesson (Python urllib)"
-CHUNK = 1 << 16  # bytes per read: small, so that little is lost when the line is cut
+USER_AGENT = "flowers-lesson (Python requests)"
+CHUNK = 1 << 13  # bytes a read: small, since a cut line loses what is read of the last one
 LONGEST_PAUSE = 30.0  # seconds
 TWICE, ALWAYS = 2, 10**6  # how often an address may show the same trouble before it is given up
 
@@ -32,56 +40,15 @@ class _TransferError(Exception):
         self.patience = patience
 
 
-def megabytes(count: float) -> str:
-    """Bytes in words: `502 bytes`, `15 kB`, `345 MB`."""
-    if count < 1000:
-        return f"{count:.0f} bytes"
-    if count < 1e6:
-        return f"{count / 1e3:.0f} kB"
-    return f"{count / 1e6:.1f} MB" if count < 1e7 else f"{count / 1e6:,.0f} MB"
-
-
-def file_md5(path: Path) -> str:
-    """MD5 checksum of a file, as 32 hexadecimal digits."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def check_writable(folder: Path, *, advice: str = "Choose a folder of your own.") -> None:
-    """Make `folder` if need be; raises FlowersError if no file can be saved in it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        reason = f"Nothing can be saved in {folder} ({error.strerror})"
-        raise FlowersError(f"{reason}. {advice}") from error
-
-
-def check_free_disk(folder: Path, needed: int) -> None:
-    """Raise FlowersError if the disk of `folder` has fewer than `needed` bytes free."""
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        raise FlowersError(
-            f"The disk of {folder} is too full: {megabytes(needed)} are needed, {megabytes(free)} "
-            "are free. Delete what you do not need there, then run this again."
-        )
-
-
 def reachable(url: str, *, timeout: float = 3.0) -> bool:
     """Whether the file at `url` could be downloaded now; answers within `timeout` seconds."""
     answers: list[bool] = []
 
     def ask() -> None:
         try:
-            request = urllib.request.Request(url, headers=_headers(first_byte=0, last_byte=0))
-            with urllib.request.urlopen(request, timeout=timeout) as response:
-                answers.append(not _is_web_page(response, url))
-        except (OSError, http.client.HTTPException, ValueError):
+            with _open(url, {"Range": "bytes=0-0"}, timeout) as response:
+                answers.append(response.ok and not _is_web_page(response))
+        except requests.RequestException:
             answers.append(False)
 
     # In a thread, because looking up a name without a network can outlast every timeout.
@@ -91,41 +58,59 @@ def reachable(url: str, *, timeout: float = 3.0) -> bool:
     return answers == [True]
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long a download is tried."""
+
+    attempts: int = 5  # rounds in a row that bring no new byte
+    pause: float = 1.0  # seconds between the first two of them; it doubles each time
+    timeout: float = 20.0  # seconds that a server may be silent
+
+
+PATIENT = Patience()
+
+
 def download_file(
     urls: Sequence[str],
-    path: Path | str,
+    path: Path,
     *,
     md5: str | None = None,
-    check: Callable[[Path], bool] | None = None,
-    size: int | None = None,
-    attempts: int = 5,
-    pause: float = 1.0,
-    timeout: float = 20.0,
+    size: int = 0,
+    patience: Patience = PATIENT,
 ) -> Path:
     """Download a file from the first of `urls` that has it, and return its path.
 
-    The file is right if it has the checksum `md5`, or if `check(file)` says so; a right file that
-    is there already is left alone. Half a file waits as `NAME.part` and is resumed. Gives up after
-    `attempts` rounds in a row that brought no new bytes, with pauses from `pause` seconds upward.
-    `size` in bytes is only used to check the disk. Raises FlowersError.
+    The file is right if it has the checksum `md5`; a right file that is there already is left
+    alone. Half a file waits as `NAME.part` and is resumed. `size` in bytes is only used to check
+    the disk. Raises FlowersError.
     """
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    is_right = check or (lambda file: md5 is None or file_md5(file) == md5)
-    if path.is_file() and is_right(path):
+    if _is_right(path, md5):
         return path
     check_writable(path.parent)
-    check_free_disk(path.parent, (size or 0) - _length(part))
+    with one_at_a_time(path):
+        if not _is_right(path, md5):  # another notebook may have fetched it meanwhile
+            part = path.with_name(path.name + ".part")
+            check_free_disk(path.parent, size - _length(part))
+            _fetch_from_any(urls, part, md5, patience)
+            rename(part, path)
+    return path
+
+
+def _is_right(path: Path, md5: str | None) -> bool:
+    return path.is_file() and (md5 is None or file_md5(path) == md5)
+
+
+def _fetch_from_any(urls: Sequence[str], part: Path, md5: str | None, patience: Patience) -> None:
+    """Fill `part` until it is right; mirrors share what has arrived. Raises FlowersError."""
     left, troubles, counts = list(urls), {}, Counter()
     furthest, failures = _length(part), 0
-    while left and failures < attempts:
+    while left and failures < patience.attempts:
         if troubles:
-            sleep(min(pause * 2 ** max(0, failures - 1), LONGEST_PAUSE))
+            sleep(min(patience.pause * 2 ** max(0, failures - 1), LONGEST_PAUSE))
         for url in tuple(left):
             try:
-                _fetch(url, part, timeout)
-                _put_in_place(part, path, is_right)
-                return path
+                _fetch(url, part, patience.timeout)
+                return _discard_if_wrong(part, md5)
             except _TransferError as trouble:
                 troubles[url] = str(trouble)
                 counts[url, str(trouble)] += 1
@@ -133,17 +118,23 @@ def download_file(
                     left.remove(url)
         failures = 0 if _length(part) > furthest else failures + 1
         furthest = max(furthest, _length(part))
-    raise FlowersError(_final_words(path, part, troubles))
+    raise FlowersError(_final_words(part, troubles))
 
 
-def _final_words(path: Path, part: Path, troubles: dict[str, str]) -> str:
+def _discard_if_wrong(part: Path, md5: str | None) -> None:
+    if not _is_right(part, md5):
+        part.unlink(missing_ok=True)
+        raise _TransferError("what arrived is not the right file (wrong checksum)", patience=TWICE)
+
+
+def _final_words(part: Path, troubles: dict[str, str]) -> str:
     """What the student reads when every address has been given up."""
     reasons = "; ".join(f"{url}: {reason}" for url, reason in troubles.items())
     kept = f" {megabytes(_length(part))} have arrived and are kept." if _length(part) else ""
     return (
-        f"{path.name} could not be downloaded ({reasons or 'no address is known'}).{kept} "
+        f"{part.stem} could not be downloaded ({reasons or 'no address is known'}).{kept} "
         f"Check the connection and run this again, or get the file in another way "
-        f"(browser, USB stick) and save it as '{path.absolute()}'."
+        f"(browser, USB stick) and save it as '{part.absolute().with_suffix('')}'."
     )
 
 
@@ -151,96 +142,107 @@ def _length(file: Path) -> int:
     return file.stat().st_size if file.is_file() else 0
 
 
-def _headers(*, first_byte: int = 0, last_byte: int | str = "") -> dict[str, str]:
-    whole = first_byte == 0 and last_byte == ""
-    headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
-    return headers if whole else {**headers, "Range": f"bytes={first_byte}-{last_byte}"}
+def _open(url: str, headers: dict[str, str], timeout: float) -> requests.Response:
+    """Ask for a file as it is, not packed on the way: the checksum is that of the file."""
+    headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+    return requests.get(url, headers=headers, stream=True, timeout=timeout)
 
 
-def _is_web_page(response: Any, url: str) -> bool:
+def _is_web_page(response: requests.Response) -> bool:
     """Firewalls and hotel networks answer every request with their own login page."""
-    is_html = response.headers.get("Content-Type", "").startswith("text/html")
-    return is_html and not url.endswith((".html", "/"))
+    return response.headers.get("Content-Type", "").startswith("text/html")
 
 
 def _fetch(url: str, part: Path, timeout: float) -> None:
     """One try: fetch what `part` still lacks. Raises _TransferError."""
+    start = _length(part)
     try:
-        request = urllib.request.Request(url, headers=_headers(first_byte=_length(part)))
-        with urllib.request.urlopen(request, timeout=timeout) as response:
-            if _is_web_page(response, url):
-                reason = "a web page came instead of the file, perhaps the network's login page"
-                raise _TransferError(reason, patience=TWICE)
+        with _open(url, {"Range": f"bytes={start}-"} if start else {}, timeout) as response:
+            if response.status_code == 416:  # nothing lies beyond `part`: it is whole, or not ours
+                return
+            _check_answer(response)
             _store(response, part)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing lies beyond `part`: it is whole, or not ours
-            return
-        gone = error.code in (401, 403, 404, 410, 451)
-        reason = "the server does not have it" if error.code in (404, 410) else "the server refused"
-        reason = reason if error.code < 500 else "the server is in trouble"
-        patience = 1 if gone else ALWAYS
-        raise _TransferError(f"{reason}, HTTP {error.code}", patience=patience) from error
-    except (OSError, http.client.HTTPException) as error:
+    except requests.RequestException as error:
+        if isinstance(error, ValueError):  # an address in the config that is none
+            raise _TransferError(f"this is no web address ({error})", patience=1) from error
         raise _TransferError(_in_words(error, timeout)) from error
-    except ValueError as error:  # an address in the config that is none
-        raise _TransferError(str(error), patience=1) from error
 
 
-def _in_words(error: Exception, timeout: float) -> str:
-    """A network error as a student understands it."""
-    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+def _check_answer(response: requests.Response) -> None:
+    """Raise _TransferError unless the server sends the file."""
+    code = response.status_code
+    if code >= 500:
+        raise _TransferError(f"the server is in trouble, HTTP {code}")
+    if code in (404, 410):
+        raise _TransferError(f"the server does not have it, HTTP {code}", patience=1)
+    if code >= 400:
+        patience = 1 if code in (401, 403, 451) else ALWAYS
+        raise _TransferError(f"the server refused, HTTP {code}", patience=patience)
+    if _is_web_page(response):
+        reason = "a web page came instead of the file, perhaps the network's login page"
+        raise _TransferError(reason, patience=TWICE)
+
+
+def _in_words(error: BaseException | None, timeout: float) -> str:
+    """A network error as a student understands it, from the innermost cause that we know."""
     words = {
         socket.gaierror: "no internet connection, or a firewall that hides the server",
         ssl.SSLCertVerificationError: "the server's certificate could not be verified",
         ConnectionRefusedError: "the server refused the connection",
+        requests.Timeout: f"the server was silent for {timeout:g} seconds",
         TimeoutError: f"the server was silent for {timeout:g} seconds",
         ConnectionError: "the connection was cut",
-        http.client.IncompleteRead: "the connection was cut",
     }
-    return next((text for kind, text in words.items() if isinstance(cause, kind)), str(cause))
+    first = error
+    while error is not None:  # requests wraps urllib3's error, which wraps that of the socket
+        for kind, text in words.items():
+            if isinstance(error, kind):
+                return text
+        error = error.__cause__ or error.__context__
+    return str(first)
 
 
-def _store(response: Any, part: Path) -> None:
+def _store(response: requests.Response, part: Path) -> None:
     """Append what the server sends to `part`, or start anew where the server ignores ranges."""
-    start = _length(part)
-    resumed = getattr(response, "status", None) == 206
+    resumed, start = response.status_code == 206, _length(part)
     if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
         part.unlink(missing_ok=True)
         raise _TransferError("the server sent another part than was asked for", patience=TWICE)
     start = start if resumed else 0
     announced = response.headers.get("Content-Length")
-    total = start + int(announced or 0)
-    title = f"Downloading {part.stem}"
-    with _open(part, "ab" if resumed else "wb") as file, Progress(total, title, unit="B") as bar:
+    total = start + int(announced) if announced else 0  # 0: the server does not say
+    cut = False
+    mode = "ab" if resumed else "wb"
+    with _disk_trouble_in_words(part), part.open(mode) as file, _bar(start, total, part) as advance:
+        try:
+            for chunk in response.iter_content(CHUNK):
+                file.write(chunk)
+                advance(len(chunk))
+        except requests.exceptions.ChunkedEncodingError:
+            cut = True
+    if cut or _length(part) < total:
+        of_all = f" of {megabytes(total)}" if total else ""
+        raise _TransferError(f"the connection was cut after {megabytes(_length(part))}{of_all}")
+
+
+@contextlib.contextmanager
+def _bar(start: int, total: int, part: Path) -> Iterator[Callable[[int], None]]:
+    """A bar to advance by bytes; without a known `total` there is no share to show."""
+    if not total:
+        say(f"Downloading {part.stem}; the server does not say how large it is.")
+        yield lambda count: None
+        return
+    with Progress(total, f"Downloading {part.stem}", unit="B") as bar:
         bar.skip(start)
-        while chunk := response.read(CHUNK):
-            _write(file, chunk, part)
-            bar.update(len(chunk))
-    if announced and _length(part) < total:
-        reason = f"the connection was cut after {megabytes(_length(part))} of {megabytes(total)}"
-        raise _TransferError(reason)
+        yield bar.update
 
 
-def _open(part: Path, mode: str) -> Any:
+@contextlib.contextmanager
+def _disk_trouble_in_words(part: Path) -> Iterator[None]:
     try:
-        return part.open(mode)
-    except OSError as error:
-        raise FlowersError(f"{part} could not be written ({error.strerror}).") from error
-
-
-def _write(file: Any, chunk: bytes, part: Path) -> None:
-    try:
-        file.write(chunk)
-        file.flush()
+        yield
+    except requests.RequestException:  # an OSError too, but of the network
+        raise
     except OSError as error:  # a disk that fills up while we write
         reason = f"{part} could not be written ({error.strerror})"
         raise FlowersError(f"{reason}. Make room on this disk, then run this again.") from error
-
-
-def _put_in_place(part: Path, path: Path, is_right: Callable[[Path], bool]) -> None:
-    """Rename a right file into place; discard a wrong one and raise _TransferError."""
-    if not is_right(part):
-        part.unlink()
-        reason = "what arrived is not the right file (its checksum or its content is wrong)"
-        raise _TransferError(reason, patience=TWICE)
-    part.replace(path)

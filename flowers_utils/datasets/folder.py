@@ -1,106 +1,232 @@
-"""A student's own flowers: a folder with one sub-folder a class."""
+"""A student's own flowers: one sub-folder a class, with or without split folders around them.
 
+Nothing happens in silence: what is left out, cut off or doubtful is said in `OwnFolder`.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from flowers_utils.datasets.disk import file_md5
+from flowers_utils.datasets.listing import Listing, enter, first_few, list_classes, split_folders
+from flowers_utils.datasets.photos import UNREADABLE, open_photo
 from flowers_utils.errors import FlowersError
 
-PHOTO_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
 SPLITS = ("train", "val", "test")
 Files = dict[str, tuple[list[Path], list[int]]]  # split -> photographs, labels
 
 
-def list_folder(folder: Path, *, seed: int) -> tuple[tuple[str, ...], Files]:
-    """Class names and the photographs and labels of train, val and test.
+@dataclass(frozen=True)
+class OwnFolder:
+    """A student's folder, ready to be decoded."""
 
-    With `train/`, `val/` and `test/` inside, these are taken as they are (some of them without
-    the others are an error); otherwise the class folders are split 60 / 20 / 20 within each class,
-    always alike for the same `seed`.
+    class_names: tuple[str, ...]
+    files: Files
+    note: str  # what was decided for the student, and what is doubtful
+    left_out: dict[str, str]  # split ("" for the whole folder) -> what is not used, and why
+    broken: list[Path]  # they are among `files`: decoding says what is wrong with each
+
+
+def read_folder(folder: Path, *, seed: int) -> OwnFolder:
+    """List the photographs of train, val and test; opens no more than their first bytes.
+
+    Split folders are taken as they are. A missing val or test is cut from train: a fifth of each
+    class, always alike for the same `seed`. Copies of a photograph (equal bytes) stay in one split.
     Raises FlowersError for a folder that no classifier can be trained on.
     """
     if not folder.is_dir():
         raise FlowersError(
-            f"There is no folder '{folder}'; set DATA to the folder with your classes."
+            f"There is no folder '{folder}'; set DATA to the folder of your classes."
         )
-    if split_folders := _split_folders(folder):
-        return _list_split_folders(split_folders)
-    by_class = photos_by_class(folder)
-    files: Files = {split: ([], []) for split in SPLITS}
+    folder = enter(folder.resolve())
+    places, beside = split_folders(folder)
+    listed = {split: list_classes(place) for split, place in places.items()}
+    names = _common_classes(listed, places)
+    keys = _keys_by_content(listed)
+    left_out = {split: _left_in_words(listing.left) for split, listing in listed.items()}
+    if len(places) == 1:  # what is left out of it is left out of all three splits
+        left_out = {"": left_out["train"]}
+    whole = [left_out.get("", ""), _take_out_contradictions(listed, keys, folder), *beside]
+    left_out[""] = "; ".join(filter(None, whole))
+    _refuse_empty_classes(listed, places, left_out)
+    notes = [_overlap_in_words(listed, keys)]
+    photos = {split: listing.photos for split, listing in listed.items()}
+    if missing := [split for split in SPLITS if split not in photos]:
+        photos |= _cut(photos["train"], missing, keys, seed)
+        notes.insert(0, _cut_in_words(photos, missing, seed))
+    return OwnFolder(
+        class_names=names,
+        files={split: _in_class_order(photos[split], names) for split in SPLITS},
+        note="\n".join(filter(None, notes)),
+        left_out={split: text for split, text in left_out.items() if text},
+        broken=[path for listing in listed.values() for path in listing.broken],
+    )
+
+
+def _in_class_order(
+    photos: dict[str, list[Path]], names: tuple[str, ...]
+) -> tuple[list[Path], list[int]]:
+    labels = [label for label, name in enumerate(names) for _ in photos[name]]
+    return [photo for name in names for photo in photos[name]], labels
+
+
+def describe_folder(path: str | Path) -> str:
+    """What is in a student's own folder, in one line, without decoding every photograph.
+
+    Raises FlowersError for a folder that cannot be used.
+    """
+    own = read_folder(Path(path).expanduser(), seed=0)
+    if own.broken:
+        raise FlowersError(broken_in_words(own.broken))
+    counts = Counter(own.class_names[i] for _, labels in own.files.values() for i in labels)
+    (largest, most), (smallest, fewest) = counts.most_common()[0], counts.most_common()[-1]
+    splits = ", ".join(f"{split} {len(own.files[split][1])}" for split in SPLITS)
+    text = f"{sum(counts.values())} photographs of {len(counts)} classes ({splits}); "
+    text += f"smallest class '{smallest}' {fewest}, largest '{largest}' {most}"
+    for split, left in own.left_out.items():
+        text += f"; left out{f' of {split}' if split else ''}: {left}"
+    return f"{text}. {' '.join(own.note.splitlines())}".strip()
+
+
+def broken_in_words(paths: Iterable[Path]) -> str:
+    """One line for each photograph that cannot be opened, and why."""
+    reasons = []
+    for path in paths:
+        try:
+            open_photo(path)
+        except FlowersError as error:
+            reasons.append(str(error))
+    return "\n".join(reasons)
+
+
+def _left_in_words(left: Counter[str]) -> str:
+    """`3 HEIC (cannot be opened here: save as JPEG), 2 .txt`."""
+    photos = [f"{count} {kind}" for kind, count in left.items() if kind in UNREADABLE]
+    others = [f"{count} {kind}" for kind, count in left.items() if kind not in UNREADABLE]
+    advice = " (cannot be opened here: save as JPEG)" if photos else ""
+    return ", ".join([*filter(None, [" and ".join(photos) + advice]), *others])
+
+
+def _common_classes(listed: dict[str, Listing], places: dict[str, Path]) -> tuple[str, ...]:
+    """The class names, the same in every split."""
+    names = sorted(listed["train"].photos)
+    for split, listing in listed.items():
+        if odd := sorted(listing.photos.keys() ^ set(names)):
+            raise FlowersError(
+                f"These classes are not in both '{places['train']}' and '{places[split]}': "
+                f"{first_few([repr(name) for name in odd])}. Every split needs the same class folders."
+            )
+    return tuple(names)
+
+
+def _keys_by_content(listed: dict[str, Listing]) -> dict[Path, str]:
+    """A key for each photograph; equal keys mean equal bytes. Few files are read to the end:
+    those of equal size."""
+    by_size = defaultdict(list)
+    keys = {}
+    for listing in listed.values():
+        broken = set(listing.broken)
+        for photo in (photo for photos in listing.photos.values() for photo in photos):
+            keys[photo] = str(photo)
+            if photo not in broken:
+                by_size[photo.stat().st_size].append(photo)
+    for photos in by_size.values():
+        if len(photos) > 1:
+            keys |= {photo: file_md5(photo) for photo in photos}
+    return keys
+
+
+def _take_out_contradictions(
+    listed: dict[str, Listing], keys: dict[Path, str], folder: Path
+) -> str:
+    """Take out photographs that stand in two classes: nobody knows which is right."""
+    classes, copies = defaultdict(set), defaultdict(list)
+    for listing in listed.values():
+        for name, photos in listing.photos.items():
+            for photo in photos:
+                classes[keys[photo]].add(name)
+                copies[keys[photo]].append(f"'{photo.relative_to(folder).as_posix()}'")
+    wrong = [key for key, names in classes.items() if len(names) > 1]
+    for listing in listed.values():
+        for name, photos in listing.photos.items():
+            listing.photos[name] = [photo for photo in photos if keys[photo] not in wrong]
+    if not wrong:
+        return ""
+    named = first_few([" = ".join(copies[key]) for key in wrong])
+    files = sum(len(copies[key]) for key in wrong)
+    return f"{files} files with one photograph in two classes ({named}): keep the right one of each"
+
+
+def _refuse_empty_classes(listed: dict[str, Listing], places: dict[str, Path], left: dict) -> None:
+    empty = [
+        f"'{places[split] / name}'"
+        for split, listing in listed.items()
+        for name, photos in listing.photos.items()
+        if not photos
+    ]
+    if empty:
+        found = "; ".join(text for text in left.values() if text)
+        raise FlowersError(
+            f"No photographs that can be used in {first_few(empty)}"
+            f"{f' (left out: {found})' if found else ''}. Put photographs there, or remove the folder."
+        )
+
+
+def _overlap_in_words(listed: dict[str, Listing], keys: dict[Path, str]) -> str:
+    """A warning for each pair of given splits that share photographs."""
+    contents = {
+        split: [keys[photo] for photos in listing.photos.values() for photo in photos]
+        for split, listing in listed.items()
+    }
+    told = []
+    for earlier, later in (("train", "val"), ("train", "test"), ("val", "test")):
+        seen = set(contents.get(earlier, ()))
+        count = sum(key in seen for key in contents.get(later, ()))
+        if count:
+            told.append(
+                f"Warning: {count} of {len(contents[later])} photographs of {later} are in {earlier} "
+                f"too, so the accuracy on {later} will be too high. Take them out of one of the two."
+            )
+    return "\n".join(told)
+
+
+def _cut(
+    photos: dict[str, list[Path]], missing: list[str], keys: dict[Path, str], seed: int
+) -> dict[str, dict[str, list[Path]]]:
+    """train and the `missing` splits, cut from `photos`: a fifth of each class, at least one.
+
+    Equal photographs count as one, so that none lands in train and another in test.
+    """
     rng = np.random.default_rng(seed)
-    for label, photos in enumerate(by_class.values()):
-        if len(photos) < 3:
-            raise FlowersError(
-                f"Class '{list(by_class)[label]}' has {len(photos)} photographs, but each class "
-                "needs at least 3: one each to train, to choose and to test on."
-            )
-        order = [photos[i] for i in rng.permutation(len(photos))]
+    parts = {split: {} for split in ("train", *missing)}
+    few = []
+    for name in sorted(photos):
+        groups = defaultdict(list)
+        for photo in photos[name]:
+            groups[keys[photo]].append(photo)
+        if len(groups) <= len(missing):
+            few.append(f"'{name}' has {len(groups)}")
+            continue
+        order = [list(groups.values())[i] for i in rng.permutation(len(groups))]
         held = max(1, len(order) // 5)
-        parts = {"val": order[:held], "test": order[held : 2 * held], "train": order[2 * held :]}
-        for split, part in parts.items():
-            files[split][0].extend(part)
-            files[split][1].extend([label] * len(part))
-    return tuple(by_class), files
-
-
-def _split_folders(folder: Path) -> dict[str, Path]:
-    """The folders of train, val and test, or none of them; FlowersError if only some are there."""
-    found = {p.name.lower(): p for p in _folders_in(folder) if p.name.lower() in SPLITS}
-    missing = " and ".join(f"'{split}'" for split in SPLITS if split not in found)
-    if found and missing:
+        for split in missing:
+            parts[split][name] = [photo for group in order[:held] for photo in group]
+            order = order[held:]
+        parts["train"][name] = [photo for group in order for photo in group]
+    if few:
         raise FlowersError(
-            f"'{folder}' has {' and '.join(repr(p.name) for p in found.values())} but lacks "
-            f"{missing}. Give it all of 'train', 'val' and 'test', each with the same class "
-            "folders, or only class folders with other names, which are then split for you."
+            f"Each class needs at least {len(missing) + 1} different photographs, one to train on and "
+            f"one for each of {' and '.join(missing)}, but {first_few(few)}. Add some, or remove the "
+            "class."
         )
-    return {split: found[split] for split in SPLITS if found}
+    return parts
 
 
-def _folders_in(folder: Path) -> list[Path]:
-    """The sub-folders in alphabetical order, without hidden ones."""
-    try:
-        return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    except OSError as error:
-        raise FlowersError(
-            f"The folder '{folder}' cannot be read ({error}): no permission, or its disk has gone. "
-            "Change that, or copy the folder to a place of your own."
-        ) from error
-
-
-def _list_split_folders(folders: dict[str, Path]) -> tuple[tuple[str, ...], Files]:
-    listed = {split: photos_by_class(folder) for split, folder in folders.items()}
-    names = tuple(listed["train"])
-    files: Files = {}
-    for split, by_class in listed.items():
-        for name in sorted(set(by_class) ^ set(names)):
-            raise FlowersError(
-                f"Class '{name}' is not in both '{folders['train']}' and '{folders[split]}'; every "
-                "split needs the same class folders."
-            )
-        photos = [photo for name in names for photo in by_class[name]]
-        labels = [label for label, name in enumerate(names) for _ in by_class[name]]
-        files[split] = (photos, labels)
-    return names, files
-
-
-def photos_by_class(folder: Path) -> dict[str, list[Path]]:
-    """The photographs in each sub-folder, classes and files in alphabetical order."""
-    classes = _folders_in(folder)
-    if len(classes) < 2:
-        raise FlowersError(
-            f"'{folder}' has {len(classes)} class folders, but telling flowers apart takes at least "
-            "two: make one sub-folder for each kind of flower and put its photographs there."
-        )
-    found = {c.name: _photos_in(c) for c in classes}
-    for name, photos in found.items():
-        if not photos:
-            raise FlowersError(
-                f"Class folder '{folder / name}' holds no photographs ({', '.join(sorted(PHOTO_ENDINGS))}); "
-                "fill it or remove it."
-            )
-    return found
-
-
-def _photos_in(folder: Path) -> list[Path]:
-    files = (p for p in folder.rglob("*") if p.suffix.lower() in PHOTO_ENDINGS)
-    return sorted(p for p in files if p.is_file() and not p.name.startswith("."))
+def _cut_in_words(parts: dict, missing: list[str], seed: int) -> str:
+    counts = {split: sum(map(len, parts[split].values())) for split in missing}
+    cut = " and ".join(f"{split} ({count} photographs)" for split, count in counts.items())
+    verb = "were" if len(missing) > 1 else "was"
+    return f"{cut} {verb} cut from train: a fifth of each class, chosen with seed {seed}."

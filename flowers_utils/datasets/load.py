@@ -2,34 +2,40 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torchvision.datasets import Flowers102
+from PIL import Image
 
 import transfer_learning_config as config
-from flowers_utils.data import FlowerData, Split, check_split
-from flowers_utils.datasets import practice
-from flowers_utils.datasets.class_names import FLOWERS102_NAMES
-from flowers_utils.datasets.flowers102 import (
-    ensure_flowers102,
-    flowers102_is_reachable,
-    flowers102_lies_ready,
-)
-from flowers_utils.datasets.folder import list_folder
-from flowers_utils.datasets.photos import cached_array, decoded
+from flowers_utils.config_check import check_knobs
+from flowers_utils.data import FlowerData, Split, check_data
+from flowers_utils.datasets import flowers102, practice
+from flowers_utils.datasets.cache import cached_array, decoded
+from flowers_utils.datasets.folder import SPLITS, Files, read_folder
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
 from flowers_utils.progress import Progress
-
-SPLITS = ("train", "val", "test")
+from flowers_utils.storage.results import markdown_table
 
 
 def data_root() -> Path:
     """The folder that holds `flowers-102`: FLOWERS_DATA_DIR, else `data`. It may be read-only."""
-    return Path(os.environ.get("FLOWERS_DATA_DIR") or "data")
+    return as_path(os.environ.get("FLOWERS_DATA_DIR") or "data")
+
+
+def as_path(text: str) -> Path:
+    """A path as a student writes it; `~` is the home folder. Raises FlowersError if there is none."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # else a folder named "~" would be made
+        raise FlowersError(
+            f"The home folder in '{text}' is not known here; write the whole path instead of '~'."
+        ) from error
 
 
 def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> FlowerData:
@@ -39,23 +45,25 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
     `"flowers102"`, `"practice"`, or a path to a folder of class sub-folders.
     `profile` may limit the number of images. Raises FlowersError that says what to do.
     """
-    config.check_profile(profile)
+    check_knobs("auto", profile, 0)
     limit = config.PROFILES[profile]["images"]
     if choice == "practice":
-        return load_practice(limit=limit, seed=seed)
-    if choice == "flowers102":
-        return load_flowers102(limit=limit)
-    if choice == "auto":
+        data = _load_practice(limit, seed)
+    elif choice == "flowers102":
+        data = _load_flowers102(limit)
+    elif choice == "auto":
         why_not = why_no_flowers102(data_root())
-        if why_not:
-            return load_practice(limit=limit, seed=seed, note=practice_banner(why_not))
-        return load_flowers102(limit=limit)
-    return load_own_folder(Path(choice).expanduser(), limit=limit, seed=seed)
+        note = practice_banner(why_not)
+        data = _load_practice(limit, seed, note) if why_not else _load_flowers102(limit)
+    else:
+        data = _load_own_folder(as_path(choice), limit, seed)
+    check_data(data)
+    return data
 
 
 def why_no_flowers102(root: Path) -> str:
-    """Empty if Flowers102 is on disk (unpacked or not) or can be downloaded, else the reason in words."""
-    if flowers102_lies_ready(root) or flowers102_is_reachable():
+    """Empty if Flowers102 is on disk (unpacked or not) or can be downloaded, else the reason."""
+    if flowers102.flowers102_lies_ready(root) or flowers102.flowers102_is_reachable():
         return ""
     return f"Flowers102 is not (whole) in '{root}', and its server cannot be reached from here"
 
@@ -70,38 +78,60 @@ def practice_banner(why: str) -> str:
     )
 
 
-def load_flowers102(*, limit: int | None = None) -> FlowerData:
+def _load_flowers102(limit: int | None) -> FlowerData:
     """Oxford Flowers102 with its official splits, downloaded if need be."""
     root = data_root()
-    ensure_flowers102(root)
+    flowers102.ensure_flowers102(root)
+    files = {name: flowers102.read_split(root, name) for name in SPLITS}
+    fields = _photographs(files, limit, "flowers102", {})
+    title, names = flowers102.title_for(fields["photo_side"]), flowers102.FLOWERS102_NAMES
+    return FlowerData(source="flowers102", title=title, class_names=names, **fields)
+
+
+def _load_own_folder(folder: Path, limit: int | None, seed: int) -> FlowerData:
+    """A student's own photographs; `read_folder` says what may lie in the folder."""
+    own = read_folder(folder, seed=seed)
+    # Two folders of the same name keep their caches apart.
+    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:6]
+    return FlowerData(
+        source="folder",
+        title=f"own flowers '{folder.resolve().name}'",
+        class_names=own.class_names,
+        note=own.note,
+        **_photographs(own.files, limit, f"folder{place}", own.left_out),
+    )
+
+
+def _photographs(
+    files: Files, limit: int | None, name: str, left_out: Mapping[str, str]
+) -> dict[str, Any]:
+    """The fields of FlowerData that every set of photographs fills alike: splits and sizes.
+
+    Raises one FlowersError that names the broken photographs of all splits.
+    """
     resize, crop = config.AUGMENTATION["resize"], config.AUGMENTATION["crop"]
-    splits = {}
-    for name in SPLITS:
-        dataset = Flowers102(root, split=name)
-        files, labels = dataset._image_files, dataset._labels
-        _assert_official(name, labels)
-        chosen = _spread(len(files), limit)
-        splits[name] = _decoded_split(
-            name,
-            [files[i] for i in chosen],
-            [labels[i] for i in chosen],
-            size=resize if name == "train" else crop,
-            prefix=f"flowers102-{name}{_first(limit)}",
-        )
-    title = config.DATASET["name"]
-    return _checked(FlowerData("flowers102", title, FLOWERS102_NAMES, **splits,
-                               resize_size=resize, image_size=crop))  # fmt: skip
-
-
-def _assert_official(name: str, labels: Sequence[int]) -> None:
-    """The official splits have known sizes, and labels that start at 0."""
-    expected, classes = config.DATASET["splits"][name], config.DATASET["num_classes"]
-    if len(labels) != expected or set(labels) != set(range(classes)):
-        raise FlowersError(
-            f"The {name} split of Flowers102 has {len(labels)} images of {len(set(labels))} classes "
-            f"instead of {expected} of {classes}; delete 'setid.mat' and 'imagelabels.mat' in the "
-            "data folder so that they are fetched again."
-        )
+    splits, left_out, troubles = {}, dict(left_out), []
+    for split, (photos, labels) in files.items():
+        chosen = _spread(len(photos), limit)
+        try:
+            images = decoded(
+                [photos[i] for i in chosen],
+                size=resize if split == "train" else crop,
+                cache=Path(config.PATHS["cache"]),
+                name=f"{name}-{split}-{limit or 'all'}",
+            )
+        except FlowersError as error:  # raised below, when the other splits have been tried too
+            troubles.append(str(error))
+            continue
+        splits[split] = Split(split, images, torch.tensor([labels[i] for i in chosen]))
+        if few := len(photos) - len(chosen):
+            told = (left_out.get(split), f"{few} photographs, to keep this profile short")
+            left_out[split] = "; ".join(filter(None, told))
+    if troubles:
+        raise FlowersError("\n".join(dict.fromkeys(troubles)))
+    side = _shorter_side(files["train"][0][0])
+    sizes = {"resize_size": resize, "image_size": crop, "photo_side": side}
+    return {**splits, **sizes, "left_out": left_out}
 
 
 def _spread(count: int, limit: int | None) -> list[int]:
@@ -111,70 +141,64 @@ def _spread(count: int, limit: int | None) -> list[int]:
     return np.linspace(0, count - 1, limit).round().astype(int).tolist()
 
 
-def _first(limit: int | None) -> str:
-    """Part of a cache's name, so that a short run and a full one keep their own."""
-    return "" if limit is None else f"-some{limit}"
+def _shorter_side(photo: Path) -> int:
+    """In pixels, from the first bytes of the file. One stands for all: a set is of one making."""
+    with Image.open(photo) as image:
+        return min(image.size)
 
 
-def _decoded_split(
-    name: str, files: list[Path], labels: list[int], *, size: int, prefix: str
-) -> Split:
-    cache = Path(config.PATHS["cache"])
-    images = decoded(files, size=size, cache=cache, name=prefix)
-    return Split(name, images, torch.tensor(labels, dtype=torch.int64))
-
-
-def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") -> FlowerData:
+def _load_practice(limit: int | None, seed: int, note: str = "") -> FlowerData:
     """The built-in practice flowers: the same shapes, splits and labels as Flowers102, smaller."""
-    splits = {}
-    for name in SPLITS:
-        size = practice.PRACTICE_RESIZE if name == "train" else practice.PRACTICE_CROP
-        splits[name] = _practice_split(name, size=size, limit=limit, seed=seed)
-    return _checked(FlowerData("practice", "practice flowers", practice.PRACTICE_NAMES, **splits,
-                               resize_size=practice.PRACTICE_RESIZE,
-                               image_size=practice.PRACTICE_CROP, note=note))  # fmt: skip
+    sizes = {split: practice.PRACTICE_CROP for split in SPLITS} | {
+        "train": practice.PRACTICE_RESIZE
+    }
+    return FlowerData(
+        source="practice",
+        title="practice flowers",
+        class_names=practice.PRACTICE_NAMES,
+        **{split: _practice_split(split, size, limit, seed) for split, size in sizes.items()},
+        resize_size=practice.PRACTICE_RESIZE,
+        image_size=practice.PRACTICE_CROP,
+        note=note,
+    )
 
 
-def _practice_split(name: str, *, size: int, limit: int | None, seed: int) -> Split:
+def _practice_split(split: str, size: int, limit: int | None, seed: int) -> Split:
     """One split, drawn once and cached like decoded photographs."""
-    labels = practice.practice_labels(name, limit=limit)
+    labels = practice.practice_labels(split, limit=limit)
 
-    def fill(images: np.ndarray, bar: Progress) -> None:
-        images[:] = practice.draw_practice_split(
-            name, size=size, seed=seed, limit=limit, progress=bar
-        )[0]
+    def draw(bar: Progress) -> list[np.ndarray]:
+        images, _ = practice.draw_practice_split(
+            split, size=size, seed=seed, limit=limit, progress=bar
+        )
+        return [images]
 
     facts = [f"version {practice.PRACTICE_VERSION}", f"seed {seed}"]
-    shape = (len(labels), 3, size, size)
-    cache = Path(config.PATHS["cache"])
-    images = cached_array(cache, f"practice-{name}{_first(limit)}-{size}", facts, shape, fill)
-    return Split(name, images, torch.from_numpy(labels))
+    name, shape = f"practice-{split}-{limit or 'all'}-{size}", (len(labels), 3, size, size)
+    images = cached_array(Path(config.PATHS["cache"]), name, facts, shape, draw)
+    return Split(split, images, torch.from_numpy(labels))
 
 
-def load_own_folder(folder: Path, *, limit: int | None = None, seed: int = 0) -> FlowerData:
-    """A student's own photographs: one sub-folder a class, or `train/`, `val/`, `test/` of such."""
-    class_names, files = list_folder(folder, seed=seed)
-    resize, crop = config.AUGMENTATION["resize"], config.AUGMENTATION["crop"]
-    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:6]
-    splits = {}
-    for name, (photos, labels) in files.items():
-        chosen = _spread(len(photos), limit)
-        splits[name] = _decoded_split(
-            name,
-            [photos[i] for i in chosen],
-            [labels[i] for i in chosen],
-            size=resize if name == "train" else crop,
-            prefix=f"folder{place}-{name}{_first(limit)}",
-        )
-    title = f"own flowers '{folder.resolve().name}'"
-    return _checked(FlowerData("folder", title, class_names, **splits,
-                               resize_size=resize, image_size=crop))  # fmt: skip
+def split_table(data: FlowerData) -> str:
+    """A Markdown table: what each split holds, and what was left out and why."""
+    rows = []
+    for split in (data.train, data.val, data.test):
+        counts = Counter(split.labels.tolist())
+        sizes = [(counts[label], name) for label, name in enumerate(data.class_names)]
+        ends = [f"{count} ({name})" for count, name in (min(sizes), max(sizes))]
+        left = data.left_out.get(split.name, "nothing")
+        rows.append([split.name, len(split), len(counts), *ends, left])
+    headers = ["split", "photographs", "classes", "smallest class", "largest class", "left out"]
+    whole = data.left_out.get("", "")
+    return markdown_table(headers, rows) + (
+        f"\n\nLeft out of all splits: {whole}." if whole else ""
+    )
 
 
 def starting_weights(
     data: FlowerData, device: Device, *, backbone: str, seed: int = 0
-) -> str | dict[str, torch.Tensor]:
-    """What the backbone starts from, as `build_model` takes it.
+) -> dict[str, torch.Tensor]:
+    """The state dict that the backbone starts from, as `build_model` takes it.
 
     ImageNet's weights for photographs. For practice flowers a backbone pretrained here and now on
     other species of the same formula (some minutes, kept in `models/` for every profile).
@@ -188,12 +212,3 @@ def starting_weights(
         )
     path = Path(config.PATHS["models"]) / "practice_backbone.pth"
     return practice.pretrain_backbone(path, device=device, seed=seed)
-
-
-def _checked(data: FlowerData) -> FlowerData:
-    """Raise FlowersError for a data set that training would stumble over later."""
-    for split in (data.train, data.val, data.test):
-        check_split(split, data.num_classes)
-    if len(data.train) < 2:
-        raise FlowersError("Training needs at least two photographs; add some to the train split.")
-    return data

@@ -1,8 +1,9 @@
 """Draws practice flowers: petals by a polar curve, then pose, company, light and focus by chance.
 
+To invent a flower, add a word to one of the tables in CHOICES, or ask `draw_species` for a new mix.
 Everything works on a whole batch. Positions are fractions of the picture, so the same seed gives
-the same flowers at every size. `species` is an int64 table (B, 7), one row of traits an image.
-Colour is no trait: as with tulips, each species comes in every hue, so form has to be learned.
+the same flowers at every size. Colour is no trait: as with tulips, each species comes in every
+hue, so form has to be learned.
 """
 
 import math
@@ -11,27 +12,49 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-TRAITS = ("petals", "outline", "pattern", "accent", "centre", "layers", "twist")
-PETALS = (3, 5, 8)
-TWIST = 1.3  # radians by which a twisted flower's petals turn from the middle to their tips
-OUTLINES = (  # each: power of the petal's curve, share of the radius where petals meet, notch depth
-    (1.0, 0.20, 0.0),  # pointed
-    (2.4, 0.38, 0.0),  # round
-    (2.6, 0.45, 0.45),  # heart-shaped
-)
-PATTERNS = ("eye", "stripe", "margin", "spots", "tips")
-ACCENTS = (  # each: hue against the petal's, saturation, value
-    (0.0, 0.08, 1.0),  # white
-    (0.0, 0.90, 0.28),  # dark
-    (0.40, 0.85, 1.0),  # contrasting
-)
-CENTRES = (  # each: radius as a share of the flower, hue, saturation, value
-    (0.16, 0.14, 0.9, 0.95),
-    (0.34, 0.13, 0.9, 0.85),
-    (0.30, 0.06, 0.8, 0.25),
-    (0.20, 0.27, 0.7, 0.55),
-)
-CHOICES = (len(PETALS), len(OUTLINES), len(PATTERNS), len(ACCENTS), len(CENTRES), 2, 2)
+# Each: the power of the petal's curve (low is pointed), the share of the radius where neighbours
+# meet, how deep the notch at the tip is, and how deep the fringe.
+OUTLINES = {
+    "pointed": (1.0, 0.22, 0.0, 0.0),
+    "round": (2.4, 0.40, 0.0, 0.0),
+    "heart": (2.6, 0.45, 0.40, 0.0),
+    "narrow": (0.75, 0.10, 0.0, 0.0),
+    "fringed": (2.2, 0.45, 0.0, 0.09),
+    "square": (6.0, 0.48, 0.10, 0.0),
+}
+# Where a petal wears its accent colour, 0 to 1; u runs from -1 to 1 across the petal, depth from 0
+# in the flower's middle to 1 at the reach of its petals, and edge is the depth at which it ends.
+PATTERNS = {
+    "eye": lambda u, depth, edge: torch.sigmoid((0.52 - depth) * 22),
+    "stripe": lambda u, depth, edge: torch.sigmoid((0.24 - u.abs()) * 16),
+    "margin": lambda u, depth, edge: torch.sigmoid((depth - edge + 0.15) * 30),
+    "spots": lambda u, depth, edge: torch.sigmoid(
+        ((u * 5.5).cos() * (depth * 13).sin() - 0.25) * 9
+    ),
+    "tips": lambda u, depth, edge: torch.sigmoid((depth - 0.72) * 22),
+    "ring": lambda u, depth, edge: torch.sigmoid((0.11 - (depth - 0.62).abs()) * 30),
+}
+ACCENTS = {  # each: hue against the petal's, saturation, value
+    "white": (0.0, 0.08, 1.0),
+    "dark": (0.0, 0.90, 0.30),
+    "contrasting": (0.40, 0.85, 1.0),
+}
+CENTRES = {  # each: radius as a share of the flower, hue, saturation, value
+    "small yellow": (0.15, 0.14, 0.9, 0.95),
+    "large yellow": (0.32, 0.13, 0.9, 0.90),
+    "brown": (0.30, 0.06, 0.8, 0.30),
+    "green": (0.20, 0.27, 0.7, 0.55),
+}
+CHOICES = {  # what makes a species: for each trait its words, and what they mean to the pencil
+    "petals": {"three": 3, "four": 4, "five": 5, "six": 6, "eight": 8, "ten": 10},
+    "outline": OUTLINES,
+    "pattern": PATTERNS,
+    "accent": ACCENTS,
+    "centre": CENTRES,
+    "layers": {"single": 0, "double": 1},
+    "twist": {"straight": 0.0, "twisted": 1.2},  # radians from the middle to the tips
+}
+WORDS = {trait: tuple(table) for trait, table in CHOICES.items()}
 
 
 class Dice:
@@ -48,30 +71,27 @@ class Dice:
         """(B, 1, 1) of ones and zeros."""
         return (self.uniform(0, 1) < probability).float()
 
-    def noise(self, size: int, *, cells: int, channels: int = 1) -> Tensor:
-        """(B, channels, size, size) smooth noise around 0, `cells` hills across the picture."""
-        coarse = torch.randn(self.count, channels, cells, cells, generator=self.generator)
+    def noise(self, size: int, *, cells: int) -> Tensor:
+        """(B, 1, size, size) smooth noise around 0, `cells` hills across the picture."""
+        coarse = torch.randn(self.count, 1, cells, cells, generator=self.generator)
         return functional.interpolate(coarse, size=(size, size), mode="bicubic")
 
 
-def rgb(hue: Tensor, saturation: Tensor | float, value: Tensor | float) -> Tensor:
+def rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     """HSV to RGB: (B, 1, 1) each to (B, 3, 1, 1)."""
     offsets = torch.tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)
     k = (offsets + 6 * hue.unsqueeze(1)) % 6
     ramp = torch.minimum(k, 4 - k).clamp(0, 1)
-    value = torch.as_tensor(value).expand_as(hue).unsqueeze(1)
-    return value * (1 - torch.as_tensor(saturation).expand_as(hue).unsqueeze(1) * ramp)
+    return value.unsqueeze(1) * (1 - saturation.unsqueeze(1) * ramp)
 
 
-def look_up(table: tuple, index: Tensor) -> list[Tensor]:
-    """Rows of a table of numbers as one (B, 1, 1) tensor a column."""
-    rows = torch.tensor(table, dtype=torch.float32).view(len(table), -1)[index]
-    return [column.view(-1, 1, 1) for column in rows.unbind(1)]
-
-
-def paint(canvas: Tensor, colour: Tensor, cover: Tensor) -> Tensor:
-    """Lay `colour` over a canvas (B, 3, S, S) where `cover` (B, S, S) is 1."""
-    return torch.lerp(canvas, colour.expand_as(canvas), cover.unsqueeze(1))
+def numbers(trait: str, species: Tensor) -> list[Tensor]:
+    """What a trait's words stand for, in each row of `species`: (B, 1, 1) a number."""
+    rows = torch.tensor(list(CHOICES[trait].values()), dtype=torch.float32).view(
+        len(WORDS[trait]), -1
+    )
+    chosen = rows[species[:, list(CHOICES).index(trait)]]
+    return [column.view(-1, 1, 1) for column in chosen.unbind(1)]
 
 
 def axes(size: int) -> tuple[Tensor, Tensor]:
@@ -85,93 +105,107 @@ def turn(x: Tensor, y: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
     return x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
 
 
-def edge_cover(distance: Tensor, size: int, scale: Tensor | float = 1.0) -> Tensor:
+def edge_cover(distance: Tensor, scale: Tensor | float = 1.0) -> Tensor:
     """Soft edge one pixel wide: 1 where `distance` (in units of `scale`) is positive, else 0."""
-    return (0.5 + distance * scale * size / 2).clamp(0, 1)
+    return (0.5 + distance * scale * distance.shape[-1] / 2).clamp(0, 1)
 
 
-def pattern_cover(u: Tensor, depth: Tensor, outline: Tensor, kind: Tensor) -> Tensor:
-    """Where a petal wears the accent colour; u is -1..1 across, depth 0..1 along the petal."""
-    eye = torch.sigmoid((0.55 - depth) * 22)
-    stripe = torch.sigmoid((0.26 - u.abs()) * 16)
-    margin = torch.sigmoid((depth - outline + 0.16) * 30)
-    spots = torch.sigmoid(((u * 5.5).cos() * (depth * 13).sin() - 0.25) * 9)
-    tips = torch.sigmoid((depth - 0.70) * 22)
-    stack = torch.stack([eye, stripe, margin, spots, tips], 1)
-    return stack[torch.arange(len(kind)), kind]
+def paint(canvas: Tensor, colour: Tensor, cover: Tensor) -> Tensor:
+    """Lay `colour` over a canvas (B, 3, S, S) where `cover` (B, S, S) is 1."""
+    return torch.lerp(canvas, colour.expand_as(canvas), cover.unsqueeze(1))
 
 
-def petal_layer(
-    canvas: Tensor, polar: tuple[Tensor, Tensor], species: Tensor, pose: dict, *, inner: bool
-) -> Tensor:
-    """Paint one ring of petals; polar holds radius and angle (B, S, S) from the flower's middle."""
+def petals(polar: tuple[Tensor, Tensor], species: Tensor, pose: dict, *, inner: bool) -> tuple:
+    """One ring of petals: colour (B, 3, S, S) and cover (B, S, S).
+
+    `polar` holds radius and angle (B, S, S) from the flower's middle.
+    """
     radius, angle = polar
-    (count,) = look_up(PETALS, species[:, 0])
-    power, base, notch = look_up(OUTLINES, species[:, 1])
+    (count,) = numbers("petals", species)
+    power, base, notch, fringe = numbers("outline", species)
     place = angle * count / (2 * math.pi) + 0.5 * inner
     number, u = place.floor() % count, (place % 1) * 2 - 1
     curve = (1 - u.abs().clamp(1e-4, 1) ** power).clamp(1e-4, 1) ** 0.6
-    outline = (base + (1 - base) * curve) * (1 - notch * torch.exp(-((u / 0.3) ** 2)))
+    edge = (base + (1 - base) * curve) * (1 - notch * torch.exp(-((u / 0.3) ** 2)))
+    edge = edge - fringe * (1 + (u * 16).cos())
     uneven = 1 + pose["uneven"] * (number * 2.4 + pose["phase"]).sin()
     reach = uneven * (0.62 if inner else 1.0)
     depth = radius / reach
-    offset, saturation, value = look_up(ACCENTS, species[:, 3])
-    petal = rgb(pose["hue"], pose["saturation"], pose["value"])
-    mark = pattern_cover(u, depth, outline, species[:, 2]).unsqueeze(1)
-    colour = torch.lerp(petal, rgb((pose["hue"] + offset) % 1, saturation, value), mark)
-    shade = (1 - 0.45 * u**2) * (0.80 + 0.25 * depth.clamp(0, 1)) * (1.12 if inner else 1.0)
+    marks = torch.stack([pattern(u, depth, edge) for pattern in PATTERNS.values()], 1)
+    mark = marks[torch.arange(len(species)), species[:, list(CHOICES).index("pattern")]]
+    offset, saturation, value = numbers("accent", species)
+    accent = rgb((pose["hue"] + offset) % 1, saturation, value)
+    colour = torch.lerp(
+        rgb(pose["hue"], pose["saturation"], pose["value"]), accent, mark.unsqueeze(1)
+    )
+    veins = 1 - 0.10 * (u * 9).cos().clamp(0, 1) * depth.clamp(0, 1)
+    shade = veins * (1 - 0.5 * u**4) * (0.72 + 0.32 * depth.clamp(0, 1)) * (1.12 if inner else 1.0)
     scale = pose["size"] * pose["tilt"].sqrt()
-    cover = edge_cover((outline - depth) * reach, canvas.shape[-1], scale)
-    return paint(canvas, colour * shade.unsqueeze(1), cover)
+    return colour * shade.unsqueeze(1), edge_cover((edge - depth) * reach, scale)
 
 
-def bloom(canvas: Tensor, species: Tensor, pose: dict[str, Tensor]) -> Tensor:
-    """Paint one flower a picture: canvas (B, 3, S, S), traits (B, 7), pose of `random_pose`."""
-    size = canvas.shape[-1]
-    x, y = axes(size)
+def bloom(canvas: Tensor, species: Tensor, pose: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Paint a flower with its shadow on each picture; returns the canvas and what it covers.
+
+    Canvas (B, 3, S, S), species (B, 7), pose as `random_pose` gives it, cover (B, S, S).
+    """
+    x, y = axes(canvas.shape[-1])
     dx, dy = turn(x - pose["x"], y - pose["y"], pose["lean"])
     dx, dy = dx / pose["size"], dy / (pose["size"] * pose["tilt"])
     angle = torch.atan2(dy, dx)
     radius = (dx * dx + dy * dy).sqrt() / (1 + pose["cup"] * angle.sin())
-    twist = (species[:, 6] * TWIST).view(-1, 1, 1)
+    (twist,) = numbers("twist", species)
     spun = angle + pose["turn"] + twist * radius
-    canvas = petal_layer(canvas, (radius, spun), species, pose, inner=False)
-    double = species[:, 5].nonzero().squeeze(1)
+    colour, cover = petals((radius, spun), species, pose, inner=False)
+    fallen = torch.roll(cover, (canvas.shape[-1] // 16,) * 2, (1, 2)).unsqueeze(1)
+    blurred = functional.avg_pool2d(fallen, 5, stride=1, padding=2)
+    canvas = paint(canvas * (1 - 0.45 * blurred), colour, cover)
+    double = species[:, list(CHOICES).index("layers")].nonzero().squeeze(1)
     polar, inner_pose = (radius[double], spun[double]), {k: v[double] for k, v in pose.items()}
-    canvas[double] = petal_layer(canvas[double], polar, species[double], inner_pose, inner=True)
-    share, hue, saturation, value = look_up(CENTRES, species[:, 4])
-    grain = 1 + 0.25 * (dx * 24).sin() * (dy * 24).sin() - 0.35 * (radius / share).clamp(0, 1) ** 4
-    disc = edge_cover(share - radius, size, pose["size"] * pose["tilt"].sqrt())
-    return paint(canvas, rgb(hue, saturation, value) * grain.unsqueeze(1), disc)
+    inner = petals(polar, species[double], inner_pose, inner=True)
+    canvas[double] = paint(canvas[double], *inner)
+    share, hue, saturation, value = numbers("centre", species)
+    grain = 1 + 0.3 * (dx * 26).sin() * (dy * 26).sin() - 0.4 * (radius / share).clamp(0, 1) ** 4
+    disc = edge_cover(share - radius, pose["size"] * pose["tilt"].sqrt())
+    canvas = paint(canvas, rgb(hue, saturation, value) * grain.unsqueeze(1), disc)
+    return canvas, torch.maximum(cover, disc)
 
 
-def leaf(canvas: Tensor, dice: Dice, *, spread: float, present: Tensor) -> Tensor:
-    """Paint a leaf with a pale midrib somewhere within `spread` of the middle, where `present`."""
-    side = canvas.shape[-1]
-    x, y = axes(side)
+def leaf(size: int, dice: Dice, *, present: Tensor) -> tuple[Tensor, Tensor]:
+    """A leaf with a pale midrib somewhere: colour (B, 3, S, S), and cover (B, S, S)."""
+    x, y = axes(size)
     dx, dy = turn(
-        x - dice.uniform(-spread, spread), y - dice.uniform(-spread, spread), dice.uniform(0, 6.3)
+        x - dice.uniform(-0.9, 0.9), y - dice.uniform(-0.9, 0.9), dice.uniform(0, 2 * math.pi)
     )
-    length, width = dice.uniform(0.5, 1.1), dice.uniform(0.10, 0.28)
+    length, width = dice.uniform(0.5, 1.1), dice.uniform(0.08, 0.25)
     inside = width * (1 - (dx / length) ** 2) - dy.abs()
-    green = rgb(dice.uniform(0.20, 0.42), dice.uniform(0.35, 0.8), dice.uniform(0.2, 0.65))
-    rib = 0.75 + 0.45 * torch.exp(-((dy / 0.03) ** 2))
-    return paint(canvas, green * rib.unsqueeze(1), edge_cover(inside, side) * present)
+    green = rgb(dice.uniform(0.22, 0.40), dice.uniform(0.35, 0.8), dice.uniform(0.2, 0.6))
+    rib = 0.78 + 0.45 * torch.exp(-((dy / 0.03) ** 2))
+    return green * rib.unsqueeze(1), edge_cover(inside) * present
+
+
+def stem(size: int, pose: dict[str, Tensor], dice: Dice) -> tuple[Tensor, Tensor]:
+    """A bent stem from the flower's middle downwards: colour (B, 3, 1, 1), and cover (B, S, S)."""
+    x, y = axes(size)
+    down = (y - pose["y"]).clamp(min=0)
+    bent = (x - pose["x"] - dice.uniform(-0.3, 0.3) * down**2).abs()
+    green = rgb(dice.uniform(0.22, 0.36), dice.uniform(0.4, 0.7), dice.uniform(0.25, 0.5))
+    return green, edge_cover(0.045 - bent) * (down > 0)
 
 
 def background(dice: Dice, size: int) -> Tensor:
     """Out-of-focus meadow, soil, sky or wall: (B, 3, size, size)."""
-    first = rgb(dice.uniform(0, 1), dice.uniform(0.1, 0.6), dice.uniform(0.1, 0.7))
-    green = rgb(dice.uniform(0.2, 0.4), dice.uniform(0.2, 0.7), dice.uniform(0.15, 0.6))
+    first = rgb(dice.uniform(0, 1), dice.uniform(0.1, 0.5), dice.uniform(0.1, 0.7))
+    green = rgb(dice.uniform(0.2, 0.4), dice.uniform(0.2, 0.6), dice.uniform(0.15, 0.55))
     mix = torch.sigmoid(2 * dice.noise(size, cells=5))
     canvas = torch.lerp(green.expand(-1, -1, size, size), first.expand(-1, -1, size, size), mix)
-    canvas = canvas + 0.05 * dice.noise(size, cells=14)
+    canvas = canvas * (1 + 0.15 * dice.noise(size, cells=12))
     x, y = axes(size)
     for _ in range(3):  # far flowers, out of focus
         far = (x - dice.uniform(-1, 1)) ** 2 + (y - dice.uniform(-1, 1)) ** 2
-        spot = torch.sigmoid((dice.uniform(0.05, 0.25) - far.sqrt()) * 25) * dice.chance(0.5)
-        colour = rgb(dice.uniform(0, 1), dice.uniform(0.2, 0.9), dice.uniform(0.5, 1))
-        canvas = paint(canvas, colour, spot * 0.8)
+        spot = torch.sigmoid((dice.uniform(0.05, 0.2) - far.sqrt()) * 25) * dice.chance(0.5)
+        colour = rgb(dice.uniform(0, 1), dice.uniform(0.2, 0.8), dice.uniform(0.5, 0.9))
+        canvas = paint(canvas, colour, spot * 0.7)
     return canvas
 
 
@@ -180,14 +214,15 @@ def photograph(canvas: Tensor, dice: Dice) -> Tensor:
     size = canvas.shape[-1]
     x, y = axes(size)
     warm, tint = dice.uniform(-0.25, 0.25), dice.uniform(-0.12, 0.12)
-    light = torch.stack([warm, tint, -warm], 1).exp() * dice.uniform(0.8, 1.35).unsqueeze(1)
+    light = torch.stack([warm, tint, -warm], 1).exp() * dice.uniform(0.7, 1.3).unsqueeze(1)
     slope = 1 + dice.uniform(-0.3, 0.3) * x + dice.uniform(-0.3, 0.3) * y
-    shadow = 1 - 0.4 * dice.chance(0.5) * torch.sigmoid(6 * dice.noise(size, cells=4)[:, 0])
+    shadow = 1 - 0.45 * dice.chance(0.5) * torch.sigmoid(6 * dice.noise(size, cells=4)[:, 0])
     canvas = canvas * light * (slope * shadow).unsqueeze(1)
-    small = functional.interpolate(canvas, size=(18, 18), mode="area")
+    small = functional.interpolate(canvas, size=(24, 24), mode="area")
     soft = functional.interpolate(small, size=(size, size), mode="bicubic")
-    canvas = torch.lerp(canvas, soft, dice.uniform(-0.6, 0.25).clamp(0, 1).unsqueeze(1))
-    return canvas + dice.uniform(0, 0.03).unsqueeze(1) * dice.noise(size, cells=size, channels=3)
+    canvas = torch.lerp(canvas, soft, dice.uniform(-0.7, 0.3).clamp(0, 1).unsqueeze(1))
+    grain = torch.randn(canvas.shape, generator=dice.generator)
+    return canvas + dice.uniform(0, 0.02).unsqueeze(1) * grain
 
 
 def random_pose(dice: Dice) -> dict[str, Tensor]:
@@ -196,35 +231,44 @@ def random_pose(dice: Dice) -> dict[str, Tensor]:
     Positions and size are in halves of the picture, angles in radians; each value is (B, 1, 1).
     """
     return {
-        "x": dice.uniform(-0.1, 0.1),
-        "y": dice.uniform(-0.1, 0.1),
-        "size": dice.uniform(0.85, 1.05),
-        "tilt": dice.uniform(0.85, 1.0),  # 1: seen from the front
-        "cup": dice.uniform(0, 0.12),  # 0: wide open
+        "x": dice.uniform(-0.25, 0.25),
+        "y": dice.uniform(-0.25, 0.25),
+        "size": dice.uniform(0.58, 0.88),
+        "tilt": dice.uniform(0.55, 1.0),  # 1: seen from the front
+        "cup": dice.uniform(0, 0.15),  # 0: wide open
         "lean": dice.uniform(0, 2 * math.pi),
         "turn": dice.uniform(0, 2 * math.pi),
-        "hue": dice.uniform(0, 1),
-        "saturation": dice.uniform(0.5, 0.9),
+        "hue": dice.uniform(0.55, 1.17) % 1,  # from blue over red to yellow: leaves are green
+        "saturation": dice.uniform(0.45, 0.9),
         "value": dice.uniform(0.75, 1.0),
-        "uneven": dice.uniform(0, 0.05),
+        "uneven": dice.uniform(0, 0.06),
         "phase": dice.uniform(0, 2 * math.pi),
     }
 
 
-def draw_flowers(species: Tensor, *, size: int, seed: int) -> Tensor:
-    """One photograph-like picture for each row of traits: uint8 (B, 3, size, size)."""
+def draw_scenes(species: Tensor, *, size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """One photograph-like picture a row of `species` (B, 7), and where its flowers are.
+
+    Pictures are uint8 (B, 3, size, size), masks bool (B, size, size): what a leaf in front hides is
+    no flower.
+    """
     dice = Dice(len(species), seed)
     canvas = background(dice, size)
     for _ in range(2):
-        canvas = leaf(canvas, dice, spread=0.9, present=dice.chance(0.5))
+        canvas = paint(canvas, *leaf(size, dice, present=dice.chance(0.5)))
     front, behind = random_pose(dice), random_pose(dice)
+    canvas = paint(canvas, *stem(size, front, dice))
     direction = dice.uniform(0, 2 * math.pi)
-    behind["x"] = front["x"] + 0.8 * direction.cos()
-    behind["y"] = front["y"] + 0.8 * direction.sin()
-    behind["size"] = behind["size"] * 0.55
+    behind["x"] = front["x"] + 0.75 * direction.cos()
+    behind["y"] = front["y"] + 0.75 * direction.sin()
+    behind["size"] = behind["size"] * 0.6
+    flowers = torch.zeros(len(species), size, size)
     two = dice.chance(0.25).view(-1).nonzero().squeeze(1)
-    canvas[two] = bloom(canvas[two], species[two], {k: v[two] for k, v in behind.items()})
-    canvas = bloom(canvas, species, front)
-    canvas = leaf(canvas, dice, spread=0.9, present=dice.chance(0.2))
-    canvas = photograph(canvas, dice)
-    return (canvas.clamp(0, 1) * 255).round().to(torch.uint8)
+    canvas[two], flowers[two] = bloom(
+        canvas[two], species[two], {k: v[two] for k, v in behind.items()}
+    )
+    canvas, cover = bloom(canvas, species, front)
+    colour, hidden = leaf(size, dice, present=dice.chance(0.3))
+    canvas = photograph(paint(canvas, colour, hidden), dice)
+    masks = torch.maximum(flowers, cover) * (1 - hidden) > 0.5
+    return (canvas.clamp(0, 1) * 255).round().to(torch.uint8), masks

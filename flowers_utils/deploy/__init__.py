@@ -1,0 +1,25 @@
+"""The trained model in use: names for photographs, exported files, and the page that goes with them."""
+
+from flowers_utils.deploy.export import export_onnx, export_program
+from flowers_utils.deploy.model_card import write_model_card
+from flowers_utils.deploy.predictor import (
+    Deployable,
+    Prediction,
+    Predictor,
+    photo_from,
+    photo_picker,
+)
+from flowers_utils.deploy.quantization import latencies, quantize_onnx
+
+__all__ = [
+    "Deployable",
+    "Prediction",
+    "Predictor",
+    "export_onnx",
+    "export_program",
+    "latencies",
+    "photo_from",
+    "photo_picker",
+    "quantize_onnx",
+    "write_model_card",
+]

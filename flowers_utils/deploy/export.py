@@ -5,99 +5,82 @@ probabilities `(B, classes)`: normalisation, network, temperature and softmax al
 A file takes its place only after a fresh Python process has opened it and agreed with PyTorch.
 """
 
-from __future__ import annotations
-
+import contextlib
 import json
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from flowers_utils.deploy.fresh_process import OPEN_ONNX, OPEN_PROGRAM, reopen
-from flowers_utils.deploy.predictor import Deployable, deployable_from_checkpoint, predict_command
+from flowers_utils.deploy.predictor import Deployable
 from flowers_utils.errors import FlowersError
-from flowers_utils.machine.profiling import time_calls
 from flowers_utils.storage.checkpoints import load_checkpoint
 from flowers_utils.storage.files import atomic_write
 
-__all__ = ["ExportReport", "export_onnx", "export_program", "predict_command"]
-
 TOLERANCE = 1e-4  # the largest allowed difference of a probability (0 to 1) from PyTorch's
 OPSET = 18  # the version of the ONNX operators; what torch's exporter writes without a conversion
+RELOAD_SECONDS = 300  # a laptop needs about five
+PROGRAM, ONNX = "torch.export program", f"ONNX, opset {OPSET}"
 
-
-@dataclass(frozen=True)
-class ExportReport:
-    """One exported file and how it compares with the PyTorch model, on the CPU, in float32.
-
-    `max_difference` is that of any probability (0 to 1) on `photographs` photographs, `latency_ms`
-    the median for one image in a fresh process and `torch_latency_ms` that of the model here.
-    """
-
-    kind: str  # "torch.export program" or "ONNX, opset 18"
-    path: str
-    size_bytes: int
-    photographs: int
-    max_difference: float
-    tolerance: float
-    latency_ms: float
-    torch_latency_ms: float
-
-    def as_dict(self) -> dict[str, str | int | float]:
-        """Plain values, ready for `results.json`."""
-        return asdict(self)
-
-    def sentence(self) -> str:
-        """What the student is to know, in one line."""
-        return (
-            f"{self.kind}: '{self.path}', {self.size_bytes / 1e6:.1f} MB. Reopened in a fresh "
-            f"process it differs from PyTorch by at most {self.max_difference:.1e} on "
-            f"{self.photographs} photographs (allowed: {self.tolerance:.0e}); "
-            f"one image takes {self.latency_ms:.1f} ms, PyTorch {self.torch_latency_ms:.1f} ms."
-        )
+# What the fresh process runs: nothing of this lesson, only what an application would use.
+OPENERS = {
+    PROGRAM: """
+import torch
+module = torch.export.load(path).module()
+def run(images):
+    with torch.no_grad():
+        return module(torch.from_numpy(images)).numpy()
+""",
+    ONNX: """
+import onnxruntime
+session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+def run(images):
+    return session.run(None, {"images": images})[0]
+""",
+}
+RELOAD = """
+import sys
+import numpy as np
+path, photographs, answers = sys.argv[1:]
+images = np.load(photographs)
+%s
+np.savez(answers, together=run(images), alone=run(images[:1]))
+"""
 
 
 def export_program(
-    checkpoint: str | os.PathLike,
-    out: str | os.PathLike,
-    *,
-    photographs: np.ndarray,
-    tolerance: float = TOLERANCE,
-) -> ExportReport:
+    checkpoint: str | os.PathLike, out: str | os.PathLike, *, photographs: np.ndarray
+) -> dict[str, Any]:
     """Write the checkpoint as a `torch.export` program (`.pt2`), opened by `torch.export.load`.
 
-    `photographs`: uint8 `(N, 3, S, S)`, N at least 2, on which parity is asserted. Class names and
-    normalisation travel as the extra file `model.json`.
-    Raises FlowersError, and writes nothing, if the file cannot be reopened or does not agree.
+    `photographs`: uint8 `(N, 3, S, S)`, N at least 2, on which file and PyTorch must agree. Class
+    names and normalisation travel as the extra file `model.json`.
+    Returns plain values for `results.json`, a "sentence" for the student among them.
+    Raises FlowersError, and writes nothing, if the file cannot be opened or does not agree.
     """
     content = load_checkpoint(checkpoint)
-    module = deployable_from_checkpoint(content)
-    images = _checked(photographs, content["image_size"])
 
-    def write(part: Path) -> None:
-        program = torch.export.export(
-            module, (torch.from_numpy(images[:2]),), dynamic_shapes=_dynamic_batch()
-        )
+    def write(part: Path, module: nn.Module, images: torch.Tensor) -> None:
+        program = torch.export.export(module, (images,), dynamic_shapes=_any_number())
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # it holds the paths of this computer
         extra = {"model.json": json.dumps(_metadata(content))}
         torch.export.save(program, part, extra_files=extra)
 
-    return _export("torch.export program", module, images, write, OPEN_PROGRAM, out, tolerance)
+    return _write_and_check(PROGRAM, Path(out), write=write, content=content, images=photographs)
 
 
 def export_onnx(
-    checkpoint: str | os.PathLike,
-    out: str | os.PathLike,
-    *,
-    photographs: np.ndarray,
-    tolerance: float = TOLERANCE,
-    opset: int = OPSET,
-) -> ExportReport:
+    checkpoint: str | os.PathLike, out: str | os.PathLike, *, photographs: np.ndarray
+) -> dict[str, Any]:
     """Write the checkpoint as one ONNX file; input `images`, output `probabilities`.
 
     Otherwise as `export_program`. Class names, normalisation, image size and temperature stand in
@@ -106,31 +89,28 @@ def export_onnx(
     import onnx  # here, not above: only this function needs it, and it takes a second to load
 
     content = load_checkpoint(checkpoint)
-    module = deployable_from_checkpoint(content)
-    images = _checked(photographs, content["image_size"])
 
-    def write(part: Path) -> None:
-        program = torch.onnx.export(
+    def write(part: Path, module: nn.Module, images: torch.Tensor) -> None:
+        proto = torch.onnx.export(
             module,
-            (torch.from_numpy(images[:2]),),
+            (images,),
             dynamo=True,
-            opset_version=opset,
+            opset_version=OPSET,
             input_names=["images"],
             output_names=["probabilities"],
-            dynamic_shapes=_dynamic_batch(),
-            optimize=True,
+            dynamic_shapes=_any_number(),
             verbose=False,
-        )
-        proto = program.model_proto
+        ).model_proto
         for node in proto.graph.node:
-            del node.metadata_props[:]  # likewise
+            del node.metadata_props[:]  # they hold paths, too
         onnx.helper.set_model_props(proto, _metadata(content))
         part.write_bytes(proto.SerializeToString())  # one file, the weights within
 
-    return _export(f"ONNX, opset {opset}", module, images, write, OPEN_ONNX, out, tolerance)
+    return _write_and_check(ONNX, Path(out), write=write, content=content, images=photographs)
 
 
-def _dynamic_batch() -> dict[str, dict[int, Any]]:
+def _any_number() -> dict[str, dict[int, Any]]:
+    """The batch may have any length; torch would otherwise build the example's length in."""
     return {"images": {0: torch.export.Dim("batch", min=1)}}
 
 
@@ -147,58 +127,112 @@ def _metadata(checkpoint: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _checked(photographs: np.ndarray, size: int) -> np.ndarray:
-    images = np.array(photographs)  # a copy: the cache is read-only, which torch warns about
+def _write_and_check(
+    kind: str,
+    out: Path,
+    *,
+    write: Callable[[Path, nn.Module, torch.Tensor], None],
+    content: dict[str, Any],
+    images: np.ndarray,
+) -> dict[str, Any]:
+    """Write beside `out`, open in a fresh process, compare, and only then take the place."""
+    size, images = content["image_size"], np.array(images)  # a copy: the cache is read-only
     if images.dtype != np.uint8 or images.shape[1:] != (3, size, size) or len(images) < 2:
         raise FlowersError(
             f"To check an export, give at least two uint8 photographs (N, 3, {size}, {size}), such "
             f"as data.val.images[:8], not {images.dtype} of shape {images.shape}."
         )
-    return images
+    module, batch, found = Deployable(content), torch.from_numpy(images), {}
 
-
-def _export(
-    kind: str,
-    module: Deployable,
-    images: np.ndarray,
-    write: Callable[[Path], None],
-    opener: str,
-    out: str | os.PathLike,
-    tolerance: float,
-) -> ExportReport:
-    """Write beside `out`, reopen in a fresh process, compare, and only then take the place."""
-    batch = torch.from_numpy(images)
-    with torch.inference_mode():
-        expected = module(batch).numpy()
-        here = np.median(time_calls(lambda: module(batch[:1]), repeats=20))
-    found: dict[str, float] = {}
-
-    def write_and_check(part: Path) -> None:
-        with torch.no_grad():  # no short cut for learning in the file: see one_pixel_maps.py
-            write(part)
-        together, alone, seconds = reopen(part, images, opener)
-        pairs = ((together, expected), (alone, expected[:1]))
-        difference = max(_difference(ours, theirs) for ours, theirs in pairs)
-        if not difference <= tolerance:
+    def write_then_compare(part: Path) -> None:
+        with scratch_beside(out) as folder, torch.no_grad():
+            write(part, module, batch[:2])
+            together, alone = reopen(part, images, kind=kind, folder=folder)
+            expected = module(batch).numpy()
+        found["worst"] = max(_difference(together, expected), _difference(alone, expected[:1]))
+        if not found["worst"] <= TOLERANCE:  # written so that nan fails, too
             raise FlowersError(
-                f"The exported file answers differently from PyTorch (by {difference:.1e}, allowed "
-                f"is {tolerance:.0e}), so '{out}' was not written; try another version of torch."
+                f"The exported file answers differently from PyTorch (by {found['worst']:.1e}, allowed"
+                f" is {TOLERANCE:.0e}), so '{out}' was not written; try another version of torch."
             )
-        found.update(difference=difference, seconds=float(np.median(seconds)))
 
-    atomic_write(out, write_and_check)
-    return ExportReport(
-        kind=kind,
-        path=Path(out).as_posix(),
-        size_bytes=Path(out).stat().st_size,
-        photographs=len(images),
-        max_difference=found["difference"],
-        tolerance=tolerance,
-        latency_ms=found["seconds"] * 1000,
-        torch_latency_ms=float(here) * 1000,
-    )
+    atomic_write(out, write_then_compare)
+    size_bytes = out.stat().st_size
+    return {
+        "kind": kind,
+        "path": out.as_posix(),
+        "size_bytes": size_bytes,
+        "photographs": len(images),
+        "max_difference": found["worst"],
+        "sentence": (
+            f"{kind}: '{out.as_posix()}', {size_bytes / 1e6:.1f} MB. Opened in a fresh process, its "
+            f"probabilities differ from PyTorch's by at most {found['worst']:.1e} on {len(images)} "
+            f"photographs (allowed: {TOLERANCE:.0e})."
+        ),
+    }
 
 
 def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
     """Largest absolute difference; infinite where the shapes differ."""
     return float(np.abs(ours - theirs).max()) if ours.shape == theirs.shape else float("inf")
+
+
+def reopen(
+    path: Path, images: np.ndarray, *, kind: str, folder: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of all images together and of the first alone, from a fresh Python process.
+
+    `folder` takes the files that go to the process and come back. Raises FlowersError if the
+    process fails or takes longer than RELOAD_SECONDS.
+    """
+    photographs, answers = folder / "photographs.npy", folder / "answers.npz"
+    np.save(photographs, images)
+    files = [str(file.resolve()) for file in (path, photographs, answers)]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", RELOAD % OPENERS[kind], *files],
+            cwd=folder,  # not the project's folder, so that none of its modules can help
+            capture_output=True,
+            timeout=RELOAD_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FlowersError(
+            f"A fresh Python process did not open and run the exported file within "
+            f"{RELOAD_SECONDS // 60} minutes, so the file was not kept. The computer may be busy: "
+            "close other programs and run this cell again."
+        ) from error
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise FlowersError(
+            f"A fresh Python process could not run the exported file ({lines[-1]}); "
+            "check that the packages of requirements.txt are installed."
+        )
+    with np.load(answers) as saved:
+        return saved["together"], saved["alone"]
+
+
+@contextlib.contextmanager
+def scratch_beside(out: Path, *, needed_bytes: int = 0) -> Iterator[Path]:
+    """An empty folder beside `out`, removed afterwards; inside, all temporary files go there.
+
+    Libraries write theirs to the system's folder, which may be too small: on some servers /tmp is a
+    piece of memory. Raises FlowersError if the disk is full or the folder cannot be written.
+    """
+    system_folder = tempfile.tempdir
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(out.parent).free < needed_bytes:
+            raise OSError(f"about {needed_bytes / 1e6:.0f} MB of free space are needed")
+        with tempfile.TemporaryDirectory(
+            dir=out.parent.resolve(), prefix=".scratch-", ignore_cleanup_errors=True
+        ) as folder:
+            tempfile.tempdir = folder  # the public setting of the tempfile module
+            yield Path(folder)
+    except OSError as error:
+        raise FlowersError(
+            f"'{out}' was not written ({error}). Free some space on that disk, or write to another "
+            "folder, and run this cell again."
+        ) from error
+    finally:
+        tempfile.tempdir = system_folder

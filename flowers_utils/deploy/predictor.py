@@ -4,15 +4,15 @@ A student's own photograph takes the same way as the photographs of the evaluati
 squashed to the network's size, normalised, through the network, divided by the temperature, softmax.
 """
 
-from __future__ import annotations
-
 import argparse
+import contextlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import torch
@@ -23,9 +23,11 @@ from torchvision.transforms.v2 import functional as F
 import transfer_learning_config as config
 from flowers_utils.datasets.photos import open_photo, to_rgb
 from flowers_utils.errors import FlowersError
+from flowers_utils.progress import progress_style
 from flowers_utils.storage.checkpoints import load_checkpoint, model_from_checkpoint
 
 BATCH = 32
+NO_CHECKPOINTS = {".onnx": "an exported ONNX file", ".pt2": "an exported torch.export program"}
 
 
 def as_photo(photograph: Any) -> Image.Image:
@@ -35,23 +37,19 @@ def as_photo(photograph: Any) -> Image.Image:
     """
     if isinstance(photograph, (str, os.PathLike)):
         return open_photo(photograph)
-    if isinstance(photograph, Image.Image):
-        return _from_pil(photograph)
     if isinstance(photograph, torch.Tensor):
         tensor = photograph.detach().cpu()
-        tensor = tensor.float() if tensor.is_floating_point() else tensor
-        return _from_array((tensor.permute(1, 2, 0) if tensor.ndim == 3 else tensor).numpy())
+        tensor = tensor.float() if tensor.is_floating_point() else tensor  # numpy has no bfloat16
+        photograph = (tensor.permute(1, 2, 0) if tensor.ndim == 3 else tensor).numpy()
     if isinstance(photograph, np.ndarray):
-        return _from_array(photograph)
-    kind = type(photograph).__name__
-    raise FlowersError(
-        f"A {kind} is no photograph: give a path, a PIL image, an array or a tensor."
-    )
-
-
-def _from_pil(image: Image.Image) -> Image.Image:
+        photograph = _from_array(photograph)
+    if not isinstance(photograph, Image.Image):
+        kind = type(photograph).__name__
+        raise FlowersError(
+            f"A {kind} is no photograph: give a path, a PIL image, an array or a tensor."
+        )
     try:
-        return to_rgb(image)
+        return to_rgb(photograph)
     except Exception as error:  # PIL reads the file only now, and a damaged one raises anything
         raise FlowersError(
             f"This PIL image cannot be read ({error}); its file may be damaged, or closed already."
@@ -59,29 +57,53 @@ def _from_pil(image: Image.Image) -> Image.Image:
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
-    """`(H, W)`, `(H, W, 1)` or `(H, W, 3)`; uint8, uint16 or float from 0 to 1."""
+    """`(H, W)` or `(H, W, 1, 3 or 4)`; booleans, uint8, uint16 or floats from 0 to 1."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] != 3):
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
         raise FlowersError(
             f"Something of shape {array.shape} is no photograph: "
             "give an array (H, W, 3) or (H, W), or a tensor (3, H, W)."
         )
-    low, high = array.min(), array.max()
-    if np.issubdtype(array.dtype, np.floating):
-        if not (low >= 0 and high <= 1):  # also false for nan
-            raise FlowersError(
-                "Pixels given as floats must lie between 0 and 1: "
-                "give the photograph as it was before it was normalised."
-            )
-        array = np.rint(array * 255)
-    elif array.dtype == np.uint16:
-        array = np.rint(array / 257)
-    elif low < 0 or high > 255:
+    kind = array.dtype.kind
+    wide = array.dtype == np.uint16 and array.max() > 255
+    highest = {"b": 1, "f": 1, "u": 65535 if wide else 255, "i": 255}.get(kind)
+    sound = highest is not None and array.min() >= 0 and array.max() <= highest  # false for nan
+    if not sound or (kind in "ui" and array.max() == 1):  # that would be all but black
         raise FlowersError(
-            "Pixels given as whole numbers must lie between 0 and 255: rescale them."
+            "Pixels must be whole numbers from 0 to 255, floats from 0 to 1, or booleans. These are "
+            f"{array.dtype} and lie elsewhere: give the photograph as it was before it was rescaled."
         )
-    return Image.fromarray(array.astype(np.uint8)).convert("RGB")
+    return Image.fromarray(np.rint(array * (255 / highest)).astype(np.uint8))
+
+
+def photo_picker() -> Any:
+    """Show an upload button in a live notebook and return it, for `photo_from`.
+
+    In a headless run nobody could press it: nothing is shown, and None is returned.
+    """
+    if progress_style() != "widget":
+        return None
+    from IPython.display import display  # both come with Jupyter, and only a notebook has a page
+    from ipywidgets import FileUpload
+
+    button = FileUpload(accept="image/*", description="Your photo")
+    display(button)
+    return button
+
+
+def photo_from(button: Any, path: str | os.PathLike | None = None) -> Image.Image | None:
+    """The photograph uploaded with the button of `photo_picker`, else the one at `path`, else None.
+
+    Raises FlowersError if the file is no photograph.
+    """
+    if button is None or not button.value:
+        return None if path is None else open_photo(path)
+    upload = button.value[-1]
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / Path(upload["name"]).name  # its own name, for the error's sentence
+        copy.write_bytes(upload["content"])
+        return open_photo(copy)
 
 
 class Prediction(NamedTuple):
@@ -94,35 +116,22 @@ class Prediction(NamedTuple):
 class Deployable(nn.Module):
     """uint8 images `(B, 3, S, S)` to probabilities `(B, classes)`: what an application needs.
 
-    Normalisation, network and temperature in one module, so that none of them can be forgotten.
+    A checkpoint's network, its normalisation and its temperature (1 if it has none) in one module,
+    so that none of them can be forgotten; in eval mode, float32, on the CPU.
     """
 
-    def __init__(
-        self, network: nn.Module, *, mean: Sequence[float], std: Sequence[float], temperature: float
-    ):
+    def __init__(self, checkpoint: dict[str, Any]):
         super().__init__()
-        self.network = network
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
-        self.register_buffer("temperature", torch.tensor(float(temperature)))
+        self.network = model_from_checkpoint(checkpoint)
+        for name in ("mean", "std"):
+            values = torch.tensor(checkpoint["normalization"][name])
+            self.register_buffer(name, values.view(1, 3, 1, 1))
+        self.temperature = float(checkpoint.get("temperature", 1.0))
+        self.eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         normalised = (images.float() / 255 - self.mean) / self.std
         return torch.softmax(self.network(normalised) / self.temperature, dim=1)
-
-
-def deployable_from_checkpoint(checkpoint: dict[str, Any]) -> Deployable:
-    """The checkpoint's network with its own normalisation and temperature (1 if it has none).
-
-    In eval mode, float32, on the CPU.
-    """
-    normalization = checkpoint["normalization"]
-    return Deployable(
-        model_from_checkpoint(checkpoint),
-        mean=normalization["mean"],
-        std=normalization["std"],
-        temperature=checkpoint.get("temperature", 1.0),
-    ).eval()
 
 
 class Predictor:
@@ -132,11 +141,12 @@ class Predictor:
         self.class_names = tuple(checkpoint["class_names"])
         self.image_size = int(checkpoint["image_size"])
         self.data_title = checkpoint["data"]["title"]
-        self.module = deployable_from_checkpoint(checkpoint)
+        self.module = Deployable(checkpoint)
 
     @classmethod
-    def from_checkpoint(cls, path: str | os.PathLike) -> Predictor:
+    def from_checkpoint(cls, path: str | os.PathLike) -> "Predictor":
         """Raises FlowersError if there is no such checkpoint or it cannot be used."""
+        _check_kind_of_file(Path(path))
         return cls(load_checkpoint(path))
 
     def prepare(self, photograph: Any) -> torch.Tensor:
@@ -174,31 +184,37 @@ class Predictor:
         return named if many else named[0]
 
 
+def _check_kind_of_file(path: Path) -> None:
+    """Raise FlowersError for a file that is sound, and no checkpoint: it must not be called damaged."""
+    given = NO_CHECKPOINTS.get(path.suffix.lower())
+    if given is None:
+        with contextlib.suppress(OSError, ValueError), Image.open(path):
+            given = "a photograph"
+    if given is not None:
+        raise FlowersError(
+            f"'{path}' is {given}, but a checkpoint is needed: the .pth file that the lesson saved, "
+            f"usually '{default_checkpoint()}'."
+        )
+
+
 def default_checkpoint() -> Path:
     """Where a run of the lesson leaves the model to deploy."""
     return Path(config.PATHS["models"]) / f"{config.BACKBONE}_final.pth"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m flowers_utils predict", description="Name the flowers on photographs."
-    )
-    parser.add_argument("photographs", nargs="+", metavar="photo.jpg")
-    parser.add_argument("--checkpoint", type=Path, default=default_checkpoint())
-    parser.add_argument("--top", type=int, default=5, help="how many names (default: 5)")
-    parser.add_argument("--json", action="store_true", help="JSON instead of a table")
-    return parser
+def _write(stream: TextIO, text: str) -> None:
+    """Write a line. What the console cannot show (letters outside a Windows console's code page, a
+    file name that is no text) is written as `\\u4e2d` instead of ending in an error.
+    """
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
-def _as_table(results: list[dict[str, Any]]) -> str:
-    lines: list[str] = []
-    for result in results:
-        lines.append(result["photograph"])
-        if "error" in result:
-            continue
-        width = max(len(row["name"]) for row in result["predictions"])
-        lines += [f"  {r['name']:<{width}}  {r['probability']:6.1%}" for r in result["predictions"]]
-    return "\n".join(lines)
+def _as_table(result: dict[str, Any]) -> str:
+    rows = result.get("predictions", [])
+    width = max((len(row["name"]) for row in rows), default=0)
+    lines = [f"  {row['name']:<{width}}  {row['probability']:6.1%}" for row in rows]
+    return "\n".join([result["photograph"], *lines])
 
 
 def predict_command(argv: Sequence[str]) -> int:
@@ -207,26 +223,33 @@ def predict_command(argv: Sequence[str]) -> int:
     Writes a table or JSON to standard output, and one sentence for each photograph that cannot be
     used to standard error; the others are still named. Returns 0, or 1 if anything failed.
     """
-    arguments = _parser().parse_args(argv)
-    results: list[dict[str, Any]] = []
+    parser = argparse.ArgumentParser("python -m flowers_utils predict")
+    parser.add_argument("photographs", nargs="+", metavar="photo.jpg")
+    parser.add_argument("--checkpoint", type=Path, default=default_checkpoint())
+    parser.add_argument("--top", type=int, default=5, help="how many names (default: 5)")
+    parser.add_argument("--json", action="store_true", help="JSON instead of a table")
+    arguments = parser.parse_args(argv)
     try:
         predictor = Predictor.from_checkpoint(arguments.checkpoint)
     except FlowersError as error:
-        sys.stderr.write(f"{error}\n")
+        _write(sys.stderr, str(error))
         return 1
-    for path in arguments.photographs:
-        result: dict[str, Any] = {"photograph": path}
-        try:
-            predictions = predictor(path, top_k=arguments.top)
-            result["predictions"] = [row._asdict() for row in predictions]
-        except FlowersError as error:
-            result["error"] = str(error)
-            sys.stderr.write(f"{error}\n")
-        results.append(result)
-    header = {"checkpoint": str(arguments.checkpoint), "trained_on": predictor.data_title}
-    if arguments.json:
-        text = json.dumps({**header, "results": results}, indent=2, ensure_ascii=False)
+    results = [_result(predictor, path, arguments.top) for path in arguments.photographs]
+    failed = [result["error"] for result in results if "error" in result]
+    for sentence in failed:
+        _write(sys.stderr, sentence)
+    if arguments.json:  # in plain ASCII, which every console and every program can read
+        header = {"checkpoint": str(arguments.checkpoint), "trained_on": predictor.data_title}
+        _write(sys.stdout, json.dumps({**header, "results": results}, indent=2))
     else:
-        text = f"Model trained on {predictor.data_title}\n\n{_as_table(results)}"
-    sys.stdout.write(text + "\n")
-    return int(any("error" in result for result in results))
+        tables = "\n".join(map(_as_table, results))
+        _write(sys.stdout, f"Model trained on {predictor.data_title}\n\n{tables}")
+    return int(bool(failed))
+
+
+def _result(predictor: Predictor, path: str, top: int) -> dict[str, Any]:
+    try:
+        rows = [row._asdict() for row in predictor(path, top_k=top)]
+        return {"photograph": path, "predictions": rows}
+    except FlowersError as error:
+        return {"photograph": path, "error": str(error)}

@@ -1,60 +1,28 @@
-"""An ONNX file with 8-bit weights and activations: a quarter of the size, if accuracy holds."""
-
-from __future__ import annotations
+"""An ONNX file with 8-bit weights and activations, kept if accuracy holds; and which file is fast."""
 
 import os
-import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.benchmark import Timer
 
 from flowers_utils.data import FlowerData, Split
+from flowers_utils.deploy.export import scratch_beside
+from flowers_utils.deploy.predictor import Deployable
 from flowers_utils.errors import FlowersError
-from flowers_utils.machine.profiling import time_calls
+from flowers_utils.storage.checkpoints import load_checkpoint
 from flowers_utils.storage.files import atomic_write
 from flowers_utils.transforms import denormalise, eval_batch
 
 TOLERANCE = 0.005  # half a percentage point of val accuracy
 BATCH = 32
 CALIBRATION = 128  # photographs from which the ranges of activations are taken
-
-
-@dataclass(frozen=True)
-class Int8Report:
-    """What 8 bits cost and save; accuracies are fractions of the split on which both were scored.
-
-    `path` is None where the accuracy fell by more than `tolerance`: then no file was kept.
-    """
-
-    path: str | None
-    split: str
-    photographs: int
-    accuracy: float
-    float_accuracy: float
-    tolerance: float
-    size_bytes: int
-    float_size_bytes: int
-    latency_ms: float
-    float_latency_ms: float
-
-    def as_dict(self) -> dict[str, str | int | float | None]:
-        """Plain values, ready for `results.json`."""
-        return asdict(self)
-
-    def sentence(self) -> str:
-        """What the student is to know, in one or two lines."""
-        facts = (
-            f"8-bit ONNX: {self.size_bytes / 1e6:.1f} MB instead of "
-            f"{self.float_size_bytes / 1e6:.1f} MB, {self.latency_ms:.1f} ms instead of "
-            f"{self.float_latency_ms:.1f} ms, {self.split} accuracy {self.accuracy:.2%} instead of "
-            f"{self.float_accuracy:.2%} ({self.photographs} photographs)"
-        )
-        if self.path is None:
-            return f"{facts}. That loses more than {self.tolerance:.1%}, so the file was not kept."
-        return f"{facts}. Kept as '{self.path}'."
+ROUNDS = 15  # of timing
 
 
 def quantize_onnx(
@@ -63,38 +31,46 @@ def quantize_onnx(
     data: FlowerData,
     *,
     tolerance: float = TOLERANCE,
-) -> Int8Report:
+) -> dict[str, Any]:
     """Quantise an exported ONNX file to 8 bits; keep it only if it holds on val.
 
-    How large activations become is measured on photographs of train. Convolutions and the head are
-    quantised, normalisation and softmax are not. Writes `out`, or removes an older one if the new
-    one loses more than `tolerance`. Raises FlowersError if there is no float file.
+    How large activations become is measured on photographs of train. Writes `out`, or removes an
+    older one if the new one loses more than `tolerance`; then "path" is None. Returns plain values
+    for `results.json` (accuracies on val from 0 to 1), a "sentence" for the student among them.
+    Raises FlowersError if there is no float file or too little space.
     """
     float_path, out = Path(float_path), Path(out)
     if not float_path.is_file():
         raise FlowersError(f"There is no '{float_path}'; export the model to ONNX first.")
-    with tempfile.TemporaryDirectory() as folder:
-        candidate = Path(folder) / "int8.onnx"
+    float_size = float_path.stat().st_size
+    with scratch_beside(out, needed_bytes=4 * float_size) as folder:  # for three versions of it
+        candidate = folder / "int8.onnx"
         _quantize(float_path, candidate, _calibration(data))
-        found, before = _measure(candidate, data.val), _measure(float_path, data.val)
-        kept = found["accuracy"] >= before["accuracy"] - tolerance
-        size, content = candidate.stat().st_size, candidate.read_bytes()
-    if kept:
-        atomic_write(out, lambda part: part.write_bytes(content))
-    else:
-        out.unlink(missing_ok=True)
-    return Int8Report(
-        path=out.as_posix() if kept else None,
-        split=data.val.name,
-        photographs=len(data.val),
-        accuracy=found["accuracy"],
-        float_accuracy=before["accuracy"],
-        tolerance=tolerance,
-        size_bytes=size,
-        float_size_bytes=float_path.stat().st_size,
-        latency_ms=found["latency_ms"],
-        float_latency_ms=before["latency_ms"],
+        after, before = _accuracy(candidate, data.val), _accuracy(float_path, data.val)
+        kept = after >= before - tolerance - 1e-9  # for the rounding of the subtraction
+        size = candidate.stat().st_size
+        if kept:
+            atomic_write(out, lambda part: shutil.copyfile(candidate, part))
+        else:
+            out.unlink(missing_ok=True)
+    verdict = (
+        f"Kept as '{out.as_posix()}'."
+        if kept
+        else f"That loses more than {100 * tolerance:g} percentage points, so it was not kept."
     )
+    return {
+        "kind": "ONNX, 8 bits",
+        "path": out.as_posix() if kept else None,
+        "size_bytes": size,
+        "float_size_bytes": float_size,
+        "photographs": len(data.val),
+        "accuracy": after,
+        "float_accuracy": before,
+        "sentence": (
+            f"ONNX, 8 bits: {size / 1e6:.1f} MB instead of {float_size / 1e6:.1f} MB, val accuracy "
+            f"{after:.1%} instead of {before:.1%} ({len(data.val)} photographs). {verdict}"
+        ),
+    }
 
 
 def _calibration(data: FlowerData) -> np.ndarray:
@@ -105,7 +81,10 @@ def _calibration(data: FlowerData) -> np.ndarray:
 
 
 def _quantize(source: Path, target: Path, calibration: np.ndarray) -> None:
-    """Static quantisation (Jacob et al. 2018): ranges from `calibration`, a scale for each channel."""
+    """Static quantisation (Jacob et al. 2018): ranges from `calibration`, a scale for each channel.
+
+    Convolutions and the head become 8-bit; normalisation and softmax cost nothing and stay float.
+    """
     from onnxruntime import quantization as ort
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -129,21 +108,59 @@ def _quantize(source: Path, target: Path, calibration: np.ndarray) -> None:
         weight_type=ort.QuantType.QInt8,
         op_types_to_quantize=["Conv", "Gemm", "MatMul"],
         per_channel=True,
-        reduce_range=True,  # 7-bit weights: on older x86 processors the sum of 8-bit products overflows
+        reduce_range=True,  # 7-bit weights: on older x86 processors sums of 8-bit products overflow
     )
 
 
-def _measure(path: Path, split: Split) -> dict[str, float]:
-    """Top-1 accuracy on the split and the median milliseconds for one image, by ONNX Runtime."""
+def _open_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """uint8 images `(B, 3, S, S)` to probabilities, with as many threads as PyTorch uses."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"images": images})[0]
 
-    def run(start: int, stop: int) -> np.ndarray:
-        images = np.ascontiguousarray(split.images[start:stop])
-        return session.run(None, {"images": images})[0].argmax(axis=1)
 
-    answers = [run(start, start + BATCH) for start in range(0, len(split), BATCH)]
-    right = (np.concatenate(answers) == split.labels.numpy()).mean()
-    seconds = time_calls(lambda: run(0, 1), repeats=20)
-    return {"accuracy": float(right), "latency_ms": float(np.median(seconds)) * 1000}
+def _accuracy(path: Path, split: Split) -> float:
+    """Top-1 accuracy (0 to 1) of an ONNX file on the split."""
+    run = _open_onnx(path)
+    starts = range(0, len(split), BATCH)
+    chunks = (np.ascontiguousarray(split.images[start : start + BATCH]) for start in starts)
+    answers = np.concatenate([run(chunk).argmax(axis=1) for chunk in chunks])
+    return float((answers == split.labels.numpy()).mean())
+
+
+def latencies(
+    checkpoint: str | os.PathLike, files: Sequence[str | os.PathLike | None]
+) -> dict[str, float]:
+    """Median milliseconds for one image on the CPU: "PyTorch", then each exported file by its name.
+
+    They are timed in turn, round by round: when the computer is busy for a moment, it is busy for all
+    of them. `None` among the files (an 8-bit file that was not kept) is passed over.
+    """
+    content = load_checkpoint(checkpoint)
+    image = torch.zeros(1, 3, content["image_size"], content["image_size"], dtype=torch.uint8)
+    module = Deployable(content)
+    calls: dict[str, Callable[[], Any]] = {"PyTorch": lambda: module(image)}
+    calls |= {Path(file).name: _call(Path(file), image) for file in files if file is not None}
+    threads = torch.get_num_threads()  # Timer itself would hold PyTorch, and only it, to one
+    timers = {
+        name: Timer("call()", globals={"call": call}, num_threads=threads)
+        for name, call in calls.items()
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in timers}
+    with torch.no_grad():
+        for _ in range(ROUNDS):
+            for name, timer in timers.items():
+                seconds[name].append(timer.timeit(1).median)  # after two calls that warm up
+    return {name: 1000 * median(times) for name, times in seconds.items()}
+
+
+def _call(path: Path, image: torch.Tensor) -> Callable[[], Any]:
+    """A call of an exported file on one image."""
+    if path.suffix == ".onnx":
+        run = _open_onnx(path)
+        return lambda: run(image.numpy())
+    module = torch.export.load(path).module()
+    return lambda: module(image)

@@ -1,0 +1,59 @@
+"""A look behind the numbers: what the network sees, where it errs, what its result means."""
+
+from flowers_utils.insight.advice import (
+    diagnose,
+    interval_on_val,
+    performance_table,
+    why_not_comparable,
+)
+from flowers_utils.insight.comparison import (
+    ComparisonSettings,
+    compare_backbones,
+    comparison_table,
+    why_no_comparison,
+)
+from flowers_utils.insight.experiments import (
+    accuracy_by_training_size,
+    features_of,
+    head_experiment,
+    learning_rate_experiment,
+    train_head,
+    without_normalisation,
+)
+from flowers_utils.insight.inside import (
+    compare_phases,
+    feature_maps,
+    first_layer_filters,
+    grad_cam,
+    gradient_at_each_block,
+)
+from flowers_utils.insight.mistakes import (
+    most_confident_mistakes,
+    most_confused_pairs,
+    nearest_neighbours,
+)
+
+__all__ = [
+    "ComparisonSettings",
+    "accuracy_by_training_size",
+    "compare_backbones",
+    "compare_phases",
+    "comparison_table",
+    "diagnose",
+    "feature_maps",
+    "features_of",
+    "first_layer_filters",
+    "grad_cam",
+    "gradient_at_each_block",
+    "head_experiment",
+    "interval_on_val",
+    "learning_rate_experiment",
+    "most_confident_mistakes",
+    "most_confused_pairs",
+    "nearest_neighbours",
+    "performance_table",
+    "train_head",
+    "why_no_comparison",
+    "why_not_comparable",
+    "without_normalisation",
+]

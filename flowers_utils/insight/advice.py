@@ -1,18 +1,21 @@
-"""Is this result what one may expect, and if not, what is the likely cause? In plain words."""
+"""Is this result what one may expect, and if not, what is the likely cause? In plain words.
+
+A difference that lies within the 95 % interval of a measurement is no finding: on few photographs
+chance alone makes large differences.
+"""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from flowers_utils.data import FlowerData
 from flowers_utils.errors import FlowersError
-from flowers_utils.evaluation import Estimate, wilson
+from flowers_utils.evaluation import Estimate, Metrics, wilson
+from flowers_utils.storage.results import markdown_table
 
 PHASE_TITLES = {"phase1": "Phase 1: feature extraction", "phase2": "Phase 2: fine-tuning"}
+FULL_SIZE = 200  # pixels: Oxford's photographs have 500 and more on their shorter side, copies 64
 
 
 def why_not_comparable(
@@ -23,9 +26,10 @@ def why_not_comparable(
         return "these are practice flowers, drawn by a formula, not photographs"
     if data.source != "flowers102":
         return "these are your own photographs, not Oxford Flowers102"
-    if looks_enlarged(data.val.images):
+    if data.photo_side is not None and data.photo_side < FULL_SIZE:
         return (
-            "these are small copies of the photographs (64x64 or so); full-size ones score higher"
+            f"these are small copies of the photographs ({data.photo_side} pixels wide); "
+            "full-size ones score higher"
         )
     if profile != "full":
         return f'they belong to the full 20 + 30 epochs, and this is the profile "{profile}"'
@@ -34,61 +38,53 @@ def why_not_comparable(
     return None
 
 
-def looks_enlarged(images: np.ndarray) -> bool:
-    """Whether uint8 images (N, 3, S, S) lack the detail that a full-size photograph has.
-
-    Compares the energy of fine structure (40 to 80 waves across the picture) with that of coarser
-    structure (16 to 32), median of some 16 images. Enlarged 64x64 copies have 0.04 to 0.06,
-    full-size photographs 0.2 to 0.7.
-    """
-    side = images.shape[-1]
-    if side < 160:
-        return True
-    some = images[:: max(1, len(images) // 16)].astype(np.float64).mean(axis=1)
-    window = np.hanning(side)[:, None] * np.hanning(side)
-    grey = (some - some.mean(axis=(1, 2), keepdims=True)) * window
-    energy = np.abs(np.fft.fft2(grey)) ** 2
-    waves = np.hypot(*np.meshgrid(*[np.fft.fftfreq(side, 1 / side)] * 2))
-    fine = energy[:, (waves >= 40) & (waves < 80)].sum(axis=1)
-    coarse = energy[:, (waves >= 16) & (waves < 32)].sum(axis=1)
-    return bool(np.median(fine / np.maximum(coarse, 1e-9)) < 0.1)
+def interval_on_val(accuracy: float, data: FlowerData) -> Estimate:
+    """A phase's accuracy on val (0..1), with the 95 % interval that the size of val gives it."""
+    return wilson(round(accuracy * len(data.val)), len(data.val))
 
 
 def performance_table(
     expected: Mapping[str, dict],
     *,
-    val: Mapping[str, float],
+    val: Mapping[str, Estimate],
     test: Mapping[str, Estimate | None],
     why_not: str | None = None,
 ) -> str:
-    """Markdown table "promised / published / yours"; `val` and `test` map phases to top-1 (0..1).
+    """Markdown table "promised / published / yours"; `val` and `test` map phases to top-1.
 
     `why_not` (from `why_not_comparable`): then the table says that its first columns do not apply.
     """
-    columns = ("phase", "promised", "published (test)", "yours (val)", "yours (test)", "verdict")
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    headers = ["phase", "promised", "published (test)", "yours (val)", "yours (test)", "verdict"]
+    rows = []
     for phase, known in expected.items():
-        published = ", ".join(f"{value:.1%}" for value in known["published"])
-        own_val = f"{val[phase]:.1%}" if phase in val else "not run"
-        scored = test.get(phase)
-        own_test = scored.percent() if scored else "not scored"
-        verdict = "does not apply" if why_not else _verdict(known, val.get(phase), scored)
-        cells = (PHASE_TITLES[phase], f"about {known['promised']:.0%}", published)
-        lines.append(f"| {' | '.join((*cells, own_val, own_test, verdict))} |")
-    if why_not:
-        lines.append(f"\nPromised and published do not apply here: {why_not}.")
-    return "\n".join(lines)
+        own, scored = val.get(phase), test.get(phase)
+        rows.append(
+            [
+                PHASE_TITLES[phase],
+                f"about {known['promised']:.0%}",
+                ", ".join(f"{value:.1%}" for value in known["published"]),
+                own.percent() if own else "not run",
+                scored.percent() if scored else "not scored",
+                "does not apply" if why_not else _verdict(known, own, scored),
+            ]
+        )
+    table = markdown_table(headers, rows)
+    return table + (f"\n\nPromised and published do not apply here: {why_not}." if why_not else "")
 
 
-def _verdict(known: Mapping, val: float | None, test: Estimate | None) -> str:
+def _verdict(known: Mapping, val: Estimate | None, test: Estimate | None) -> str:
     if val is None:
         return "not run"
     low, high = known["val_range"]
-    if not low <= val <= high:
-        side = "below" if val < low else "above"
+    if val.high < low or val.low > high:
+        side = "below" if val.high < low else "above"
         return f"val {side} the expected {low:.0%} to {high:.0%}: see the diagnosis"
-    measured = test.value if test else val
-    return "as promised" if measured >= known["promised"] else "below the promise, within range"
+    measured = test or val
+    if measured.low > known["promised"]:
+        return "better than promised"
+    if measured.high < known["promised"]:
+        return "below the promise, within the expected range"
+    return "as promised (the interval holds it)"
 
 
 def diagnose(
@@ -96,12 +92,12 @@ def diagnose(
     phase: int,
     expected: Mapping[str, dict] | None,
     *,
-    num_classes: int = 102,
+    metrics: Metrics,
 ) -> list[str]:
     """What looks wrong in a phase's history, its likely cause, and what to do; [] if nothing.
 
-    `expected` is the config's EXPECTED, or None where it does not apply (`why_not_comparable`).
-    Raises FlowersError if the phase has no epochs in the history.
+    `expected` is the config's EXPECTED, or None where it does not apply (`why_not_comparable`);
+    `metrics` are the model's on val. Raises FlowersError if the phase has no epochs in the history.
     """
     rows = [row for row in history if row["phase"] == phase]
     if not rows:
@@ -112,16 +108,22 @@ def diagnose(
             "start the phase again."
         ]
     findings = [
-        _loss_not_falling(rows, num_classes),
-        _near_chance(rows, num_classes) or _outside_range(rows, phase, expected),
-        _overfitting(rows),
-        _no_better_than_before(history, phase),
+        _loss_not_falling(rows, len(metrics.class_names)),
+        _one_class_only(metrics)
+        or _near_guessing(rows, metrics)
+        or _outside_range(rows, phase, expected, len(metrics.labels)),
+        _overfitting(rows, len(metrics.labels)),
+        _worse_than_before(history, phase, len(metrics.labels)),
     ]
     return [finding for finding in findings if finding]
 
 
 def _best(rows: Sequence[Mapping]) -> float:
     return max(row["val_accuracy"] for row in rows)
+
+
+def _measured(accuracy: float, count: int) -> Estimate:
+    return wilson(round(accuracy * count), count)
 
 
 def _loss_not_falling(rows: Sequence[Mapping], num_classes: int) -> str | None:
@@ -142,40 +144,55 @@ def _loss_not_falling(rows: Sequence[Mapping], num_classes: int) -> str | None:
     return None
 
 
-def _near_chance(rows: Sequence[Mapping], num_classes: int) -> str | None:
-    chance = 1 / num_classes
-    if _best(rows) > chance + 0.05 * (1 - chance):
+def _one_class_only(metrics: Metrics) -> str | None:
+    """Accuracy alone hides this where one class holds most of the photographs."""
+    named = np.unique(metrics.predictions)
+    if len(named) > 1 or np.count_nonzero(metrics.support) < 2:
         return None
-    if len(rows) == 1:
+    return (
+        f'The model calls every photograph of val "{metrics.class_names[named[0]]}". It learned '
+        "how often classes occur, not what they look like. Train longer; if one class is much "
+        "larger than the others, add photographs of the small ones or leave some of it out."
+    )
+
+
+def _near_guessing(rows: Sequence[Mapping], metrics: Metrics) -> str | None:
+    count, guessing = len(metrics.labels), metrics.guessing
+    measured = _measured(_best(rows), count)
+    if measured.low > guessing:
+        return None
+    claim = f"Validation accuracy, {measured.percent()}, "
+    if measured.value > guessing + 0.05:
         return (
-            f"Validation accuracy ({_best(rows):.1%}) is no better than guessing ({chance:.1%}), "
-            "which after a single epoch means nothing: train longer."
+            f"{claim}cannot be told from guessing ({guessing:.1%}) with {count} photographs in "
+            "val. That is no sign of a fault: more photographs in val would show what is true."
         )
+    claim += f"is no better than guessing ({guessing:.1%})"
+    if len(rows) == 1:
+        return f"{claim}, which after a single epoch means nothing: train longer."
     cause = (
         "either the labels do not belong to the photographs, or no pretrained weights are loaded"
     )
-    if rows[-1]["train_accuracy"] > 0.5:
+    if rows[-1]["train_accuracy"] > max(0.5, guessing + 0.2):
         cause = "training accuracy is high, so the labels do not belong to the photographs"
-    return (
-        f"Validation accuracy ({_best(rows):.1%}) is no better than guessing ({chance:.1%}): {cause}"
-        ". Show a batch of train and one of val with their names, and check the weights."
-    )
+    return f"{claim}: {cause}. Show a batch of train and one of val with names; check the weights."
 
 
 def _outside_range(
-    rows: Sequence[Mapping], phase: int, expected: Mapping[str, dict] | None
+    rows: Sequence[Mapping], phase: int, expected: Mapping[str, dict] | None, count: int
 ) -> str | None:
     if expected is None:
         return None
     low, high = expected[f"phase{phase}"]["val_range"]
-    if _best(rows) < low:
+    measured = _measured(_best(rows), count)
+    if measured.high < low:
         return (
             f"Validation accuracy reached only {_best(rows):.1%} after Phase {phase}, less than "
             f"{low:.0%}. Check, in this order: are the photographs normalised with ImageNet's mean "
             "and standard deviation, in training and in evaluation? Were the pretrained weights "
             "loaded? Do the labels belong to the photographs?"
         )
-    if _best(rows) > high:
+    if measured.low > high:
         return (
             f"Validation accuracy of {_best(rows):.1%} is better than anyone's ({high:.0%}). Check "
             "that no photograph of val is also in train, and that the splits are the official ones."
@@ -183,72 +200,30 @@ def _outside_range(
     return None
 
 
-def _overfitting(rows: Sequence[Mapping]) -> str | None:
-    last = rows[-1]
-    lost = _best(rows) - last["val_accuracy"]
+def _overfitting(rows: Sequence[Mapping], count: int) -> str | None:
+    last, best = rows[-1], _best(rows)
     lowest = min(row["val_loss"] for row in rows)
-    falling = lost > 0.03 or last["val_loss"] > 1.15 * lowest + 0.02
-    gap = last["train_accuracy"] - last["val_accuracy"]
-    if last["train_accuracy"] < 0.95 or gap < 0.1 or not falling:
+    falling = last["val_accuracy"] < _measured(best, count).low
+    falling = falling or last["val_loss"] > 1.15 * lowest + 0.02
+    learned_by_heart = last["train_accuracy"] > 0.95
+    if not (learned_by_heart and falling and last["train_accuracy"] - last["val_accuracy"] > 0.1):
         return None
     return (
         f"Overfitting: training accuracy is {last['train_accuracy']:.1%}, while on val accuracy "
-        f"went from {_best(rows):.1%} to {last['val_accuracy']:.1%} and the loss from {lowest:.2f} "
+        f"went from {best:.1%} to {last['val_accuracy']:.1%} and the loss from {lowest:.2f} "
         f"to {last['val_loss']:.2f}. The best epoch is kept; for more, train shorter, augment more "
         "strongly, or raise the weight decay."
     )
 
 
-def _no_better_than_before(history: Sequence[Mapping], phase: int) -> str | None:
+def _worse_than_before(history: Sequence[Mapping], phase: int, count: int) -> str | None:
     before = [row for row in history if row["phase"] < phase]
     now = [row for row in history if row["phase"] == phase]
-    if not before or _best(now) > _best(before):
-        return None
+    if not before or _best(now) >= _measured(_best(before), count).low:
+        return None  # within the interval there is nothing to say
     return (
-        f"Phase {phase} is no better than Phase {phase - 1} on val ({_best(now):.1%} against "
-        f"{_best(before):.1%}). Fine-tuning with too high a backbone learning rate spoils the "
-        "pretrained weights, and a few epochs may be too short to gain. Try a tenth of the rate, "
-        "check that Phase 2 started from the best Phase 1 weights, or keep the Phase 1 model."
+        f"Phase {phase} is worse than Phase {phase - 1} on val ({_best(now):.1%} against "
+        f"{_best(before):.1%}), by more than chance explains. Fine-tuning with too high a backbone "
+        "learning rate spoils the pretrained weights. Try a tenth of the rate, check that Phase 2 "
+        "started from the best Phase 1 weights, or keep the Phase 1 model."
     )
-
-
-def accuracy_by_training_size(
-    features: Tensor,
-    labels: Tensor,
-    val_features: Tensor,
-    val_labels: Tensor,
-    fractions: Sequence[float] = (0.1, 0.25, 0.5, 1.0),
-    seed: int = 0,
-) -> list[tuple[int, Estimate]]:
-    """(training photographs, top-1 on val) of a linear head on part of the cached features (N, F).
-
-    Every class keeps its share, at least one photograph; a smaller part lies within a larger one.
-    """
-    if not all(0 < fraction <= 1 for fraction in fractions):
-        raise FlowersError("A part of the training set is a fraction above 0 and at most 1.")
-    rng, results = np.random.default_rng(seed), []
-    classes = [rng.permutation(np.flatnonzero(labels == c)) for c in labels.unique()]
-    for fraction in fractions:
-        chosen = [own[: max(1, round(fraction * len(own)))] for own in classes]
-        rows = torch.from_numpy(np.sort(np.concatenate(chosen)))
-        head = _linear_head(features[rows], labels[rows])
-        correct = (head(val_features).argmax(dim=1) == val_labels).sum().item()
-        results.append((len(rows), wilson(correct, len(val_labels))))
-    return results
-
-
-def _linear_head(features: Tensor, labels: Tensor, *, l2: float = 1e-3) -> Callable:
-    """Multinomial logistic regression from zero weights: the same answer on every run."""
-    mean, std = features.mean(dim=0), features.std(dim=0, correction=0).clamp_min(1e-6)
-    weight = torch.zeros(features.shape[1], int(labels.max()) + 1, requires_grad=True)
-    x = (features - mean) / std
-    optimizer = torch.optim.LBFGS([weight], max_iter=50, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(x @ weight, labels) + l2 * weight.square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return lambda new: (new - mean) / std @ weight.detach()

@@ -1,4 +1,4 @@
-"""A look inside: what the network answers to, where it looks, and which mistakes teach most.
+"""A look inside: what the network answers to, and where it looks.
 
 Every function leaves the model as it was: hooks removed, each layer in its mode, no gradient
 stored, the random numbers where they stood, also when an error is raised on the way.
@@ -15,9 +15,8 @@ from torch.nn import functional as F
 
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
-from flowers_utils.evaluation import Evaluation
-from flowers_utils.predictions import eval_mode
-from flowers_utils.transforms import normalise_batch
+from flowers_utils.models import eval_mode
+from flowers_utils.transforms import eval_batch
 
 SMALLEST_MAP = 4  # places across, below which a heat map says next to nothing
 
@@ -72,7 +71,7 @@ def _as_batch(photo: Tensor | np.ndarray, device: Device) -> Tensor:
             f"One photograph is needed, uint8 of shape (3, S, S), but this is {photo.dtype} of "
             f"shape {tuple(photo.shape)}. Take one from a split: data.test.images[0]."
         )
-    return device.place_batch(normalise_batch(photo[None]))
+    return device.place_batch(eval_batch(photo[None].to(device.torch_device), photo.shape[-1]))
 
 
 def first_layer_filters(model: nn.Module) -> Tensor:
@@ -101,7 +100,9 @@ def feature_maps(
     """The answers (C, H, W) of each stage to one uint8 photograph (3, S, S), in order."""
     device.place(model)
     with observing(model, layers or stages(model)) as outputs:
-        model(_as_batch(photo, device))
+        batch = _as_batch(photo, device)
+        with device.autocast():
+            model(batch)
     return {name: output[0].detach().float().cpu() for name, output in outputs.items()}
 
 
@@ -112,10 +113,16 @@ class Explanation:
     heat: Tensor  # (S, S), 0..1: how much each place spoke for `target`
     target: int  # the class that is explained
     probabilities: Tensor  # (C,)
+    stage: str  # the stage whose maps were weighed
 
     @property
     def predicted(self) -> int:
         return int(self.probabilities.argmax())
+
+    @property
+    def blank(self) -> bool:
+        """Whether no place spoke for the class: what was found all speaks against it."""
+        return not bool(self.heat.max() > 0)
 
 
 def grad_cam(
@@ -124,41 +131,50 @@ def grad_cam(
     device: Device,
     *,
     target: int | None = None,
-    layer: nn.Module | None = None,
     temperature: float = 1.0,
 ) -> Explanation:
     """Where the network looked for class `target` (default: its own answer) in one photograph.
 
-    Grad-CAM, Selvaraju et al. 2017: the maps of the last stage (of those with
-    at least 4 x 4 places, if there are any), each weighted by the mean gradient
-    of the target's logit; what speaks against it is cut off. The gradient starts at that stage, so
-    frozen layers do not matter. The probabilities are softmax(logits / `temperature`).
+    Grad-CAM, Selvaraju et al. 2017, on the last stage that still has 4 x 4 places (the last one
+    if none has); if nothing there speaks for the class, on the stage before it. The precision is
+    the evaluation's, so the answer is too. The probabilities are softmax(logits / `temperature`).
     Raises FlowersError for a class that is not there.
     """
-    device.place(model)
-    layer = layer or _last_stage_with_room(model, photo, device)
-    with observing(model, {"maps": layer}) as outputs:
-        batch = _as_batch(photo, device)
-        logits = model(batch)[0].float()
-        target = int(logits.argmax()) if target is None else target
-        if not 0 <= target < len(logits):
-            raise FlowersError(f"There is no class {target}: they run from 0 to {len(logits) - 1}.")
-        maps = outputs["maps"]
-        (gradient,) = torch.autograd.grad(logits[target], maps)
-    weights = gradient.mean(dim=(2, 3), keepdim=True)
-    heat = (weights * maps.detach()).sum(dim=1, keepdim=True).float().relu()
-    heat = F.interpolate(heat, batch.shape[-2:], mode="bilinear", align_corners=False)[0, 0].cpu()
-    probabilities = (logits.detach() / temperature).softmax(dim=0).cpu()
-    return Explanation(heat / heat.max().clamp_min(1e-12), target, probabilities)
-
-
-def _last_stage_with_room(
-    model: nn.Module, photo: Tensor | np.ndarray, device: Device
-) -> nn.Module:
-    """The last stage that still tells places apart: small pictures shrink to one place at the end."""
     maps = feature_maps(model, photo, device)
-    roomy = [name for name, map_ in maps.items() if min(map_.shape[-2:]) >= SMALLEST_MAP]
-    return stages(model)[roomy[-1] if roomy else list(maps)[-1]]
+    roomy = [name for name, answers in maps.items() if min(answers.shape[-2:]) >= SMALLEST_MAP]
+    roomy = roomy or [list(maps)[-1]]
+    logits, heat = None, None
+    for name in reversed(roomy[-2:]):
+        logits, heat = _logits_and_heat(model, photo, device, stage=name, target=target)
+        if heat.max() > 0:
+            break
+    target = int(logits.argmax()) if target is None else target
+    probabilities = (logits / temperature).softmax(dim=0)
+    return Explanation(heat / heat.max().clamp_min(1e-12), target, probabilities, name)
+
+
+def _logits_and_heat(
+    model: nn.Module,
+    photo: Tensor | np.ndarray,
+    device: Device,
+    *,
+    stage: str,
+    target: int | None,
+) -> tuple[Tensor, Tensor]:
+    """Logits (C,), and the heat (S, S) of a stage: not negative, not scaled."""
+    with observing(model, {"maps": stages(model)[stage]}) as outputs:
+        batch = _as_batch(photo, device)
+        with device.autocast():
+            logits = model(batch)[0].float()
+        wanted = int(logits.argmax()) if target is None else target
+        if not 0 <= wanted < len(logits):
+            raise FlowersError(f"There is no class {wanted}: they run from 0 to {len(logits) - 1}.")
+        (gradient,) = torch.autograd.grad(logits[wanted], outputs["maps"])
+    # A map counts as much as the logit rises with it, on average over its places.
+    weights = gradient.float().mean(dim=(2, 3), keepdim=True)
+    heat = (weights * outputs["maps"].detach().float()).sum(dim=1, keepdim=True).relu()
+    heat = F.interpolate(heat, batch.shape[-2:], mode="bilinear", align_corners=False)[0, 0]
+    return logits.detach().cpu(), heat.cpu()
 
 
 def compare_phases(
@@ -173,55 +189,24 @@ def compare_phases(
     return tuple(grad_cam(model, photo, device, target=label) for model in (before, after))
 
 
-def nearest_neighbours(
-    queries: Tensor, train_features: Tensor, k: int = 5
-) -> tuple[Tensor, Tensor]:
-    """For features (Q, F) the k most similar of (N, F): positions and cosines, both (Q, k)."""
-    if queries.ndim != 2 or queries.shape[1:] != train_features.shape[1:]:
-        raise FlowersError(
-            f"Features of shape {tuple(queries.shape)} and {tuple(train_features.shape)} cannot be "
-            "compared; compute both with the same network."
-        )
-    cosines = F.normalize(queries.float()) @ F.normalize(train_features.float()).T
-    found = cosines.topk(min(k, len(train_features)), dim=1)
-    return found.indices, found.values
+def gradient_at_each_block(*, skip: bool, blocks: int = 16, seed: int = 0) -> list[float]:
+    """How much of the gradient reaches each block of an untrained stack, first block first.
 
-
-@dataclass(frozen=True)
-class ConfusedPair:
-    """Two classes taken for one another; the examples are positions in the split, or None."""
-
-    first: int
-    second: int
-    first_as_second: int  # photographs of `first` called `second`
-    second_as_first: int
-    first_example: int | None
-    second_example: int | None
-
-
-def most_confused_pairs(evaluation: Evaluation, k: int = 10) -> list[ConfusedPair]:
-    """The k pairs with the most mistakes, both directions together; only pairs with any."""
-    wrong = evaluation.confusion
-    both = np.triu(wrong + wrong.T, k=1)
-    order = np.argsort(-both, axis=None, kind="stable")[:k]
-    pairs = [divmod(int(i), len(wrong)) for i in order if both.flat[i] > 0]
-    return [
-        ConfusedPair(
-            a, b, int(wrong[a, b]), int(wrong[b, a]),
-            _example(evaluation, a, b), _example(evaluation, b, a),
-        )
-        for a, b in pairs
-    ]  # fmt: skip
-
-
-def _example(evaluation: Evaluation, true: int, predicted: int) -> int | None:
-    """A photograph of class `true`, preferably one that was taken for `predicted`."""
-    own = np.flatnonzero(evaluation.labels == true)
-    confused = own[evaluation.predictions[own] == predicted]
-    return next((int(found[0]) for found in (confused, own) if len(found)), None)
-
-
-def most_confident_mistakes(evaluation: Evaluation, k: int = 10) -> list[int]:
-    """Positions of the wrong predictions, surest first: the most instructive photographs."""
-    wrong = np.flatnonzero(evaluation.predictions != evaluation.labels)
-    return wrong[np.argsort(-evaluation.confidences[wrong], kind="stable")][:k].tolist()
+    Mean absolute gradient at the input of the block, as a share of that behind the last block.
+    The blocks are the same with and without `skip`: convolution, ReLU, convolution, with weights
+    as wide as PyTorch's default for a convolution, and no BatchNorm.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    value = torch.randn(4, 8, 16, 16, generator=generator, requires_grad=True)
+    inputs, width = [], (1 / (3 * 8 * 3 * 3)) ** 0.5
+    for _ in range(blocks):
+        value.retain_grad()
+        inputs.append(value)
+        kernels = [torch.randn(8, 8, 3, 3, generator=generator) * width for _ in range(2)]
+        change = F.conv2d(value, kernels[0], padding=1).relu()
+        change = F.conv2d(change, kernels[1], padding=1)
+        value = value + change if skip else change
+    value.retain_grad()
+    value.square().mean().backward()
+    behind = value.grad.abs().mean()
+    return [float(block.grad.abs().mean() / behind) for block in inputs]

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 import transfer_learning_config as config
+from flowers_utils.config_check import profile_epochs
 from flowers_utils.datasets import practice
 from flowers_utils.device import Device
 from flowers_utils.models import build_model
@@ -25,21 +26,21 @@ def lesson_seconds(
 
     First until the classifier is there, scored and exported, then for the control experiment.
     """
-    a, epochs = config.AUGMENTATION, config.PROFILES[profile]
+    a = config.AUGMENTATION
     resize, crop, splits = a["resize"], a["crop"], config.DATASET["splits"]
     if not photographs:
         resize, crop = practice.PRACTICE_RESIZE, practice.PRACTICE_CROP
         splits = practice.SPLIT_SIZES
-    if limit := epochs["images"]:
+    if limit := config.PROFILES[profile]["images"]:
         splits = dict.fromkeys(splits, limit)
     train, forward = seconds_per_image(device, resize=resize, crop=crop)
     epoch = train * splits["train"] + forward * splits["val"]
-    passes = epochs["phase1_epochs"] + OTHER_PASSES + COMPARISON_PASSES * photographs
+    passes = profile_epochs(profile, "phase1") + OTHER_PASSES + COMPARISON_PASSES * photographs
     only_seen = passes * splits["train"] + splits["test"]
     pretrained = (Path(config.PATHS["models"]) / "practice_backbone.pth").is_file()
     learned = 0 if photographs or pretrained else practice.PRETRAINING["images"]
-    classifier = epochs["phase2_epochs"] * epoch + forward * only_seen + train * learned
-    return classifier + EVERYTHING_ELSE, epochs["scratch_epochs"] * epoch
+    classifier = profile_epochs(profile, "phase2") * epoch + forward * only_seen + train * learned
+    return classifier + EVERYTHING_ELSE, profile_epochs(profile, "phase2") * epoch
 
 
 def seconds_per_image(device: Device, *, resize: int, crop: int) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import transfer_learning_config as config
+from flowers_utils.config_check import check_config, check_knobs
 from flowers_utils.datasets import flowers102
 from flowers_utils.datasets.download import check_writable, megabytes, reachable
 from flowers_utils.datasets.load import data_root
@@ -43,10 +44,10 @@ def each_check(choice: str = "auto", profile: str = "full") -> Iterator[Check]:
     """Every check in turn, as soon as its answer is there; the last one sums up.
 
     `choice` and `profile` are the notebook's DATA and PROFILE.
-    Raises ConfigError for a value of the configuration that cannot work.
+    Raises FlowersError for a value of the configuration that cannot work.
     """
-    config.check_config()
-    config.check_profile(profile)
+    check_config()
+    check_knobs(choice, profile, 0)
     requirements = Path(__file__).parents[2] / "requirements.txt"
     device = choose_device()
     done = [python_check(), *package_checks(requirements.read_text(encoding="utf-8"))]

@@ -1,0 +1,66 @@
+"""Every figure of the lesson: a function takes data and returns a figure that shows itself."""
+
+from flowers_utils.plotting.data import (
+    architecture,
+    augmentations,
+    gradient_sizes,
+    samples,
+    shape_in_words,
+)
+from flowers_utils.plotting.evaluation import (
+    class_bars,
+    confused_pairs,
+    confusion,
+    mistakes,
+    predictions,
+    reliability,
+)
+from flowers_utils.plotting.inside import (
+    feature_maps,
+    filters,
+    grad_cam,
+    neighbours,
+    own_photo,
+    phase_change,
+)
+from flowers_utils.plotting.results import closing, comparison
+from flowers_utils.plotting.text import label, labels, numbered_classes
+from flowers_utils.plotting.training import (
+    curves,
+    experiment,
+    movement,
+    three_numbers,
+    time_parts,
+    training_size,
+)
+
+__all__ = [
+    "architecture",
+    "augmentations",
+    "class_bars",
+    "closing",
+    "comparison",
+    "confused_pairs",
+    "confusion",
+    "curves",
+    "experiment",
+    "feature_maps",
+    "filters",
+    "grad_cam",
+    "gradient_sizes",
+    "label",
+    "labels",
+    "mistakes",
+    "movement",
+    "neighbours",
+    "numbered_classes",
+    "own_photo",
+    "phase_change",
+    "predictions",
+    "reliability",
+    "samples",
+    "shape_in_words",
+    "three_numbers",
+    "time_parts",
+    "training_size",
+]

@@ -1,65 +1,99 @@
-"""The figures of the evaluation and of the look inside. Each takes data and returns a figure.
+"""Figures of the evaluation: right and wrong, taken for which, how good for each class, how sure."""
 
-`title` names the data and stands in every figure's title; photographs are uint8 (3, S, S).
-"""
+from collections.abc import Sequence
 
-from collections.abc import Mapping, Sequence
-
-import matplotlib.pyplot as plt
+import matplotlib as mpl
 import numpy as np
-from matplotlib.colors import LogNorm
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from flowers_utils.data import Split
-from flowers_utils.evaluation import Estimate, Evaluation, wilson
-from flowers_utils.insight.inside import ConfusedPair, Explanation
-from flowers_utils.plotting.training import (
+from flowers_utils.evaluation import Metrics, wilson
+from flowers_utils.insight.mistakes import ConfusedPair
+from flowers_utils.plotting.style import (
     BLUE,
-    GREEN,
     GREY,
     VERMILION,
+    figure_function,
+    new_figure,
     picture_grid,
-    shorten,
-    to_picture,
+    say_why_empty,
+    show_photo,
+    whiskers,
 )
+from flowers_utils.plotting.text import labels
+
+FEW_CLASSES = 20  # up to here a confusion matrix is a table that can be read
+NO_MISTAKES = "Every photograph was recognised, so there is no mistake to show."
 
 
-def _photo(ax: plt.Axes, image: np.ndarray | None, caption: str, *, weight: str = "normal") -> None:
-    if image is not None:
-        ax.imshow(to_picture(image))
-    ax.set_title(caption, fontsize=8, weight=weight)
+@figure_function
+def predictions(
+    split: Split,
+    probabilities: Tensor,
+    class_names: Sequence[str],
+    *,
+    title: str,
+    seed: int = 0,
+) -> Figure:
+    """A row of right and a row of wrong predictions; `probabilities` is `(N, classes)`."""
+    confidence, guess = probabilities.max(dim=1)
+    right = (guess == split.labels).numpy()
+    rng, names = np.random.default_rng(seed), labels(class_names, limit=15)
+    figure = new_figure(
+        "Predictions, right and wrong",
+        title,
+        height=4.7,
+        alt=f"Photographs with the class that the network names; {right.mean():.1%} are right.",
+    )
+    axes = picture_grid(figure, 2, 6)
+    for row, (mask, word) in enumerate(((right, "right"), (~right, "wrong"))):
+        chosen = rng.permutation(np.flatnonzero(mask))[:6]
+        for ax, i in zip(axes[row * 6 :], chosen, strict=False):
+            text = f"{word}, {confidence[i]:.0%}\n{names[guess[i]]}"
+            text += f"\nis {names[split.labels[i]]}" if word == "wrong" else ""
+            show_photo(ax, split.images[i], text, color=BLUE if word == "right" else VERMILION)
+        if len(chosen) == 0:
+            axes[row * 6].text(0, 0.5, f"No prediction is {word}.", va="center")
+    return figure
 
 
-def _whiskers(estimates: Sequence[Estimate]) -> np.ndarray:
-    return np.array([[max(0, e.value - e.low), max(0, e.high - e.value)] for e in estimates]).T
+@figure_function
+def confusion(metrics: Metrics, *, title: str, labelled: int = 24) -> Figure:
+    """Which classes are taken for which: a table for few classes, for many the mistakes alone.
 
-
-def plot_confusion(evaluation: Evaluation, *, title: str, labelled: int = 24) -> Figure:
-    """Confusion matrix for many classes: only mistakes are marked, larger and darker where more.
-
-    Confused classes stand side by side; the `labelled` rows with most mistakes are named.
+    Confused classes stand side by side; of many, the `labelled` with most mistakes are named.
     """
-    order = _confused_side_by_side(evaluation.confusion)
-    matrix = evaluation.confusion[np.ix_(order, order)]
+    order = _confused_side_by_side(metrics.confusion)
+    matrix = metrics.confusion[np.ix_(order, order)]
     mistakes, side = matrix - np.diag(np.diag(matrix)), len(matrix)
-    figure, ax = plt.subplots(figsize=(9, 8.4), layout="constrained")
-    ax.plot([-0.5, side - 0.5], [-0.5, side - 0.5], color=GREY, linewidth=1, zorder=0)
-    if mistakes.any():
+    wrong = f"{mistakes.sum():,} of {matrix.sum():,} photographs"
+    true, said = np.unravel_index(mistakes.argmax(), mistakes.shape)
+    most = f"Most often {metrics.class_names[order[true]]} is called "
+    most += f"{metrics.class_names[order[said]]}: {mistakes.max()} times."
+    figure = new_figure(
+        f"Which flowers are taken for which: {wrong}",
+        title,
+        height=7.6 if side > 8 else 4.6,
+        alt=most if mistakes.any() else NO_MISTAKES,
+    )
+    ax = figure.subplots()
+    if side <= FEW_CLASSES:
+        _draw_table(figure, ax, matrix)
+        named = list(range(side))
+    else:
         _draw_mistakes(figure, ax, mistakes)
-    for row, column in np.argwhere(matrix) if side <= 20 else ():
-        ax.text(column + 0.2, row - 0.2, matrix[row, column], fontsize=9)
-    named = _spaced(mistakes.sum(axis=1), labelled)
-    names = [shorten(evaluation.class_names[order[i]]) for i in named]
-    ax.set_yticks(named, names, fontsize=8)
-    ax.set_xticks(named, names, fontsize=8, rotation=90)
+        named = _spaced(mistakes.sum(axis=1), labelled)
+    names = labels(metrics.class_names)
+    shown = [names[order[i]] for i in named]
+    ax.set_yticks(named, shown, fontsize=9)
+    ax.set_xticks(named, shown, fontsize=9, rotation=90)
     ax.set(xlim=(-0.5, side - 0.5), ylim=(side - 0.5, -0.5), aspect="equal")
     ax.set(xlabel="predicted class", ylabel="true class")
-    ax.grid(alpha=0.25)
-    wrong = f"{mistakes.sum():,} of {matrix.sum():,} photographs"
-    ax.set_title(f"Which flowers are taken for which: {wrong} ({title})")
     return figure
 
 
@@ -72,187 +106,153 @@ def _confused_side_by_side(confusion: np.ndarray) -> np.ndarray:
     return leaves_list(linkage(squareform(distance), "average", optimal_ordering=True))
 
 
-def _draw_mistakes(figure: Figure, ax: plt.Axes, mistakes: np.ndarray) -> None:
+def _draw_table(figure: Figure, ax: Axes, matrix: np.ndarray) -> None:
+    """Every count, on the share that it is of its true class."""
+    share = 100 * matrix / matrix.sum(axis=1, keepdims=True).clip(1)
+    image = ax.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    for row, column in np.argwhere(matrix):
+        colour = "white" if share[row, column] > 55 else "black"
+        count = matrix[row, column]
+        ax.text(column, row, count, color=colour, ha="center", va="center", fontsize=10)
+    figure.colorbar(image, ax=ax, shrink=0.6, label="% of the photographs of the true class")
+
+
+def _draw_mistakes(figure: Figure, ax: Axes, mistakes: np.ndarray) -> None:
+    side = len(mistakes)
+    ax.plot([-0.5, side - 0.5], [-0.5, side - 0.5], color=GREY, linewidth=1, zorder=0)
+    ax.grid()
+    if not mistakes.any():
+        ax.text(0.5, 0.9, NO_MISTAKES, ha="center", transform=ax.transAxes)
+        return
     rows, columns = np.nonzero(mistakes)
     counts = mistakes[rows, columns]
-    width = min(440 / len(mistakes), 16) * (0.7 + 0.35 * np.log2(counts)).clip(max=2.2)
-    style = {"cmap": "inferno_r", "norm": LogNorm(0.4, max(counts.max(), 5)), "marker": "s"}
+    width = min(440 / side, 16) * (0.7 + 0.35 * np.log2(counts)).clip(max=2.2)
+    # without its palest quarter, in which a single mistake could not be seen
+    colours = ListedColormap(mpl.colormaps["inferno_r"](np.linspace(0.25, 1, 256)))
+    style = {"cmap": colours, "norm": LogNorm(1, max(counts.max(), 2)), "marker": "s"}
     dots = ax.scatter(columns, rows, width**2, counts, **style)
     bar = figure.colorbar(dots, ax=ax, shrink=0.6, label="photographs (larger square: more)")
     bar.minorticks_off()
-    ticks = [n for n in (1, 2, 3, 5, 10, 20, 50, 100) if n <= counts.max()]
+    ticks = [n for n in (1, 2, 3, 5, 10, 20, 50, 100, 1000) if n <= max(counts.max(), 2)]
     bar.set_ticks(ticks, labels=map(str, ticks))
 
 
 def _spaced(importance: np.ndarray, count: int) -> list[int]:
     """Up to `count` positions, most important first, none so close that labels would overlap."""
-    gap, chosen = max(1, round(len(importance) / 34)), []
+    gap, chosen = max(1, round(len(importance) / 30)), []
     for position in np.argsort(-importance, kind="stable"):
         if len(chosen) < count and all(abs(position - other) >= gap for other in chosen):
             chosen.append(int(position))
     return sorted(chosen)
 
 
-def plot_confused_pairs(
+@figure_function
+def confused_pairs(
     pairs: Sequence[ConfusedPair], images: np.ndarray, class_names: Sequence[str], *, title: str
 ) -> Figure:
-    """Up to ten pairs as two photographs, one above the other, with the mistakes counted."""
-    figure, axes = picture_grid(2 if len(pairs) <= 5 else 4, 5, size=1.8)
-    for i, pair in enumerate(pairs[:10]):
-        upper = 10 * (i // 5) + i % 5
-        sides = (
-            (axes[upper], pair.first, pair.first_example, pair.first_as_second, "↓"),
-            (axes[upper + 5], pair.second, pair.second_example, pair.second_as_first, "↑"),
-        )
-        for ax, label, example, times, arrow in sides:
+    """Up to ten pairs, each two photographs on one card, with the mistakes counted."""
+    pairs, names = pairs[:10], labels(class_names, limit=16)
+    words = [f"{class_names[p.first]} and {class_names[p.second]}" for p in pairs]
+    figure = new_figure(
+        "The most confused pairs: a card each",
+        title,
+        height=0.5 + 3.7 * max(1, -(-len(pairs) // 5)) if pairs else 1.5,
+        alt=f"{'; '.join(words)}." if pairs else NO_MISTAKES,
+    )
+    if not pairs:
+        say_why_empty(figure.subplots(), NO_MISTAKES)
+        return figure
+    cards = figure.subfigures(-(-len(pairs) // 5), 5, squeeze=False, wspace=0.05, hspace=0.04)
+    for card, pair in zip(cards.ravel(), pairs, strict=False):
+        card.set_facecolor("#EFEFEF")
+        upper, lower = picture_grid(card, 2, 1)
+        for ax, label, example, times, arrow in (
+            (upper, pair.first, pair.first_example, pair.first_as_second, "↓"),
+            (lower, pair.second, pair.second_example, pair.second_as_first, "↑"),
+        ):
             photo = None if example is None else images[example]
-            _photo(ax, photo, f"{shorten(class_names[label])}\n{arrow} {times} taken for the other")
-    figure.suptitle(f"The most confused pairs, one above the other ({title})")
+            show_photo(ax, photo, f"{names[label]}\n{arrow} {times} called the other")
     return figure
 
 
-def plot_class_bars(evaluation: Evaluation, *, title: str, k: int = 10) -> Figure:
-    """Recall of the k weakest and the k strongest classes, with 95 % Wilson intervals."""
-    ranked = np.argsort(evaluation.recall, kind="stable")  # nan, for want of photographs, last
-    ranked = ranked[: np.count_nonzero(evaluation.support)]
-    k = min(k, max(1, len(ranked) // 2))
-    groups = (("weakest", ranked[:k][::-1], VERMILION, "//"), ("strongest", ranked[-k:], BLUE, ""))
-    figure, axes = plt.subplots(1, 2, figsize=(9, 1.4 + 0.32 * k), layout="constrained")
-    for ax, (word, classes, colour, hatch) in zip(axes, groups, strict=True):
-        bounds = [wilson(evaluation.confusion[c, c], evaluation.support[c]) for c in classes]
-        ax.barh(range(k), [e.value for e in bounds], color=colour, hatch=hatch, edgecolor="white",
-                alpha=0.85, xerr=_whiskers(bounds), error_kw={"capsize": 2})  # fmt: skip
-        names = [f"{shorten(evaluation.class_names[c])} ({evaluation.support[c]})" for c in classes]
-        ax.set_yticks(range(k), names, fontsize=8)
-        ax.set(xlim=(0, 1), xlabel="recall (share recognised)", title=f"the {k} {word}")
-    figure.suptitle(f"Classes (number of photographs), with 95 % intervals ({title})")
+@figure_function
+def class_bars(metrics: Metrics, *, title: str, k: int = 10) -> Figure:
+    """Recall of the k weakest and the k strongest classes (all, if they are few), with intervals."""
+    ranked = np.argsort(metrics.recall, kind="stable")  # nan, for want of photographs, last
+    ranked = ranked[: np.count_nonzero(metrics.support)]
+    groups = [(f"all {len(ranked)} classes", ranked[::-1], BLUE, "")]
+    if len(ranked) > 2 * k:
+        groups = [(f"the {k} weakest", ranked[:k][::-1], VERMILION, "//")]
+        groups += [(f"the {k} strongest", ranked[-k:], BLUE, "")]
+    worst = ", ".join(f"{metrics.class_names[c]} {metrics.recall[c]:.0%}" for c in ranked[:3])
+    figure = new_figure(
+        "Classes (number of photographs), with 95 % intervals",
+        title,
+        height=1.3 + 0.3 * len(groups[0][1]),
+        alt=f"The weakest classes and their recall: {worst}.",
+    )
+    names = labels(metrics.class_names, limit=18)
+    for ax, group in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
+        _draw_recalls(ax, metrics, names, group)
     return figure
 
 
-def plot_mistakes(
-    evaluation: Evaluation, positions: Sequence[int], images: np.ndarray, *, title: str
+def _draw_recalls(ax: Axes, metrics: Metrics, names: Sequence[str], group: tuple) -> None:
+    heading, classes, colour, hatch = group
+    bounds = [wilson(metrics.confusion[c, c], metrics.support[c]) for c in classes]
+    rows = range(len(classes))
+    style = {"color": colour, "hatch": hatch, "edgecolor": "white", "alpha": 0.85}
+    values = [100 * estimate.value for estimate in bounds]
+    ax.barh(rows, values, **style, xerr=whiskers(bounds), error_kw={"capsize": 3})
+    ax.set_yticks(rows, [f"{names[c]} ({metrics.support[c]})" for c in classes], fontsize=9)
+    ax.set(xlim=(0, 100), xlabel="recall (% recognised)", title=heading)
+
+
+@figure_function
+def mistakes(
+    metrics: Metrics, positions: Sequence[int], images: np.ndarray, *, title: str
 ) -> Figure:
     """The photographs at `positions` (from `most_confident_mistakes`) with claim and truth."""
-    figure, axes = picture_grid(max(1, -(-len(positions) // 5)), 5, size=1.8)
-    names = [shorten(name) for name in evaluation.class_names]
-    for ax, i in zip(axes, positions, strict=False):
-        says, true = names[evaluation.predictions[i]], names[evaluation.labels[i]]
-        _photo(ax, images[i], f"says {says}\n({evaluation.confidences[i]:.0%} sure)\nis {true}")
-    figure.suptitle(f"The most confident mistakes ({title})")
+    rows = max(1, -(-len(positions) // 5))
+    figure = new_figure(
+        "The most confident mistakes",
+        title,
+        height=0.4 + 2.2 * rows if len(positions) else 1.5,
+        alt=f"{len(positions)} photographs with claim and truth." if positions else NO_MISTAKES,
+    )
+    if len(positions) == 0:
+        say_why_empty(figure.subplots(), NO_MISTAKES)
+        return figure
+    names = labels(metrics.class_names, limit=18)
+    for ax, i in zip(picture_grid(figure, rows, 5), positions, strict=False):
+        says, true = names[metrics.predictions[i]], names[metrics.labels[i]]
+        text = f"says {says}\n({metrics.confidences[i]:.0%} sure)\nis {true}"
+        show_photo(ax, images[i], text)
     return figure
 
 
-def plot_reliability(
-    before: Evaluation, after: Evaluation, *, temperature: float, title: str
-) -> Figure:
+@figure_function
+def reliability(before: Metrics, after: Metrics, *, temperature: float, title: str) -> Figure:
     """Accuracy against confidence before and after temperature scaling, with bin counts below."""
-    figure, axes = plt.subplots(2, 2, figsize=(9, 5.6), sharex=True, height_ratios=(3, 1),
-                                layout="constrained")  # fmt: skip
+    figure = new_figure(
+        "Is the network right in 80 % of the cases where it is 80 % sure?",
+        title,
+        height=5.4,
+        alt=f"Expected calibration error {before.ece:.1%} before, {after.ece:.1%} after.",
+    )
+    axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
     words = ("before", f"after, temperature {temperature:.2f}")
     for (top, bottom), word, scored in zip(axes.T, words, (before, after), strict=True):
-        width = 1 / len(scored.bin_count)
+        width = 100 / len(scored.bin_count)
         centres = (np.arange(len(scored.bin_count)) + 0.5) * width
-        top.bar(centres, np.nan_to_num(scored.bin_accuracy), width * 0.9, color=BLUE, alpha=0.8)
-        top.plot([0, 1], [0, 1], "--", color="black", linewidth=1, label="perfectly calibrated")
-        top.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=f"{word}: ECE {scored.ece:.1%}")
+        heights = 100 * np.nan_to_num(scored.bin_accuracy)
+        top.bar(centres, heights, width * 0.9, color=BLUE, alpha=0.8, label="measured")
+        line = {"color": "black", "linewidth": 1.5, "label": "perfectly calibrated"}
+        top.plot([0, 100], [0, 100], "--", **line)
+        top.set(xlim=(0, 100), ylim=(0, 100), title=f"{word}: calibration error {scored.ece:.1%}")
         bottom.bar(centres, scored.bin_count, width * 0.9, color=GREY)
-        bottom.set(xlabel="confidence", ylabel="photographs")
-    axes[0, 0].legend(loc="upper left", fontsize=8)
-    figure.suptitle(f"Is the network right in 80 % of the cases where it is 80 % sure? ({title})")
-    return figure
-
-
-def plot_training_size(points: Sequence[tuple[int, Estimate]], *, title: str) -> Figure:
-    """Accuracy on val against the number of training photographs, with 95 % intervals."""
-    counts, estimates = zip(*points, strict=True)
-    figure, ax = plt.subplots(figsize=(9, 4), layout="constrained")
-    values = [estimate.value for estimate in estimates]
-    ax.errorbar(counts, values, _whiskers(estimates), fmt="o-", color=BLUE, capsize=4)
-    for count, value in zip(counts, values, strict=True):
-        ax.annotate(f"{value:.0%}", (count, value), (-32, 6), textcoords="offset points")
-    ax.set(xscale="log", xmargin=0.1)
-    ax.set_xticks(counts, [f"{n:,}" for n in counts])
-    ax.minorticks_off()
-    ax.set(xlabel="training photographs (logarithmic)", ylabel="top-1 accuracy on val")
-    ax.set_title(f"Would more photographs help? Linear head, frozen backbone ({title})")
-    ax.grid(alpha=0.3)
-    return figure
-
-
-def plot_filters(filters: Tensor, *, title: str) -> Figure:
-    """First-layer filters (K, 3, h, w) in 0..1; grey is weight 0."""
-    figure, axes = picture_grid(-(-len(filters) // 16), 16, size=0.56)
-    for ax, image in zip(axes, filters, strict=False):
-        ax.imshow(to_picture(image))
-    figure.suptitle(f"What the first layer looks for ({title})")
-    return figure
-
-
-def plot_feature_maps(maps: Mapping[str, Tensor], photo: np.ndarray, *, title: str) -> Figure:
-    """For one photograph the seven liveliest maps of each stage, one row a stage."""
-    figure, axes = picture_grid(len(maps), 8, size=1.13)
-    for row, (name, answers) in zip(axes.reshape(-1, 8), maps.items(), strict=True):
-        _photo(row[0], photo, f"{name}: {answers.shape[-2]} x {answers.shape[-1]}")
-        liveliest = answers.flatten(1).std(dim=1).argsort(descending=True)[:7]
-        for ax, channel in zip(row[1:], liveliest.tolist(), strict=False):
-            ax.imshow(answers[channel])
-            ax.set_title(f"map {channel}", fontsize=7)
-    figure.suptitle(f"One photograph, stage by stage: from edges to parts ({title})")
-    return figure
-
-
-def _overlay(ax: plt.Axes, photo: np.ndarray, seen: Explanation, verdict: str, said: str) -> None:
-    _photo(ax, photo, f"says {shorten(said)}\n{seen.probabilities.max():.0%}, {verdict}")
-    ax.imshow(seen.heat, cmap="inferno", alpha=0.25 + 0.5 * seen.heat.numpy(), vmin=0, vmax=1)
-
-
-def plot_grad_cam(
-    photos: Split, explanations: Sequence[Explanation], class_names: Sequence[str], *, title: str
-) -> Figure:
-    """Photographs above, and where the network looked below."""
-    count = len(photos)
-    figure, axes = picture_grid(2, count, size=9 / max(4, count))
-    for i, (label, seen) in enumerate(zip(photos.labels.tolist(), explanations, strict=True)):
-        _photo(axes[i], photos.images[i], shorten(class_names[label]))
-        verdict = "right" if seen.predicted == label else "wrong"
-        if seen.target != seen.predicted:
-            verdict += f"; heat: {shorten(class_names[seen.target])}"
-        _overlay(axes[i + count], photos.images[i], seen, verdict, class_names[seen.predicted])
-    figure.suptitle(f"Where the network looks; bright places speak for its answer ({title})")
-    return figure
-
-
-def plot_phase_change(
-    photo: np.ndarray, phases: Sequence[Explanation], names: Sequence[str], *, title: str
-) -> Figure:
-    """One photograph (see `compare_phases`): evidence for its true class, and the answers."""
-    label = phases[0].target
-    figure, axes = plt.subplots(2, 2, figsize=(9, 5.6), height_ratios=(2, 1), layout="constrained")
-    top = sum(seen.probabilities for seen in phases).argsort(descending=True)[:4].flip(0).tolist()
-    style = {"hatch": ["//" * (c == label) for c in top],
-             "color": [GREEN if c == label else GREY for c in top]}  # fmt: skip
-    for phase, (column, seen) in enumerate(zip(axes.T, phases, strict=True), start=1):
-        verdict = f"{'right' if seen.predicted == label else 'wrong'}, Phase {phase}"
-        _overlay(column[0], photo, seen, verdict, names[seen.predicted])
-        column[0].set_axis_off()
-        column[1].barh(range(len(top)), seen.probabilities[top], **style)
-        column[1].set_yticks(range(len(top)), [shorten(names[c]) for c in top], fontsize=8)
-        column[1].set(xlim=(0, 1), xlabel=f"probability after Phase {phase} (hatched: truth)")
-    figure.suptitle(f"What fine-tuning changed for one {shorten(names[label])} ({title})")
-    return figure
-
-
-def plot_neighbours(
-    asked: Split, train: Split, found: tuple[Tensor, Tensor], names: Sequence[str], *, title: str
-) -> Figure:
-    """Each photograph with its nearest training flowers (from `nearest_neighbours`), a row each."""
-    columns = 1 + found[0].shape[1]
-    figure, axes = picture_grid(len(asked), columns, size=9 / max(5, columns))
-    for i, (row, label) in enumerate(zip(axes.reshape(-1, columns), asked.labels, strict=True)):
-        _photo(row[0], asked.images[i], f"asked:\n{shorten(names[label])}", weight="bold")
-        for ax, place, cosine in zip(row[1:], found[0][i], found[1][i], strict=True):
-            other = train.labels[place]
-            name = "same class" if other == label else shorten(names[other])
-            _photo(ax, train.images[place], f"{name}\ncosine {cosine:.2f}")
-    figure.suptitle(f"The nearest training flowers, in the network's eyes ({title})")
+        bottom.set(xlabel="confidence (%)")
+    axes[0, 0].set(ylabel="accuracy (%)")
+    axes[1, 0].set(ylabel="photographs")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

@@ -19,7 +19,7 @@ from flowers_utils.errors import FlowersError
 
 LEFTOVER_AFTER = 3600.0  # seconds untouched until a half-written file counts as a killed run's
 TORCH_COULD_NOT_WRITE = ("PytorchStreamWriter", "unexpected pos", "iostream")  # in its own words
-RENAME_PAUSES = (0.1, 0.3, 1.0)  # seconds; on Windows a reader or virus scanner blocks a rename
+RENAME_PAUSES = (0.1, 0.3, 1.0)  # seconds
 
 
 def atomic_write(
@@ -46,7 +46,7 @@ def atomic_write(
         write(part)
         if flush:
             _flush_to_disk(part)
-        _rename(part, path)
+        rename(part, path)
     except OSError as error:
         raise FlowersError(_why_not_written(path, error)) from error
     finally:
@@ -68,14 +68,26 @@ def _remove_leftovers(path: Path) -> None:
                 part.unlink()
 
 
-def _rename(part: Path, path: Path) -> None:
+def rename(old: Path, new: Path) -> None:
+    """Rename a file or folder; on Windows a reader or a virus scanner may block that for a moment."""
     for pause in RENAME_PAUSES:
         try:
-            part.replace(path)
+            old.replace(new)
             return
         except PermissionError:
             time.sleep(pause)
-    part.replace(path)
+    old.replace(new)
+
+
+def keep_earlier(path: Path) -> Path | None:
+    """Rename `a.pth`, if it is there, to the first free of `a.earlier-1.pth`, ...; returns that."""
+    if not path.exists():
+        return None
+    number = 1
+    while (kept := path.with_name(f"{path.stem}.earlier-{number}{path.suffix}")).exists():
+        number += 1
+    rename(path, kept)
+    return kept
 
 
 def _flush_to_disk(path: Path) -> None:

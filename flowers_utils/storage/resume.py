@@ -1,108 +1,148 @@
-"""What a phase needs in order to go on after an interruption, and when it may be used."""
+"""The two files of a phase of training: the best weights, and a state to go on from."""
 
+import time
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 import transfer_learning_config as config
-from flowers_utils.device import PRECISION_NAMES
-from flowers_utils.errors import FlowersError
+from flowers_utils.data import FlowerData
+from flowers_utils.device import PRECISION_NAMES, Device
+from flowers_utils.errors import FlowersError, is_out_of_memory
 from flowers_utils.models import fingerprint
 from flowers_utils.storage.checkpoints import versions
-from flowers_utils.storage.files import load_tensors, save_tensors
+from flowers_utils.storage.files import keep_earlier, load_tensors, save_tensors
 
-if TYPE_CHECKING:
-    from flowers_utils.trainer import PhaseTrainer
-
-UNUSED = ("total_epochs", "learning_rate")  # a phase has its own epochs and rates, named below
-STATE_VERSION = 1  # raise it when training or the content of a state changes
-KEYS = {
-    "epoch": int,
-    "model": dict,
-    "best": dict,
-    "best_epoch": int,
-    "best_val_accuracy": float,
-    "history": list,
-    "optimizer": dict,
-    "scheduler": dict,
-    "scaler": dict,
-}
+SECONDS_BETWEEN_SAVES = 10.0  # a fast card must not wait for the disk after every short epoch
+STATE_VERSION = 2  # raise it when training or the content of a state changes
+NOT_OF_A_PHASE = ("total_epochs", "learning_rate")  # a phase has its own epochs and rates
 
 
-def identity_of(trainer: "PhaseTrainer") -> dict[str, Any]:
-    """What a saved state must share with this run to be used for it."""
-    rates = {group["name"]: group["initial_lr"] for group in trainer.optimizer.param_groups}
-    sections = {
-        "TRAINING_CONFIG": config.TRAINING_CONFIG,
-        "AUGMENTATION": config.AUGMENTATION,
-        "NORMALIZATION": {key: list(value) for key, value in config.NORMALIZATION.items()},
-        "learning rate": rates,
-    }
-    settings = {
-        f"{name}[{key!r}]": section[key]
-        for name, section in sections.items()
-        for key in sorted(section)
-        if key not in UNUSED
-    }
+class HasState(Protocol):
+    """Anything whose state goes out and in as a dict, as in PyTorch."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def identity(
+    model: nn.Module, data: FlowerData, device: Device, numbers: dict[str, Any]
+) -> dict[str, Any]:
+    """What a saved state must share with this run to be used for it; `numbers` are the phase's."""
+    settings = {**config.TRAINING_CONFIG, **config.AUGMENTATION}
+    normalization = {key: list(value) for key, value in config.NORMALIZATION.items()}
     return {
-        "network": trainer.model.architecture,
-        "phase": trainer.result.phase,
-        "epochs": trainer.epochs,
-        "seed": trainer.seed,
-        "data": trainer.data.fingerprint,
-        "starting weights": fingerprint(trainer.model, backbone_only=False),
-        "device": f"{trainer.device.torch_device.type} {PRECISION_NAMES[trainer.device.precision]}",
+        **numbers,
+        **{key: value for key, value in settings.items() if key not in NOT_OF_A_PHASE},
+        **normalization,
+        "network": model.architecture,
+        "data": data.fingerprint,
+        "starting weights": fingerprint(model, backbone_only=False),
+        "device": f"{device.torch_device.type} {PRECISION_NAMES[device.precision]}",
         "torch": versions()["torch"],
-        **settings,
+        "state version": STATE_VERSION,
     }
 
 
-def threads_of(trainer: "PhaseTrainer") -> int:
-    """How many threads compute (sums round differently with each number); 0 not on a CPU."""
-    on_cpu = trainer.device.torch_device.type == "cpu"
-    return torch.get_num_threads() if on_cpu else 0
+class PhaseFiles:
+    """Where a phase is kept: `<stem>_best.pth` and `<stem>_resume.pth` in a folder."""
+
+    def __init__(self, folder: Path, stem: str, identity: dict[str, Any]):
+        self.checkpoint = folder / f"{stem}_best.pth"
+        self.state = folder / f"{stem}_resume.pth"
+        self.identity = identity
+        self.epochs_saved = 0
+        self.saved_at = time.monotonic()
+        self.problem = ""  # why the newest content is not on disk
+
+    def restore(self, training: HasState, *, fresh: bool = False) -> str:
+        """Take `training` to where it stopped, if this very run is saved; returns what to say.
+
+        Files of another run, or any if `fresh`, are first renamed: nothing trained is ever lost.
+        """
+        state, why_not = self._load()
+        if state is not None and not fresh:
+            try:
+                training.load_state_dict(state["training"])
+            except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+                if is_out_of_memory(error):
+                    raise  # the file is whole
+                why_not = f"The training state in '{self.state}' is damaged."
+            else:
+                self.epochs_saved = len(state["training"]["history"])
+                return self._how_it_goes_on(state["threads"])
+        kept = [keep_earlier(path) for path in (self.checkpoint, self.state)]
+        if not any(kept):
+            return ""
+        names = " and ".join(f"'{path.name}'" for path in kept if path)
+        return f"Training starts anew. {why_not} What was there is kept as {names}.".replace(
+            "  ", " "
+        )
+
+    def _load(self) -> tuple[dict[str, Any] | None, str]:
+        """The saved state if it is of this very run, else None and a sentence on why not."""
+        if not self.state.exists():
+            return None, ""
+        try:
+            state = load_tensors(self.state)
+        except FlowersError as error:
+            return None, str(error)
+        theirs = state.get("identity")
+        if not isinstance(theirs, dict):
+            return None, f"'{self.state}' is not a training state of this lesson."
+        changes = [
+            f"{key} was {theirs.get(key)!r} and is now {value!r}"
+            for key, value in self.identity.items()
+            if repr(theirs.get(key)) != repr(value)
+        ]
+        if changes:
+            return None, f"What is saved is of another run: {'; '.join(changes)}."
+        return state, ""
+
+    def _how_it_goes_on(self, threads: int) -> str:
+        epochs = self.identity["epochs"]
+        if self.epochs_saved == epochs:
+            return "This phase was already trained and is loaded. To train it anew: fresh=True."
+        line = f"Going on after epoch {self.epochs_saved} of {epochs}, where training stopped."
+        if threads == torch.get_num_threads():
+            return line
+        return (  # sums round differently with another number of threads
+            f"{line} The last digits may differ from those of a run in one go, because the number "
+            f"of CPU threads was {threads} and is now {torch.get_num_threads()}."
+        )
+
+    def saving_is_due(self) -> bool:
+        return time.monotonic() - self.saved_at >= SECONDS_BETWEEN_SAVES
+
+    def save(self, training: HasState, checkpoint: dict[str, Any]) -> None:
+        """Write both files. A full disk is told but does not stop training: memory holds the best."""
+        state = training.state_dict()
+        content = {"identity": self.identity, "threads": torch.get_num_threads(), "training": state}
+        try:
+            save_tensors(self.checkpoint, checkpoint)
+            save_tensors(
+                self.state, content, flush=False
+            )  # lost in a power cut, it costs only time
+        except FlowersError as error:
+            self.problem = f"Not everything could be saved: {error}"
+            warnings.warn(f"Training goes on, but: {error}", stacklevel=2)
+            return
+        self.problem = ""
+        self.epochs_saved, self.saved_at = len(state["history"]), time.monotonic()
+
+    def saved(self) -> str:
+        """What a stop leaves behind, in words."""
+        if not self.epochs_saved:
+            return "Nothing of it is saved yet; run this cell again to start it anew."
+        saved = "Epoch 1 is" if self.epochs_saved == 1 else f"Epochs 1 to {self.epochs_saved} are"
+        return f"{saved} saved; run this cell again to go on."
 
 
-def state_of(trainer: "PhaseTrainer") -> dict[str, Any]:
-    """Everything needed to go on after this epoch. Each epoch draws from its own seed, so no
-    random state has to be kept; tensors that stand in it twice are stored once."""
-    newest = trainer.learned()
-    best_is_newest = trainer.result.best_epoch == trainer.epoch
-    return {
-        "epoch": trainer.epoch,
-        "model": newest,
-        "best": newest if best_is_newest else trainer.best_state,
-        "best_epoch": trainer.result.best_epoch,
-        "best_val_accuracy": trainer.result.best_val_accuracy,
-        "history": trainer.result.history,
-        "optimizer": trainer.optimizer.state_dict(),
-        "scheduler": trainer.scheduler.state_dict(),
-        "scaler": trainer.scaler.state_dict(),
-        "threads": threads_of(trainer),
-    }
-
-
-def restore(trainer: "PhaseTrainer", state: dict[str, Any]) -> None:
-    """Take `trainer` back to where `state` was taken; raises one of many errors if it does not fit."""
-    if not trainer.learned().keys() == state["model"].keys() == state["best"].keys():
-        raise KeyError("this state is of other tensors")
-    if trainer.scheduler.state_dict().keys() != state["scheduler"].keys():
-        raise KeyError("this state is of another scheduler")
-    trainer.model.load_state_dict(state["model"], strict=False)
-    trainer.optimizer.load_state_dict(state["optimizer"])
-    _lay_out_as_parameters(trainer.optimizer)
-    trainer.scheduler.load_state_dict(state["scheduler"])
-    trainer.scaler.load_state_dict(state["scaler"])
-    trainer.best_state, trainer.epoch = state["best"], state["epoch"]
-    trainer.result.history = state["history"]
-    trainer.result.best_epoch = state["best_epoch"]
-    trainer.result.best_val_accuracy = state["best_val_accuracy"]
-    trainer.best_saved = trainer.best_is_on_disk()
-
-
-def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
-    """Give the averages of AdamW the memory layout of their parameters.
+def match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Give the averages of AdamW the memory layout of their parameters, after they were loaded.
 
     Loading keeps the layout in which they were saved, and fused AdamW on a CPU walks through memory
     without looking: averages saved as channels_last would meet the wrong weights.
@@ -111,40 +151,3 @@ def _lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
         for key, value in averages.items():
             if value.shape == parameter.shape:
                 averages[key] = torch.empty_like(parameter).copy_(value)
-
-
-def save_state(path: Path, identity: dict[str, Any], state: dict[str, Any]) -> None:
-    """Write `state` with the `identity` of the run it belongs to, atomically.
-
-    Without waiting for the disk: a state lost in a power cut costs time, not a result.
-    """
-    content = {"state_version": STATE_VERSION, "identity": identity, **state}
-    save_tensors(path, content, flush=False)
-
-
-def load_state(path: Path, identity: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """The state at `path` and an empty line, or None and a line on why it is not used.
-
-    It is used only by the run it belongs to: same configuration, data, seed and version.
-    """
-    if not path.exists():
-        return None, ""
-    try:
-        state = load_tensors(path)
-    except FlowersError as error:
-        return None, f"Starting anew: {error}"
-    theirs = state.get("identity")
-    if not isinstance(theirs, dict) or any(
-        not isinstance(state.get(key), kind) for key, kind in KEYS.items()
-    ):
-        return None, f"Starting anew: '{path}' is not a training state of this lesson."
-    theirs = {"state version": state.get("state_version"), **theirs}
-    ours = {"state version": STATE_VERSION, **identity}
-    changes = [
-        f"{key} was {theirs.get(key)!r} and is now {ours[key]!r}"
-        for key in ours
-        if repr(theirs.get(key)) != repr(ours[key])
-    ]
-    if changes:
-        return None, f"Starting anew: the saved state is of another run ({'; '.join(changes)})."
-    return state, ""

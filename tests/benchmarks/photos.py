@@ -1,4 +1,4 @@
-"""Photographs for `benchmark_speed.py`: a small Flowers102 of realistic JPEGs, for both sides."""
+"""Photographs for `speed.py`: a small Flowers102 of realistic JPEGs, for both sides."""
 
 import hashlib
 import io

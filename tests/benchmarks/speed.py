@@ -1,8 +1,8 @@
 """How much faster than the textbook loop is the lesson, on the same photographs and machine?
 
-    python tests/benchmark_speed.py --jpeg-size 500              # the whole comparison
-    python tests/benchmark_speed.py --images 64 --epochs 1       # a quick look
-    python tests/benchmark_speed.py --scale                      # time and memory as the work grows
+    python -m tests.benchmarks.speed --jpeg-size 500              # the whole comparison
+    python -m tests.benchmarks.speed --images 64 --epochs 1       # a quick look
+    python -m tests.benchmarks.speed --scale                      # time and memory as work grows
 
 Each side runs in a process of its own, since the lesson changes how its process keeps freed memory
 (`device.keep_freed_memory`) and the textbook must not profit from it. The two take turns, and who
@@ -11,7 +11,6 @@ begins changes from round to round; medians are shown. Weights are random: the s
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -21,14 +20,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from benchmark_report import EPOCHS, FULL, SIDES, at_least, scale_table, table
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import Flowers102
 from torchvision.models import resnet18
 
-PROJECT = Path(__file__).resolve().parent.parent
+from tests.benchmarks.report import EPOCHS, FULL, SIDES, at_least, scale_table, table
+
+PROJECT = Path(__file__).resolve().parents[2]
 STAGES = ("data", "phase1", "phase2", "evaluation", "compute", "cache")
 
 
@@ -44,14 +44,16 @@ class Textbook:
         crop, resize = args.size, args.size * 256 // 224
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
         to_tensor = [transforms.ToTensor(), transforms.Normalize(mean, std)]
-        train = transforms.Compose([
-            transforms.Resize((resize, resize)),
-            transforms.RandomCrop(crop),
-            transforms.RandomHorizontalFlip(),
-            transforms.RandomRotation(15),
-            transforms.ColorJitter(0.2, 0.2, 0.2, 0.1),
-            *to_tensor,
-        ])  # fmt: skip
+        train = transforms.Compose(
+            [
+                transforms.Resize((resize, resize)),
+                transforms.RandomCrop(crop),
+                transforms.RandomHorizontalFlip(),
+                transforms.RandomRotation(15),
+                transforms.ColorJitter(0.2, 0.2, 0.2, 0.1),
+                *to_tensor,
+            ]
+        )
         evaluate = transforms.Compose([transforms.Resize((crop, crop)), *to_tensor])
         self.device, self.name = device, f"{device.type}, float32, contiguous"
         self.loaders = {
@@ -134,13 +136,14 @@ class Worker:
     """One side in its own process; it measures a stage when asked, and sleeps otherwise."""
 
     def __init__(self, side: str, folder: Path, args: list[str]):
-        command = [sys.executable, str(PROJECT / "tests" / "benchmark_worker.py")]
-        found = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
+        command = [sys.executable, "-m", "tests.benchmarks.worker"]
         self.process = subprocess.Popen(
             [*command, "--worker", side, "--folder", str(folder), *args],
-            env={**os.environ, "PYTHONPATH": found},  # where it finds flowers_utils
-            cwd=PROJECT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
+            cwd=PROJECT,  # where it finds flowers_utils
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         self.about = self.answer()
 
     def ask(self, stage: str) -> dict:
@@ -175,8 +178,10 @@ def measure(folder: Path, args: argparse.Namespace, passed_on: list[str]) -> dic
                 start = time.perf_counter()
                 for key, value in workers[side].ask(stage).items():
                     samples[side].setdefault(key, []).append(value)
-                tell(f"round {turn + 1}/{args.epochs}  {stage:10s}  {side:8s}  "
-                     f"{time.perf_counter() - start:6.1f} s")  # fmt: skip
+                tell(
+                    f"round {turn + 1}/{args.epochs}  {stage:10s}  {side:8s}  "
+                    f"{time.perf_counter() - start:6.1f} s"
+                )
     report = {"samples": samples, "about": {s: w.about for s, w in workers.items()}}
     for side, worker in workers.items():
         medians = {key: statistics.median(values) for key, values in samples[side].items()}
@@ -199,18 +204,32 @@ def scale(folder: Path, passed_on: list[str]) -> list[dict]:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--images", type=at_least(0), default=256,
-        help="photographs of each split; 0: all (default 256)")  # fmt: skip
+    add(
+        "--images",
+        type=at_least(0),
+        default=256,
+        help="photographs of each split; 0: all (default 256)",
+    )
     add("--epochs", type=at_least(1), default=3, help="rounds of measurement (default 3)")
-    add("--jpeg-size", type=at_least(32),
-        help="resize the JPEGs so that their shorter side has this length")  # fmt: skip
+    add(
+        "--jpeg-size",
+        type=at_least(32),
+        help="resize the JPEGs so that their shorter side has this length",
+    )
     add("--device", choices=("cuda", "mps", "cpu"), help="where to compute (default: the best)")
     add("--no-reduced-precision", action="store_true", help="the lesson, too, in float32")
     add("--size", type=at_least(32), default=224, help="pixels that the network sees (default 224)")
-    add("--textbook-workers", type=at_least(0), default=0,
-        help="processes of its DataLoader (default 0)")  # fmt: skip
-    add("--processor-time", action="store_true",
-        help="for a busy CPU: one thread, and processor time instead of the wall clock")  # fmt: skip
+    add(
+        "--textbook-workers",
+        type=at_least(0),
+        default=0,
+        help="processes of its DataLoader (default 0)",
+    )
+    add(
+        "--processor-time",
+        action="store_true",
+        help="for a busy CPU: one thread, and processor time instead of the wall clock",
+    )
     add("--scale", action="store_true", help="time and memory on 1x, 2x, 4x the photographs")
     add("--json", type=Path, help="write all figures into this file")
     for hidden in ("--worker", "--folder", "--times"):

@@ -1,6 +1,6 @@
 """Does the faster loop learn as much? Both loops, the same recipe, several seeds, accuracy on val.
 
-    python -m tests.benchmark_accuracy --seeds 3 --epochs 5 --size 96   # in the project's folder
+    python -m tests.benchmarks.accuracy --seeds 3 --epochs 5 --size 96   # in the project's folder
 
 Needs Flowers102 and ImageNet's weights on the disk. The textbook loop decodes and augments with
 PIL, image by image, in float32; what it computes is the lesson's recipe. Prints a Markdown table.
@@ -27,7 +27,7 @@ from flowers_utils.models import build_model
 from flowers_utils.phases import train_phase
 from flowers_utils.transforms import eval_transform, train_transform
 from flowers_utils.weights import imagenet_state_dict
-from tests.benchmark_report import at_least
+from tests.benchmarks.report import at_least
 
 RATES = {phase: values.get("backbone_lr") for phase, values in config.PHASES.items()}
 HEAD_LR = config.PHASES["phase1"]["head_lr"]
@@ -38,11 +38,18 @@ def textbook(seed: int, epochs: int, size: int) -> list[float]:
     seed_everything(seed)
     device = choose_device(fast=False).torch_device
     batch_size = config.TRAINING_CONFIG["batch_size"]
-    transforms = {"train": train_transform(resize=size * 256 // 224, crop=size),
-                  "val": eval_transform(size=size)}  # fmt: skip
-    loaders = {split: DataLoader(Flowers102(data_root(), split, transform=transforms[split]),
-                                 batch_size=batch_size, shuffle=split == "train")
-               for split in transforms}  # fmt: skip
+    transforms = {
+        "train": train_transform(resize=size * 256 // 224, crop=size),
+        "val": eval_transform(size=size),
+    }
+    loaders = {
+        split: DataLoader(
+            Flowers102(data_root(), split, transform=transforms[split]),
+            batch_size=batch_size,
+            shuffle=split == "train",
+        )
+        for split in transforms
+    }
     model = resnet18()
     model.load_state_dict(imagenet_state_dict(ResNet18_Weights.IMAGENET1K_V1))
     model.fc = nn.Linear(model.fc.in_features, 102)
@@ -97,8 +104,17 @@ def lesson(seed: int, epochs: int, size: int) -> list[float]:
     accuracies = []
     with tempfile.TemporaryDirectory() as folder:
         for phase, backbone_lr in enumerate(RATES.values(), start=1):
-            result = train_phase(model, data, device, phase=phase, epochs=epochs, seed=seed,
-                                 head_lr=HEAD_LR, backbone_lr=backbone_lr, folder=folder)  # fmt: skip
+            result = train_phase(
+                model,
+                data,
+                device,
+                phase=phase,
+                epochs=epochs,
+                seed=seed,
+                head_lr=HEAD_LR,
+                backbone_lr=backbone_lr,
+                folder=folder,
+            )
             model = result.model
             accuracies.append(result.best_val_accuracy)
     return accuracies

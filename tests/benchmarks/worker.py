@@ -1,4 +1,4 @@
-"""The processes that `benchmark_speed.py` starts, and the lesson's side of the comparison."""
+"""The processes that `speed.py` starts, and the lesson's side of the comparison."""
 
 import argparse
 import contextlib
@@ -11,9 +11,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from benchmark_photos import SPLITS, accept, write_flowers102
-from benchmark_report import FULL
-from benchmark_speed import Textbook, clock_of, parse
 from torchvision.datasets import Flowers102
 
 import transfer_learning_config as config
@@ -27,6 +24,9 @@ from flowers_utils.storage.resume import save_state, state_of
 from flowers_utils.trainer import SAVING_SHARE, PhaseTrainer
 from flowers_utils.training import run_epoch
 from flowers_utils.transforms import augment_batch, draw_augmentation
+from tests.benchmarks.photos import SPLITS, accept, write_flowers102
+from tests.benchmarks.report import FULL
+from tests.benchmarks.speed import Textbook, clock_of, parse
 
 
 class Lesson:
@@ -44,8 +44,9 @@ class Lesson:
         self.cache_folder = folder / f"cache{args.times or ''}"
         splits = {split: self.decode(split, self.cache_folder) for split in SPLITS}
         names = tuple(str(i) for i in range(102))
-        self.flowers = FlowerData("folder", "benchmark", names, **splits,
-                                  resize_size=self.resize, image_size=self.size)  # fmt: skip
+        self.flowers = FlowerData(
+            "folder", "benchmark", names, **splits, resize_size=self.resize, image_size=self.size
+        )
         self.network = build_model(num_classes=102, weights=None)
 
     def decode(self, split: str, cache: Path) -> Split:
@@ -67,8 +68,9 @@ class Lesson:
         return self.device.place_batch(augment_batch(images, draws, crop=self.size))
 
     def train_batches(self, generator: torch.Generator) -> object:
-        return batches(self.flowers.train, batch_size=32, device=self.device, shuffle=True,
-                       generator=generator)  # fmt: skip
+        return batches(
+            self.flowers.train, batch_size=32, device=self.device, shuffle=True, generator=generator
+        )
 
     def data(self) -> dict[str, float]:
         generator, start = torch.Generator().manual_seed(0), self.clock()
@@ -80,10 +82,17 @@ class Lesson:
     def trainer(self, phase: str) -> PhaseTrainer:
         rates = config.PHASES[phase]
         return PhaseTrainer(
-            self.network, self.flowers, self.device, phase=int(phase[-1]), title=phase, epochs=1,
-            backbone_lr=rates.get("backbone_lr"), head_lr=rates["head_lr"], seed=0,
+            self.network,
+            self.flowers,
+            self.device,
+            phase=int(phase[-1]),
+            title=phase,
+            epochs=1,
+            backbone_lr=rates.get("backbone_lr"),
+            head_lr=rates["head_lr"],
+            seed=0,
             checkpoint=self.folder / f"{phase}.pth",
-        )  # fmt: skip
+        )
 
     def epoch(self, phase: str) -> dict[str, float]:
         """Seconds an image for set-up (once a phase), training, val; seconds for saving (of short
@@ -132,8 +141,13 @@ class Lesson:
             network, times = trainer.network(), []
             for repeats in (1, 3):  # the first warms up
                 start = self.clock()
-                run_epoch(network, [batch] * repeats, self.device, optimizer=trainer.optimizer,
-                          scaler=trainer.scaler)  # fmt: skip
+                run_epoch(
+                    network,
+                    [batch] * repeats,
+                    self.device,
+                    optimizer=trainer.optimizer,
+                    scaler=trainer.scaler,
+                )
                 times.append((self.clock() - start) / repeats)
             seconds[f"{phase} compute"] = times[-1] / len(labels)
         return seconds
@@ -144,8 +158,14 @@ class Lesson:
         data = self.data()["data"] * count
         phase1 = self.epoch("phase1")["phase1 train"] * count
         disk = sum(file.stat().st_size for file in self.cache_folder.glob("*.npy"))
-        return {"count": count, "data": data, "phase1": phase1, "disk": disk,
-                "own": own_memory(), "own before": before}  # fmt: skip
+        return {
+            "count": count,
+            "data": data,
+            "phase1": phase1,
+            "disk": disk,
+            "own": own_memory(),
+            "own before": before,
+        }
 
 
 def own_memory() -> int:
@@ -182,8 +202,11 @@ def work(args: argparse.Namespace) -> None:
             return answer({"text": write_flowers102(folder, args.images or None, args.jpeg_size)})
         accept(folder)
         device = device_of(args)
-        side = Lesson(folder, device, args) if args.worker == "lesson" else Textbook(
-            folder, device.torch_device, args)  # fmt: skip
+        side = (
+            Lesson(folder, device, args)
+            if args.worker == "lesson"
+            else Textbook(folder, device.torch_device, args)
+        )
         warm_up(side)
         answer(
             {"text": f"{side.name}, torch {torch.__version__}, {torch.get_num_threads()} threads"}

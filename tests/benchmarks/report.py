@@ -1,4 +1,4 @@
-"""What `benchmark_speed.py` measured, projected to the whole lesson and as tables."""
+"""What `speed.py` measured, projected to the whole lesson and as tables."""
 
 import argparse
 from collections.abc import Callable

@@ -1,0 +1,158 @@
+"""Short experiments with the head alone, on features that the frozen backbone computed once.
+
+A frozen backbone gives the same features in every epoch. Computed once, they make an epoch a
+matter of milliseconds, so that many settings can be tried in a minute.
+"""
+
+import copy
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import transfer_learning_config as config
+from flowers_utils.device import Device
+from flowers_utils.errors import FlowersError
+from flowers_utils.evaluation import Estimate, wilson
+from flowers_utils.models import backbone_features, eval_mode
+
+Features = tuple[Tensor, Tensor]  # (N, F) float32 and labels (N,), as `predict_features` gives them
+Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, 3, S, S) on the device, labels (B,)
+
+
+def train_head(
+    head: nn.Module,
+    train: Features,
+    val: Features,
+    *,
+    rate: float = 1e-3,
+    epochs: int = 20,
+    seed: int = 0,
+) -> list[dict[str, float]]:
+    """Train `head` on features, in place, by the recipe of Phase 1; its best weights on val stay.
+
+    Returns a row an epoch: epoch, train_loss, val_loss, val_accuracy. A loss may become nan: that
+    is what too high a rate does, and an experiment shows it.
+    """
+    recipe, history = config.TRAINING_CONFIG, []
+    optimizer = torch.optim.AdamW(head.parameters(), lr=rate, weight_decay=recipe["weight_decay"])
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, recipe["step_size"], recipe["gamma"])
+    generator = torch.Generator().manual_seed(seed)
+    best, best_weights = -1.0, copy.deepcopy(head.state_dict())
+    for epoch in range(1, epochs + 1):
+        head.train()
+        order, total = torch.randperm(len(train[1]), generator=generator), 0.0
+        for chosen in order.split(recipe["batch_size"]):
+            loss = F.cross_entropy(head(train[0][chosen]), train[1][chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(chosen)
+        schedule.step()
+        with torch.no_grad():
+            logits = head.eval()(val[0])
+        accuracy = (logits.argmax(dim=1) == val[1]).float().mean().item()
+        losses = {"train_loss": total / len(order), "val_loss": F.cross_entropy(logits, val[1])}
+        history.append(
+            {"epoch": epoch, **{k: float(v) for k, v in losses.items()}, "val_accuracy": accuracy}
+        )
+        if accuracy > best:
+            best, best_weights = accuracy, copy.deepcopy(head.state_dict())
+    head.load_state_dict(best_weights)
+    return history
+
+
+def head_experiment(
+    cases: Mapping[str, tuple[Features, Features]],
+    *,
+    rate: float = 1e-3,
+    epochs: int = 20,
+    seed: int = 0,
+) -> dict[str, list[dict[str, float]]]:
+    """The history of a new head for each case: a name and its features of train and of val."""
+    return {
+        name: train_head(
+            _new_head(train, val, seed), train, val, rate=rate, epochs=epochs, seed=seed
+        )
+        for name, (train, val) in cases.items()
+    }
+
+
+def learning_rate_experiment(
+    train: Features,
+    val: Features,
+    *,
+    rates: Sequence[float] = (1.0, 1e-3, 1e-6),
+    epochs: int = 20,
+    seed: int = 0,
+) -> dict[str, list[dict[str, float]]]:
+    """The history of the same new head at each learning rate."""
+    return {
+        f"learning rate {rate:g}": train_head(
+            _new_head(train, val, seed), train, val, rate=rate, epochs=epochs, seed=seed
+        )
+        for rate in rates
+    }
+
+
+def _new_head(train: Features, val: Features, seed: int) -> nn.Linear:
+    """The same random start for each setting, so that only the setting differs."""
+    inputs, classes = train[0].shape[1], 1 + int(max(train[1].max(), val[1].max()))
+    bound, generator = 1 / math.sqrt(inputs), torch.Generator().manual_seed(seed)
+    head = nn.Linear(inputs, classes)
+    for parameter in head.parameters():
+        nn.init.uniform_(parameter, -bound, bound, generator=generator)  # nn.Linear's own default
+    return head
+
+
+def features_of(model: nn.Module, batches: Batches, device: Device) -> Features:
+    """What the head gets to see of each image, (N, F) and labels (N,), on the CPU."""
+    features, labels = [], []
+    with eval_mode(device.place(model)), torch.no_grad(), device.autocast():
+        for images, targets in batches:
+            features.append(backbone_features(model, device.place_batch(images)).float().cpu())
+            labels.append(targets.cpu())
+    return torch.cat(features), torch.cat(labels)
+
+
+def without_normalisation(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same images as 0..1: ImageNet's mean and standard deviation put back."""
+    for images, labels in batches:
+        mean, std = (
+            torch.tensor(config.NORMALIZATION[key], device=images.device)[:, None, None]
+            for key in ("mean", "std")
+        )
+        yield images * std + mean, labels
+
+
+def accuracy_by_training_size(
+    train: Features,
+    val: Features,
+    *,
+    fractions: Sequence[float] = (0.1, 0.25, 0.5, 1.0),
+    seed: int = 0,
+) -> list[tuple[int, Estimate]]:
+    """(training photographs, top-1 on val) of a linear head on part of the stored features.
+
+    The head is scikit-learn's logistic regression. Every class keeps its share, at least one
+    photograph; a smaller part lies within a larger one.
+    """
+    if not all(0 < fraction <= 1 for fraction in fractions):
+        raise FlowersError("A part of the training set is a fraction above 0 and at most 1.")
+    features, labels = (part.numpy() for part in train)
+    rng, results = np.random.default_rng(seed), []
+    classes = [rng.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
+    for fraction in fractions:
+        rows = np.concatenate([own[: max(1, round(fraction * len(own)))] for own in classes])
+        # C is the inverse of the penalty's weight on the sum of the losses; 1e-3 on their mean
+        head = LogisticRegression(C=1 / (2e-3 * len(rows)), max_iter=200)
+        head = make_pipeline(StandardScaler(), head).fit(features[rows], labels[rows])
+        correct = int((torch.from_numpy(head.predict(val[0].numpy())) == val[1]).sum())
+        results.append((len(rows), wilson(correct, len(val[1]))))
+    return results
