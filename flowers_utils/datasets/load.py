@@ -19,6 +19,7 @@ from flowers_utils.datasets.cache import cached_array, decoded
 from flowers_utils.datasets.folder import SPLITS, Files, read_folder
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
+from flowers_utils.models import imagenet_weights
 from flowers_utils.progress import Progress
 from flowers_utils.storage.results import markdown_table
 
@@ -198,13 +199,13 @@ def split_table(data: FlowerData) -> str:
 def starting_weights(
     data: FlowerData, device: Device, *, backbone: str, seed: int = 0
 ) -> dict[str, torch.Tensor]:
-    """The state dict that the backbone starts from, as `build_model` takes it.
+    """The state dict that the backbone starts from, as `build_model` takes it, with its old head.
 
     ImageNet's weights for photographs. For practice flowers a backbone pretrained here and now on
     other species of the same formula (some minutes, kept in `models/` for every profile).
     """
     if not data.is_practice:
-        return "imagenet"
+        return imagenet_weights(backbone)
     if backbone != "resnet18":
         raise FlowersError(
             f"Practice flowers come with a ResNet18 only; set BACKBONE = 'resnet18' instead of "
