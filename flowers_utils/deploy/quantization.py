@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.benchmark import Timer
 
 from flowers_utils.data import FlowerData, Split
 from flowers_utils.deploy.export import scratch_beside
@@ -139,6 +138,9 @@ def latencies(
     They are timed in turn, round by round: when the computer is busy for a moment, it is busy for all
     of them. `None` among the files (an 8-bit file that was not kept) is passed over.
     """
+    # Not at the top: importing it logs a warning where a CUDA toolkit is installed but no card.
+    from torch.utils.benchmark import Timer
+
     content = load_checkpoint(checkpoint)
     image = torch.zeros(1, 3, content["image_size"], content["image_size"], dtype=torch.uint8)
     module = Deployable(content)

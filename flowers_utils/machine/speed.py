@@ -4,7 +4,7 @@ The stopwatch is `torch.utils.benchmark.Timer`: it warms up, repeats a call unti
 trusted, and waits for CUDA, whose calls return before the work is done.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,13 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flowers_utils.device import PRECISION_NAMES, Device, peak_memory_bytes
 from flowers_utils.models import count_parameters, eval_mode
-from flowers_utils.progress import Progress
 
 if TYPE_CHECKING:
     from torch.utils.benchmark import Measurement
 
 THROUGHPUT_BATCH = 32
-ROUNDS = 15  # of calls that are timed in turn
 
 
 def measure(call: Callable[[], object], device: Device, *, seconds: float) -> "Measurement":
@@ -37,19 +35,6 @@ def measure(call: Callable[[], object], device: Device, *, seconds: float) -> "M
     threads = torch.get_num_threads()  # else the Timer measures on one
     timer = Timer("call()", globals={"call": and_wait}, num_threads=threads)
     return timer.blocked_autorange(min_run_time=seconds)
-
-
-def latency_in_turn(
-    calls: Mapping[str, Callable[[], object]], device: Device, *, rounds: int = ROUNDS
-) -> dict[str, float]:
-    """Median milliseconds of each call, timed in turn: a busy minute falls on all of them alike."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    with Progress(rounds, "Timing " + ", ".join(calls), unit="round") as bar:
-        for _ in range(rounds):
-            for name, call in calls.items():
-                times[name].append(measure(call, device, seconds=0.02).median)
-            bar.update()
-    return {name: 1000 * float(np.median(each)) for name, each in times.items()}
 
 
 @dataclass(frozen=True)
