@@ -4,6 +4,7 @@ The stopwatch is `torch.utils.benchmark.Timer`: it warms up, repeats a call unti
 trusted, and waits for CUDA, whose calls return before the work is done.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,9 @@ THROUGHPUT_BATCH = 32
 
 def measure(call: Callable[[], object], device: Device, *, seconds: float) -> "Measurement":
     """Time `call` for at least about `seconds`; the result has `.median` and `.times` in seconds."""
-    # Not at the top: importing it logs a warning where a CUDA toolkit is installed but no card.
+    # Importing the Timer loads torch's tools for compiling extensions, which warn (with a path) of a
+    # CUDA toolkit without a card. Nothing is compiled here.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils.benchmark import Timer
 
     def and_wait() -> None:
