@@ -11,7 +11,7 @@ from PIL import Image
 
 import transfer_learning_config as config
 from flowers_utils.datasets.folder import SPLITS, describe_folder, read_folder
-from flowers_utils.datasets.load import load_data, split_table
+from flowers_utils.datasets.load import data_root, load_data, split_table
 from flowers_utils.errors import FlowersError
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(80)
@@ -145,8 +145,11 @@ def test_a_folder_that_cannot_work_is_told(folder, photographs, words):
 
 
 def test_a_missing_folder_or_a_file_in_its_place_is_told(folder):
-    assert f"There is no folder '{folder}'" in told(folder)
-    assert "There is no folder" in told(photo(folder / "flowers.zip"))
+    for path in (folder, photo(folder.with_name("flowers.zip"))):
+        with pytest.raises(FlowersError, match=f"There is no folder '{path}'"):
+            describe_folder(path)
+        with pytest.raises(FlowersError, match="folder that is there"):
+            load_data(str(path))
 
 
 # Files
@@ -279,6 +282,11 @@ def test_the_size_of_the_photographs_is_known(folder):
     assert load_data(str(folder)).photo_side == 8
 
 
-def test_a_home_folder_that_nobody_knows_is_told(monkeypatch):
+@pytest.mark.parametrize("place", ["~nobody-of-this-name/data", "~/data"])
+def test_a_home_folder_that_nobody_knows_is_told_and_not_made(monkeypatch, place):
+    for name in ("HOME", "USERPROFILE", "HOMEPATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pathlib.os.path.expanduser", lambda path: path)  # as where nobody knows it
+    monkeypatch.setenv("FLOWERS_DATA_DIR", place)
     with pytest.raises(FlowersError, match="write the whole path instead"):
-        load_data("~nobody-of-this-name/flowers")
+        data_root()
