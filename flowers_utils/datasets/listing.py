@@ -42,6 +42,8 @@ def _visible(folder: Path) -> list[Path]:
     """What lies in `folder`, in alphabetical order, without hidden things."""
     try:
         found = [p for p in folder.iterdir() if p.name[0] not in ".@" and p.name not in HIDDEN]
+        if found:
+            found[0].lstat()  # names may be readable where the files are not
     except OSError as error:
         why = "no permission" if isinstance(error, PermissionError) else error.strerror
         raise FlowersError(
@@ -66,7 +68,14 @@ def _is_text(name: str) -> bool:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [p for p in _visible(folder) if p.is_dir()]
+    return [p for p in _visible(folder) if _is_folder(p)]
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a link to a place that may not be seen: told when it is opened
+        return False
 
 
 def enter(folder: Path) -> Path:
@@ -109,7 +118,7 @@ def list_classes(folder: Path) -> Listing:
     """The photographs in each class folder. Names are compared as people see them (NFC)."""
     listing = Listing({})
     for entry in _visible(folder):
-        if entry.is_dir():
+        if _is_folder(entry):
             name = normalize("NFC", entry.name)
             listing.photos.setdefault(name, []).extend(_photos_in(entry, listing))
         else:

@@ -127,14 +127,17 @@ def _photographs(
             troubles.append(str(error))
             continue
         splits[split] = Split(split, images, torch.tensor([labels[i] for i in chosen]))
-        if few := len(photos) - len(chosen):
-            told = (left_out.get(split), f"{few} photographs, to keep this profile short")
-            left_out[split] = "; ".join(filter(None, told))
+        told = (left_out.get(split), _short(len(photos) - len(chosen)))
+        left_out[split] = "; ".join(filter(None, told))
     if troubles:
         raise FlowersError("\n".join(dict.fromkeys(troubles)))
     side = _shorter_side(files["train"][0][0])
     sizes = {"resize_size": resize, "image_size": crop, "photo_side": side}
     return {**splits, **sizes, "left_out": left_out}
+
+
+def _short(left_out: int) -> str:
+    return f"{left_out:,} photographs, since this profile is short" if left_out else ""
 
 
 def _spread(count: int, limit: int | None) -> list[int]:
@@ -152,17 +155,19 @@ def _shorter_side(photo: Path) -> int:
 
 def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") -> FlowerData:
     """The built-in practice flowers: the same shapes, splits and labels as Flowers102, smaller."""
-    sizes = {split: practice.PRACTICE_CROP for split in SPLITS} | {
-        "train": practice.PRACTICE_RESIZE
-    }
+    resize, crop = practice.PRACTICE_RESIZE, practice.PRACTICE_CROP
+    sizes = {"train": resize, "val": crop, "test": crop}
+    splits = {split: _practice_split(split, size, limit, seed) for split, size in sizes.items()}
+    whole = practice.SPLIT_SIZES
     return FlowerData(
         source="practice",
         title="practice flowers",
         class_names=practice.PRACTICE_NAMES,
-        **{split: _practice_split(split, size, limit, seed) for split, size in sizes.items()},
-        resize_size=practice.PRACTICE_RESIZE,
-        image_size=practice.PRACTICE_CROP,
+        **splits,
+        resize_size=resize,
+        image_size=crop,
         note=note,
+        left_out={name: _short(whole[name] - len(split)) for name, split in splits.items()},
     )
 
 
@@ -189,7 +194,7 @@ def split_table(data: FlowerData) -> str:
         counts = Counter(split.labels.tolist())
         sizes = [(counts[label], name) for label, name in enumerate(data.class_names)]
         ends = [f"{count} ({name})" for count, name in (min(sizes), max(sizes))]
-        left = data.left_out.get(split.name, "nothing")
+        left = data.left_out.get(split.name) or "nothing"
         rows.append([split.name, len(split), len(counts), *ends, left])
     headers = ["split", "photographs", "classes", "smallest class", "largest class", "left out"]
     whole = data.left_out.get("", "")
