@@ -28,6 +28,10 @@ class Listing:
     left: Counter[str] = field(default_factory=Counter)  # kind of file -> how many are left out
     broken: list[Path] = field(default_factory=list)
 
+    def pairs(self) -> list[tuple[str, Path]]:
+        """(class, photograph) of all photographs."""
+        return [(name, photo) for name, photos in self.photos.items() for photo in photos]
+
 
 def first_few(names: Sequence[str]) -> str:
     """Names as a list for a message: the first ten, and how many more there are."""
@@ -91,6 +95,8 @@ def split_folders(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """The folder of each split, and what lies beside them. Without any, all of it is train."""
     found: dict[str, Path] = {}
     beside = []
+    if files := sum(not _is_folder(place) for place in _visible(folder)):
+        beside.append(f"files beside the split folders: {files}")
     for place in _folders(folder):
         match = SPLIT_NAME.fullmatch(place.name)
         if not match or not _folders(place):
