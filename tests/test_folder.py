@@ -261,6 +261,17 @@ def test_a_name_that_cannot_be_decoded_is_refused_by_name(folder, place):
     message.encode()  # so that it can be shown and saved
 
 
+def test_a_set_in_a_folder_whose_name_cannot_be_decoded_is_refused(folder):
+    place = folder / os.fsdecode(b"gar\xe7on") / "flowers"
+    try:
+        fill(place, "rose", "tulip")
+    except (OSError, UnicodeError):
+        pytest.skip("this file system refuses such names itself")
+    with pytest.raises(FlowersError, match="cannot be read as text") as caught:
+        describe_folder(place)
+    str(caught.value).encode()
+
+
 # What is shown
 
 
@@ -288,5 +299,6 @@ def test_a_home_folder_that_nobody_knows_is_told_and_not_made(monkeypatch, place
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pathlib.os.path.expanduser", lambda path: path)  # as where nobody knows it
     monkeypatch.setenv("FLOWERS_DATA_DIR", place)
-    with pytest.raises(FlowersError, match="write the whole path instead"):
-        data_root()
+    for find in (data_root, lambda: describe_folder(place)):
+        with pytest.raises(FlowersError, match="write the whole path instead"):
+            find()

@@ -10,8 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from flowers_utils.datasets.disk import file_md5
-from flowers_utils.datasets.listing import Listing, enter, first_few, list_classes, split_folders
+from flowers_utils.datasets.disk import as_path, file_md5
+from flowers_utils.datasets.listing import (
+    Listing,
+    enter,
+    first_few,
+    list_classes,
+    refuse_odd_names,
+    split_folders,
+)
 from flowers_utils.datasets.photos import UNREADABLE, broken_in_words, open_photo
 from flowers_utils.errors import FlowersError
 
@@ -41,6 +48,7 @@ def read_folder(folder: Path, *, seed: int) -> OwnFolder:
         raise FlowersError(
             f"There is no folder '{folder}'; set DATA to the folder of your classes."
         )
+    refuse_odd_names(folder, folder.resolve().parts)
     folder = enter(folder.resolve())
     places, beside = split_folders(folder)
     listed = {split: list_classes(place) for split, place in places.items()}
@@ -80,7 +88,7 @@ def describe_folder(path: str | Path) -> str:
 
     Raises FlowersError for a folder that cannot be used.
     """
-    own = read_folder(Path(path).expanduser(), seed=0)
+    own = read_folder(as_path(path), seed=0)
     _refuse_broken(own.broken)
     counts = Counter(own.class_names[i] for _, labels in own.files.values() for i in labels)
     (largest, most), (smallest, fewest) = counts.most_common()[0], counts.most_common()[-1]

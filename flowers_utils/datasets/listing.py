@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from unicodedata import normalize
@@ -54,13 +54,19 @@ def _visible(folder: Path) -> list[Path]:
             f"The folder '{folder}' cannot be read ({why}). Change that, or copy the photographs to "
             "a folder of your own."
         ) from error
-    odd = [ascii(p.name) for p in found if not _is_text(p.name)]
+    refuse_odd_names(folder, [p.name for p in found])
+    return sorted(found, key=lambda p: normalize("NFC", p.name))
+
+
+def refuse_odd_names(folder: Path, names: Iterable[str]) -> None:
+    """Raise FlowersError for names that are no text: they could be neither shown nor saved later."""
+    odd = [ascii(name) for name in names if not _is_text(name)]
     if odd:
+        place = str(folder).encode(errors="backslashreplace").decode()
         raise FlowersError(
-            f"These names in '{folder}' cannot be read as text: {first_few(odd)}. Give these files or "
+            f"These names cannot be read as text: {first_few(odd)} (in '{place}'). Give these files or "
             "folders new names."
         )
-    return sorted(found, key=lambda p: normalize("NFC", p.name))
 
 
 def _is_text(name: str) -> bool:

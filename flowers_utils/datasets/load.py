@@ -16,6 +16,7 @@ from flowers_utils.config_check import check_knobs
 from flowers_utils.data import FlowerData, Split, check_data
 from flowers_utils.datasets import flowers102, practice
 from flowers_utils.datasets.cache import cached_array, decoded
+from flowers_utils.datasets.disk import as_path
 from flowers_utils.datasets.folder import SPLITS, Files, read_folder
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
@@ -27,16 +28,6 @@ from flowers_utils.storage.results import markdown_table
 def data_root() -> Path:
     """The folder that holds `flowers-102`: FLOWERS_DATA_DIR, else `data`. It may be read-only."""
     return as_path(os.environ.get("FLOWERS_DATA_DIR") or "data")
-
-
-def as_path(text: str) -> Path:
-    """A path as a student writes it; `~` is the home folder. Raises FlowersError if there is none."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:  # else a folder named "~" would be made
-        raise FlowersError(
-            f"The home folder in '{text}' is not known here; write the whole path instead of '~'."
-        ) from error
 
 
 def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> FlowerData:
@@ -133,7 +124,7 @@ def _photographs(
         raise FlowersError("\n".join(dict.fromkeys(troubles)))
     side = _shorter_side(files["train"][0][0])
     sizes = {"resize_size": resize, "image_size": crop, "photo_side": side}
-    return {**splits, **sizes, "left_out": left_out}
+    return {**splits, **sizes, "left_out": {name: text for name, text in left_out.items() if text}}
 
 
 def _short(left_out: int) -> str:
@@ -158,7 +149,7 @@ def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") ->
     resize, crop = practice.PRACTICE_RESIZE, practice.PRACTICE_CROP
     sizes = {"train": resize, "val": crop, "test": crop}
     splits = {split: _practice_split(split, size, limit, seed) for split, size in sizes.items()}
-    whole = practice.SPLIT_SIZES
+    fewer = {name: practice.SPLIT_SIZES[name] - len(split) for name, split in splits.items()}
     return FlowerData(
         source="practice",
         title="practice flowers",
@@ -167,7 +158,7 @@ def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") ->
         resize_size=resize,
         image_size=crop,
         note=note,
-        left_out={name: _short(whole[name] - len(split)) for name, split in splits.items()},
+        left_out={name: _short(count) for name, count in fewer.items() if count},
     )
 
 
@@ -194,7 +185,7 @@ def split_table(data: FlowerData) -> str:
         counts = Counter(split.labels.tolist())
         sizes = [(counts[label], name) for label, name in enumerate(data.class_names)]
         ends = [f"{count} ({name})" for count, name in (min(sizes), max(sizes))]
-        left = data.left_out.get(split.name) or "nothing"
+        left = data.left_out.get(split.name, "nothing")
         rows.append([split.name, len(split), len(counts), *ends, left])
     headers = ["split", "photographs", "classes", "smallest class", "largest class", "left out"]
     whole = data.left_out.get("", "")
