@@ -288,6 +288,12 @@ def test_the_table_shows_each_split_with_its_smallest_and_largest_class(folder):
     assert "21 photographs of 2 classes (train 11, val 5, test 5)" in describe_folder(folder)
 
 
+def test_a_class_name_is_no_formula_and_no_column_of_the_table(folder):
+    fill(folder, "$Rosa$ 5$", "a|b*c*", count=3)
+    row = split_table(load_data(str(folder))).splitlines()[2]
+    assert row == r"| train | 2 | 2 | 1 (\$Rosa\$ 5\$) | 1 (a\|b\*c\*) | nothing |"
+
+
 def test_the_size_of_the_photographs_is_known(folder):
     fill(folder, "rose", "tulip")
     assert load_data(str(folder)).photo_side == 8

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -184,14 +185,19 @@ def split_table(data: FlowerData) -> str:
     for split in (data.train, data.val, data.test):
         counts = Counter(split.labels.tolist())
         sizes = [(counts[label], name) for label, name in enumerate(data.class_names)]
-        ends = [f"{count} ({name})" for count, name in (min(sizes), max(sizes))]
-        left = data.left_out.get(split.name, "nothing")
+        ends = [f"{count} ({_plain(name)})" for count, name in (min(sizes), max(sizes))]
+        left = _plain(data.left_out.get(split.name, "nothing"))
         rows.append([split.name, len(split), len(counts), *ends, left])
     headers = ["split", "photographs", "classes", "smallest class", "largest class", "left out"]
-    whole = data.left_out.get("", "")
+    whole = _plain(data.left_out.get("", ""))
     return markdown_table(headers, rows) + (
         f"\n\nLeft out of all splits: {whole}." if whole else ""
     )
+
+
+def _plain(text: str) -> str:
+    """A student's text as Markdown shows it unchanged: no formula, no column, no tag, no emphasis."""
+    return re.sub(r"[\\`*<>$|]", r"\\\g<0>", " ".join(text.split()))
 
 
 def starting_weights(
