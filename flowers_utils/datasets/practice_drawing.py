@@ -145,7 +145,7 @@ def leaf(size: int, dice: Dice, *, present: Tensor) -> tuple[Tensor, Tensor]:
     length, width = dice.uniform(0.5, 1.1), dice.uniform(0.08, 0.25)
     inside = width * (1 - (dx / length) ** 2) - dy.abs()
     green = rgb(dice.uniform(0.22, 0.40), dice.uniform(0.35, 0.8), dice.uniform(0.2, 0.6))
-    rib = 0.78 + 0.45 * torch.exp(-((dy / 0.03) ** 2))
+    rib = 0.78 + 0.45 * (1 - dy.abs() / 0.06).clamp(min=0)
     return green * rib.unsqueeze(1), edge_cover(inside) * present
 
 
@@ -184,7 +184,7 @@ def photograph(canvas: Tensor, dice: Dice) -> Tensor:
     shadow = 1 - 0.45 * dice.chance(0.5) * torch.sigmoid(6 * dice.noise(size, cells=4)[:, 0])
     canvas = canvas * light * (slope * shadow).unsqueeze(1)
     small = functional.interpolate(canvas, size=(24, 24), mode="area")
-    soft = functional.interpolate(small, size=(size, size), mode="bicubic")
+    soft = functional.interpolate(small, size=(size, size), mode="bilinear")
     canvas = torch.lerp(canvas, soft, dice.uniform(-0.7, 0.3).clamp(0, 1).unsqueeze(1))
     grain = torch.randn(canvas.shape, generator=dice.generator)
     return canvas + dice.uniform(0, 0.02).unsqueeze(1) * grain
