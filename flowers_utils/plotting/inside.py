@@ -64,7 +64,8 @@ def feature_maps(maps: Mapping[str, Tensor], photo: np.ndarray, *, title: str) -
         if not lively:
             single = answers[0].numel() == 1
             why = "one place has no pattern" if single else "no map differs from place to place"
-            row[1].text(0, 0.5, f"Nothing to show here: {why}.", va="center")
+            text = f"Nothing to show here: {why}."
+            row[1].text(0, 0.5, text, va="center", in_layout=False)
     return figure
 
 
