@@ -98,7 +98,7 @@ def learning_rate_experiment(
     train: Features,
     val: Features,
     *,
-    rates: Sequence[float] = (1.0, 1e-3, 1e-6),
+    rates: Sequence[float] = (1.0, 1e-3, 1e-5),
     epochs: int = 20,
     seed: int = 0,
 ) -> dict[str, list[dict[str, float]]]:
