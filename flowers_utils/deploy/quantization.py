@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -22,7 +23,7 @@ from flowers_utils.transforms import denormalise, eval_batch
 TOLERANCE = 0.005  # half a percentage point of val accuracy
 BATCH = 32
 CALIBRATION = 128  # photographs from which the ranges of activations are taken
-ROUNDS = 15  # of timing
+SECONDS_OF_TIMING = 5.0
 
 
 def quantize_onnx(
@@ -112,12 +113,12 @@ def _quantize(source: Path, target: Path, calibration: np.ndarray) -> None:
     )
 
 
-def _open_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """uint8 images `(B, 3, S, S)` to probabilities, with as many threads as PyTorch uses."""
+def _open_onnx(path: Path, *, threads: int = 0) -> Callable[[np.ndarray], np.ndarray]:
+    """uint8 images `(B, 3, S, S)` to probabilities, with so many threads (0: one for each core)."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})[0]
 
@@ -134,33 +135,32 @@ def _accuracy(path: Path, split: Split) -> float:
 def latencies(
     checkpoint: str | os.PathLike, files: Sequence[str | os.PathLike | None]
 ) -> dict[str, float]:
-    """Median milliseconds for one image on the CPU: "PyTorch", then each exported file by its name.
+    """Median milliseconds for one image on one CPU thread: "PyTorch", then each file by its name.
 
     They are timed in turn, round by round: when the computer is busy for a moment, it is busy for all
-    of them. `None` among the files (an 8-bit file that was not kept) is passed over.
+    of them; and threads would wait for one another. `None` (an 8-bit file not kept) is passed over.
     """
     content = load_checkpoint(checkpoint)
     image = torch.zeros(1, 3, content["image_size"], content["image_size"], dtype=torch.uint8)
     module = Deployable(content)
     calls: dict[str, Callable[[], Any]] = {"PyTorch": lambda: module(image)}
-    calls |= {Path(file).name: _call(Path(file), image) for file in files if file is not None}
-    threads = torch.get_num_threads()  # Timer itself would hold PyTorch, and only it, to one
-    timers = {
-        name: Timer("call()", globals={"call": call}, num_threads=threads)
-        for name, call in calls.items()
-    }
+    for path in (Path(file) for file in files if file is not None):
+        calls[path.name] = _call(path, image)
+    # Timer runs PyTorch on one thread, and warms each call up.
+    timers = {name: Timer("call()", globals={"call": call}) for name, call in calls.items()}
     seconds: dict[str, list[float]] = {name: [] for name in timers}
+    start = time.monotonic()
     with torch.no_grad():
-        for _ in range(ROUNDS):
+        while len(seconds["PyTorch"]) < 3 or time.monotonic() - start < SECONDS_OF_TIMING:
             for name, timer in timers.items():
-                seconds[name].append(timer.timeit(1).median)  # after two calls that warm up
+                seconds[name].append(timer.timeit(1).median)
     return {name: 1000 * median(times) for name, times in seconds.items()}
 
 
 def _call(path: Path, image: torch.Tensor) -> Callable[[], Any]:
     """A call of an exported file on one image."""
     if path.suffix == ".onnx":
-        run = _open_onnx(path)
+        run = _open_onnx(path, threads=1)
         return lambda: run(image.numpy())
     module = torch.export.load(path).module()
     return lambda: module(image)
