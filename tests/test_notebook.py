@@ -16,10 +16,9 @@ import pytest
 import torch
 import torchvision
 from conftest import MINI_SPLITS, write_mini_flowers102
+from flowers_utils.checks import names_made, section_of_each_name
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-
-from flowers_utils.checks import names_made, section_of_each_name
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "resnet18_training.ipynb"

@@ -1,10 +1,11 @@
-"""Where the time of an epoch goes: in the textbook loop, and in this lesson's."""
+"""Where the time of an epoch goes, in the textbook loop and in this lesson's; how long the lesson takes."""
 
 import copy
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from PIL import Image
 from torch import nn
 
 import transfer_learning_config as config
+from flowers_utils.config_check import profile_epochs
 from flowers_utils.data import FlowerData, Split, batches
+from flowers_utils.datasets import practice
 from flowers_utils.device import Device
 from flowers_utils.machine.speed import measure
 from flowers_utils.models import build_model, train_mode, unfreeze
@@ -29,6 +32,9 @@ from flowers_utils.transforms import (
 
 PARTS = ("decode", "augmentation", "forward", "backward", "evaluation")
 JPEG_SIDE = 500  # pixels: the longer side of the JPEG files that the textbook loop decodes
+OTHER_PASSES = 8  # over a split without training: before and after the phases, stored features
+COMPARISON_PASSES = 17  # the five backbones of part two, counted in passes of a ResNet18
+EVERYTHING_ELSE = 60.0  # seconds of a run that are neither training nor evaluation: figures, export
 
 
 def where_time_goes(
@@ -57,6 +63,29 @@ def where_time_goes(
             found[name] = {part: each[part] * sizes[part] for part in PARTS}
             bar.update()
     return found
+
+
+def lesson_seconds(device: Device, *, on_practice: bool, profile: str) -> tuple[float, float]:
+    """About how long parts one and two take here, in seconds, from a few real steps."""
+    resize, crop = config.AUGMENTATION["resize"], config.AUGMENTATION["crop"]
+    splits = config.DATASET["splits"]
+    if on_practice:
+        resize, crop, splits = (
+            practice.PRACTICE_RESIZE,
+            practice.PRACTICE_CROP,
+            practice.SPLIT_SIZES,
+        )
+    if limit := config.PROFILES[profile]["images"]:
+        splits = dict.fromkeys(splits, limit)
+    train, forward = seconds_an_image(device, resize=resize, crop=crop)
+    epoch = train * splits["train"] + forward * splits["val"]
+    scratch = profile_epochs(profile, "phase2") * epoch
+    passes = profile_epochs(profile, "phase1") + OTHER_PASSES
+    seen = forward * (passes * splits["train"] + splits["test"])
+    kept = (Path(config.PATHS["models"]) / "practice_backbone.pth").is_file()
+    pretraining = train * practice.PRETRAINING["images"] if on_practice and not kept else 0.0
+    comparison = 0.0 if on_practice else COMPARISON_PASSES * forward * splits["train"]
+    return scratch + seen + pretraining + EVERYTHING_ELSE, scratch + comparison
 
 
 def seconds_an_image(device: Device, *, resize: int, crop: int) -> tuple[float, float]:

@@ -1,5 +1,6 @@
-"""Is this machine ready for the lesson? One line a question, answered in seconds."""
+"""Is this machine ready for the lesson? One line for each question, answered in seconds."""
 
+import os
 import re
 import shutil
 import sys
@@ -9,21 +10,22 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import transfer_learning_config as config
-from flowers_utils.config_check import check_config, check_knobs
+from flowers_utils.config_check import DATA_WORDS, check_config, check_knobs
 from flowers_utils.datasets import flowers102
-from flowers_utils.datasets.download import check_writable, megabytes, reachable
+from flowers_utils.datasets.disk import check_writable, megabytes
+from flowers_utils.datasets.download import reachable
+from flowers_utils.datasets.folder import describe_folder
 from flowers_utils.datasets.load import data_root
 from flowers_utils.device import Device, choose_device
 from flowers_utils.errors import FlowersError
-from flowers_utils.machine.duration import lesson_seconds
-from flowers_utils.models import BACKBONES
-from flowers_utils.weights import weights_path, weights_status
+from flowers_utils.machine.epoch_time import lesson_seconds
+from flowers_utils.models import BACKBONES, imagenet_weights, weights_file
 
-OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 13)
-ESSENTIAL = {"torch", "torchvision", "numpy", "matplotlib", "tqdm", "scipy"}  # no lesson without
-ENOUGH_MEMORY, SOME_MEMORY = 3e9, 1e9  # bytes
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 14)
+REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
 PRACTICE, OWN = "PRACTICE flowers", "your own flowers"
 ENOUGH_DISK, SOME_DISK = 3e9, 0.5e9  # bytes
+ENOUGH_MEMORY, SOME_MEMORY = 3e9, 1e9  # bytes
 PROBE_SECONDS = 2.0
 BUSY = 50  # per cent of the processor used by other programs
 
@@ -40,45 +42,42 @@ class Check:
         return f"{f'[{self.status}]':<7} {self.what}: {self.detail}"
 
 
-def each_check(choice: str = "auto", profile: str = "full") -> Iterator[Check]:
-    """Every check in turn, as soon as its answer is there; the last one sums up.
+def preflight(data: str = "auto", profile: str = "full") -> str:
+    """What is not as it should be, the data, and how long the lesson takes; for the notebook.
 
-    `choice` and `profile` are the notebook's DATA and PROFILE.
-    Raises FlowersError for a value of the configuration that cannot work.
+    `data` and `profile` are the notebook's knobs. Raises FlowersError for a value that cannot work.
     """
+    found = list(each_check(data, profile))
+    shown = (PRACTICE, OWN, config.DATASET["name"], found[-1].what)
+    return "\n".join(each.line() for each in found if each.status != "ok" or each.what in shown)
+
+
+def each_check(data: str = "auto", profile: str = "full") -> Iterator[Check]:
+    """Every check in turn, as soon as its answer is there; the last one sums up."""
     check_config()
-    check_knobs(choice, profile, 0)
-    requirements = Path(__file__).parents[2] / "requirements.txt"
+    data, profile, _ = check_knobs(data, profile, 0)
+    done: list[Check] = []
+
+    def keep(checks: Iterable[Check]) -> Iterator[Check]:
+        for check in checks:
+            done.append(check)
+            yield check
+
     device = choose_device()
-    done = [python_check(), *package_checks(requirements.read_text(encoding="utf-8"))]
-    done += [Check("ok", "device", device.describe()), *machine_checks(), disk_check()]
-    yield from done
-    data, photographs = data_check(choice)
-    for check in (data, weights_check(photographs), write_check(), widget_check()):
-        done.append(check)
-        yield check
-    yield summary(done, device, photographs=photographs, data=data.what, profile=profile)
+    yield from keep([python_check(), *package_checks(REQUIREMENTS.read_text(encoding="utf-8"))])
+    yield from keep([Check("ok", "device", device.describe()), *machine_checks(), disk_check()])
+    flowers = data_check(data)
+    on_practice = flowers.what == PRACTICE
+    yield from keep([flowers, weights_check(on_practice), write_check(), *notebook_checks()])
+    if can_run(done):
+        yield Check("ok", "lesson", _summary(device, flowers.what, profile))
+    else:
+        yield Check("fail", "lesson", "cannot run yet, see each [fail] above")
 
 
-def checks(choice: str = "auto", profile: str = "full") -> list[Check]:
-    """All checks of `each_check`; takes a few seconds."""
-    return list(each_check(choice, profile))
-
-
-def report(results: Iterable[Check]) -> str:
-    """One line a check."""
-    return "\n".join(check.line() for check in results)
-
-
-def short_report(results: Iterable[Check]) -> str:
-    """Only what is not as it should be, and the last line; for the notebook's first cell."""
-    *rest, last = results
-    return report([*(check for check in rest if check.status != "ok"), last])
-
-
-def exit_status(results: Iterable[Check]) -> int:
-    """0 if the lesson can run, else 1."""
-    return int(any(check.status == "fail" for check in results))
+def can_run(checks: Iterable[Check]) -> bool:
+    """Whether nothing has failed."""
+    return all(check.status != "fail" for check in checks)
 
 
 def python_check(running: tuple[int, ...] = sys.version_info[:3]) -> Check:
@@ -94,37 +93,31 @@ def python_check(running: tuple[int, ...] = sys.version_info[:3]) -> Check:
 def package_checks(requirements: str) -> list[Check]:
     """One line for all packages that are as `requirements.txt` asks, one for each that is not."""
     good, bad = [], []
-    for line in requirements.splitlines():
-        match = re.match(r"\s*([\w.-]+)\s*>=\s*([\d.]+)\s*(?:#\s*(.*))?", line)
-        if match:
-            name, wanted, use = match.groups(default="")
-            problem = _package_problem(name, wanted)
-            status = "fail" if name in ESSENTIAL else "warn"
-            reason = f"{problem} ({use}); run: python -m pip install -r requirements.txt"
-            bad.append(Check(status, name, reason)) if problem else good.append(name)
-    shown = ", ".join(f"{name} {version(name)}" for name in good[:2])
+    for name, wanted, use in re.findall(
+        r"(?m)^([\w.-]+)\s*>=\s*([\d.]+)(?:\s*#\s*(.*))?", requirements
+    ):
+        try:
+            installed = version(name)
+            problem = f"version {installed} is too old, {wanted} or newer is needed"
+            if _numbers(installed) >= _numbers(wanted):
+                good.append(f"{name} {installed}")
+                continue
+        except PackageNotFoundError:
+            problem = f"is not installed, {wanted} or newer is needed"
+        # Without torch nothing of this runs; what else is missing may be needed late or never.
+        status = "fail" if name.startswith("torch") else "warn"
+        advice = "run: python -m pip install -r requirements.txt"
+        bad.append(Check(status, name, f"{problem} ({use}); {advice}"))
     more = f" and {len(good) - 2} more" if len(good) > 2 else ""
-    return [Check("ok", "packages", f"{shown}{more} as required"), *bad] if good else bad
+    if good:
+        bad.append(Check("ok", "packages", f"{', '.join(good[:2])}{more} as required"))
+    return bad
 
 
-def _package_problem(name: str, wanted: str) -> str:
-    """Empty if the package is installed and new enough."""
-    try:
-        installed = version(name)
-    except PackageNotFoundError:
-        return f"is not installed, {wanted} or newer is needed"
-    if _release(installed) >= _release(wanted):
-        return ""
-    return f"version {installed} is too old, {wanted} or newer is needed"
-
-
-def _release(text: str) -> tuple[int, ...]:
+def _numbers(text: str) -> tuple[int, ...]:
     """The numbers a version begins with, without zeros at the end: `2.6.0+cu118` -> `(2, 6)`."""
-    numbers = re.match(r"\d+(?:\.\d+)*", text)
-    found = [int(part) for part in numbers[0].split(".")] if numbers else []
-    while found and found[-1] == 0:
-        found.pop()
-    return tuple(found)
+    found = re.match(r"\d+(\.\d+)*", re.sub(r"(\.0+)*(?=$|\+)", "", text))
+    return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
 def machine_checks() -> list[Check]:
@@ -155,49 +148,56 @@ def disk_check(free: int | None = None) -> Check:
     return Check("warn" if free >= SOME_DISK else "fail", "disk", need)
 
 
-def data_check(choice: str = "auto") -> tuple[Check, bool]:
-    """Where the data of `choice` will come from, and whether it is photographs (else practice)."""
+def data_check(choice: str = "auto") -> Check:
+    """Where the flowers of `choice` will come from; an own folder is listed as loading lists it."""
     if choice == "practice":
-        return Check("ok", PRACTICE, "drawn here, nothing to download"), False
-    if choice not in ("auto", "flowers102"):
-        found = Path(choice).expanduser().is_dir()
-        detail = f"in '{choice}'" if found else f"there is no folder '{choice}'; correct DATA"
-        return Check("ok" if found else "fail", OWN, detail), True
-    root, what = data_root(), config.DATASET["name"]
-    if flowers102.flowers102_is_whole(root):
-        return Check("ok", what, f"on disk in {root}"), True
-    by_hand = flowers102.flowers102_lies_ready(root)
-    if not by_hand and not flowers102.flowers102_is_reachable(timeout=PROBE_SECONDS):
-        reason, advice = f"neither in {root} nor reachable", "(README.md, 'Download errors')"
-        if choice == "flowers102":
-            return Check("fail", what, f"{reason} {advice}"), True
-        return Check(
-            "warn", PRACTICE, f"{what} is {reason}, so they take its place {advice}"
-        ), False
+        return Check("ok", PRACTICE, "drawn here, nothing to download")
     try:
-        check_writable(root, advice="Set FLOWERS_DATA_DIR to a folder of your own.")
+        if choice not in DATA_WORDS:
+            return Check("ok", OWN, describe_folder(choice))
+        return _flowers102_check(choice, data_root())
     except FlowersError as error:
-        return Check("fail", what, str(error)), True
-    how = "put there by hand, will be unpacked" if by_hand else "will be downloaded (345 MB)"
-    return Check("ok", what, f"{how}, in {root}"), True
+        return Check(
+            "fail", OWN if choice not in DATA_WORDS else config.DATASET["name"], str(error)
+        )
 
 
-def weights_check(photographs: bool) -> Check:
+def _flowers102_check(choice: str, root: Path) -> Check:
+    what = config.DATASET["name"]
+    if flowers102.flowers102_is_whole(root):
+        return Check("ok", what, f"on disk in {root}")
+    by_hand = flowers102.flowers102_lies_ready(root)
+    if by_hand or flowers102.flowers102_is_reachable(timeout=PROBE_SECONDS):
+        check_writable(root, advice="Set FLOWERS_DATA_DIR to a folder of your own.")
+        how = "put there by hand, will be unpacked" if by_hand else "will be downloaded (345 MB)"
+        return Check("ok", what, f"{how}, in {root}")
+    why = f"neither in {root} nor reachable"
+    if choice == "flowers102":
+        return Check("fail", what, f"{why} (README.md, 'Download errors')")
+    advice = "so they take its place (README.md, 'Download errors')"
+    return Check("warn", PRACTICE, f"{what} is {why}, {advice}")
+
+
+def weights_check(on_practice: bool) -> Check:
     """Whether the pretrained backbone is at hand."""
     what = f"pretrained {config.BACKBONE}"
-    if not photographs and config.BACKBONE != "resnet18":
+    if on_practice and config.BACKBONE != "resnet18":
         advice = "practice flowers come with a ResNet18 only; set BACKBONE = 'resnet18'"
         return Check("fail", what, advice)
-    if not photographs:
+    if on_practice:
         return Check("ok", what, "practice flowers bring their own, pretrained here once")
-    weights = BACKBONES[config.BACKBONE].weights
-    path, status, url = weights_path(weights), weights_status(weights), weights.url
-    if status == "on disk":
+    path, url = weights_file(config.BACKBONE), BACKBONES[config.BACKBONE].weights.url
+    if path.parts[0] == "~":  # torch would make a folder of that name
+        return Check("fail", what, "no home folder is known here; set TORCH_HOME to a folder")
+    if path.is_file():
+        try:
+            imagenet_weights(config.BACKBONE)
+        except FlowersError as error:
+            return Check("fail", what, str(error))
         return Check("ok", what, f"on disk, {path}")
     if reachable(url, timeout=PROBE_SECONDS):
-        return Check("ok", what, f"{status} on disk, will be downloaded from {url}")
-    advice = f"get {url} and save it as {path}"
-    return Check("fail", what, f"{status} on disk and not reachable; {advice}")
+        return Check("ok", what, f"will be downloaded from {url}")
+    return Check("fail", what, f"not on disk and not reachable; get {url} and save it as {path}")
 
 
 def write_check() -> Check:
@@ -211,27 +211,28 @@ def write_check() -> Check:
     return Check("ok", "write access", " and ".join(f"{name}/" for name in names))
 
 
-def widget_check() -> Check:
-    what = "notebook progress bars"
+def notebook_checks() -> list[Check]:
+    """Whether bars and figures will be seen."""
+    found = []
     try:
-        return Check("ok", what, f"ipywidgets {version('ipywidgets')}")
+        found.append(Check("ok", "progress bars", f"ipywidgets {version('ipywidgets')}"))
     except PackageNotFoundError:
-        return Check("warn", what, "ipywidgets is missing; run: python -m pip install ipywidgets")
+        advice = "drawn as text, since ipywidgets is missing; run: python -m pip install ipywidgets"
+        found.append(Check("warn", "progress bars", advice))
+    backend = os.environ.get("MPLBACKEND", "")
+    if backend and not backend.startswith("module://"):
+        advice = f"MPLBACKEND is '{backend}' here, which draws no figures into a notebook; unset it"
+        found.append(Check("warn", "figures", advice))
+    return found
 
 
-def summary(
-    done: list[Check], device: Device, *, photographs: bool, data: str, profile: str
-) -> Check:
-    """The last line: on what the lesson runs and for about how long."""
-    if exit_status(done):
-        return Check("fail", "lesson", "cannot run yet, see each [fail] above")
-    classifier, control = lesson_seconds(device, photographs=photographs, profile=profile)
-    as_many = f" (if they are as many as {config.DATASET['name']})" if data == OWN else ""
-    return Check(
-        "ok",
-        "lesson",
-        f"profile '{profile}' runs on {data}, {device.describe()}: about {in_words(classifier)} "
-        f"to the finished classifier, then {in_words(control)} for the control experiment{as_many}",
+def _summary(device: Device, flowers: str, profile: str) -> str:
+    """On what the lesson runs and for about how long."""
+    first, second = lesson_seconds(device, on_practice=flowers == PRACTICE, profile=profile)
+    as_many = f" (if they are as many as {config.DATASET['name']})" if flowers == OWN else ""
+    return (
+        f"profile '{profile}' runs on {flowers}, {device.describe()}: about {in_words(first)} for "
+        f"part one, then {in_words(second)} for part two{as_many}"
     )
 
 
