@@ -1,16 +1,14 @@
-"""An ONNX file with 8-bit weights and activations, kept if accuracy holds; and which file is fast."""
+"""An ONNX file with 8-bit weights and activations, kept if accuracy holds; and exported files opened."""
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.benchmark import Timer
 
 from flowers_utils.data import FlowerData, Split
 from flowers_utils.deploy.export import scratch_beside
@@ -23,7 +21,6 @@ from flowers_utils.transforms import denormalise, eval_batch
 TOLERANCE = 0.005  # half a percentage point of val accuracy
 BATCH = 32
 CALIBRATION = 128  # photographs from which the ranges of activations are taken
-SECONDS_OF_TIMING = 5.0
 
 
 def quantize_onnx(
@@ -113,54 +110,44 @@ def _quantize(source: Path, target: Path, calibration: np.ndarray) -> None:
     )
 
 
-def _open_onnx(path: Path, *, threads: int = 0) -> Callable[[np.ndarray], np.ndarray]:
-    """uint8 images `(B, 3, S, S)` to probabilities, with so many threads (0: one for each core)."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {"images": images})[0]
-
-
 def _accuracy(path: Path, split: Split) -> float:
-    """Top-1 accuracy (0 to 1) of an ONNX file on the split."""
-    run = _open_onnx(path)
+    """Top-1 accuracy (0 to 1) of an exported file on the split."""
+    run = open_export(path)
     starts = range(0, len(split), BATCH)
     chunks = (np.ascontiguousarray(split.images[start : start + BATCH]) for start in starts)
     answers = np.concatenate([run(chunk).argmax(axis=1) for chunk in chunks])
     return float((answers == split.labels.numpy()).mean())
 
 
-def latencies(
-    checkpoint: str | os.PathLike, files: Sequence[str | os.PathLike | None]
-) -> dict[str, float]:
-    """Median milliseconds for one image on one CPU thread: "PyTorch", then each file by its name.
+def open_export(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
+    """An exported file as a function: uint8 images `(B, 3, S, S)` to probabilities `(B, classes)`.
 
-    They are timed in turn, round by round: when the computer is busy for a moment, it is busy for all
-    of them; and threads would wait for one another. `None` (an 8-bit file not kept) is passed over.
+    It computes on the CPU, with as many threads as PyTorch has there.
+    """
+    if Path(path).suffix != ".onnx":
+        return partial(_run, torch.export.load(path).module())
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"images": images})[0]
+
+
+def _run(module: Callable[[torch.Tensor], torch.Tensor], images: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return module(torch.from_numpy(images)).numpy()
+
+
+def calls_on_one_image(
+    checkpoint: str | os.PathLike, files: Sequence[str | os.PathLike | None]
+) -> dict[str, Callable[[], np.ndarray]]:
+    """What `machine.latency_in_turn` can time: "PyTorch", then each exported file by its name.
+
+    `None` among the files (an 8-bit file that was not kept) is passed over.
     """
     content = load_checkpoint(checkpoint)
-    image = torch.zeros(1, 3, content["image_size"], content["image_size"], dtype=torch.uint8)
-    module = Deployable(content)
-    calls: dict[str, Callable[[], Any]] = {"PyTorch": lambda: module(image)}
-    for path in (Path(file) for file in files if file is not None):
-        calls[path.name] = _call(path, image)
-    # Timer runs PyTorch on one thread, and warms each call up.
-    timers = {name: Timer("call()", globals={"call": call}) for name, call in calls.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in timers}
-    start = time.monotonic()
-    with torch.no_grad():
-        while len(seconds["PyTorch"]) < 3 or time.monotonic() - start < SECONDS_OF_TIMING:
-            for name, timer in timers.items():
-                seconds[name].append(timer.timeit(1).median)
-    return {name: 1000 * median(times) for name, times in seconds.items()}
-
-
-def _call(path: Path, image: torch.Tensor) -> Callable[[], Any]:
-    """A call of an exported file on one image."""
-    if path.suffix == ".onnx":
-        run = _open_onnx(path, threads=1)
-        return lambda: run(image.numpy())
-    module = torch.export.load(path).module()
-    return lambda: module(image)
+    image = np.zeros((1, 3, content["image_size"], content["image_size"]), dtype=np.uint8)
+    runs = {"PyTorch": partial(_run, Deployable(content))}
+    runs |= {Path(file).name: open_export(file) for file in files if file is not None}
+    return {name: partial(run, image) for name, run in runs.items()}
