@@ -3,7 +3,12 @@
 from flowers_utils.datasets.folder import describe_folder
 from flowers_utils.datasets.load import data_root, load_data, split_table, starting_weights
 from flowers_utils.datasets.photos import open_photo
-from flowers_utils.datasets.practice import describe_species, draw_species, flower_masks
+from flowers_utils.datasets.practice import (
+    describe_species,
+    draw_species,
+    flower_masks,
+    traits_in_words,
+)
 
 __all__ = [
     "data_root",
@@ -15,4 +20,5 @@ __all__ = [
     "open_photo",
     "split_table",
     "starting_weights",
+    "traits_in_words",
 ]

@@ -201,7 +201,7 @@ def split_table(data: FlowerData) -> str:
 def starting_weights(
     data: FlowerData, device: Device, *, backbone: str, seed: int = 0
 ) -> dict[str, torch.Tensor]:
-    """The state dict that the backbone starts from, as `build_model` takes it.
+    """The state dict that the backbone starts from, as `build_model` takes it, with its old head.
 
     ImageNet's weights for photographs. For practice flowers a backbone pretrained here and now on
     other species of the same formula (some minutes, kept in `models/` for every profile).
