@@ -32,10 +32,9 @@ def quantize_onnx(
 ) -> dict[str, Any]:
     """Quantise an exported ONNX file to 8 bits; keep it only if it holds on val.
 
-    How large activations become is measured on photographs of train. Writes `out`, or removes an
-    older one if the new one loses more than `tolerance`; then "path" is None. Returns plain values
-    for `results.json` (accuracies on val from 0 to 1), a "sentence" for the student among them.
-    Raises FlowersError if there is no float file or too little space.
+    Writes `out`, or removes an older one if the new one loses more than `tolerance`; then "path" is
+    None. Returns plain values for `results.json` (accuracies from 0 to 1), a "sentence" among them.
+    Raises FlowersError without a float file or enough space.
     """
     float_path, out = Path(float_path), Path(out)
     if not float_path.is_file():
@@ -45,17 +44,12 @@ def quantize_onnx(
         candidate = folder / "int8.onnx"
         _quantize(float_path, candidate, _calibration(data))
         after, before = _accuracy(candidate, data.val), _accuracy(float_path, data.val)
-        kept = after >= before - tolerance - 1e-9  # for the rounding of the subtraction
         size = candidate.stat().st_size
-        if kept:
+        if kept := after >= before - tolerance - 1e-9:  # for the rounding of the subtraction
             atomic_write(out, lambda part: shutil.copyfile(candidate, part))
         else:
             out.unlink(missing_ok=True)
-    verdict = (
-        f"Kept as '{out.as_posix()}'."
-        if kept
-        else f"That loses more than {100 * tolerance:g} percentage points, so it was not kept."
-    )
+    lost = f"That loses more than {100 * tolerance:g} percentage points, so it was not kept."
     return {
         "kind": "ONNX, 8 bits",
         "path": out.as_posix() if kept else None,
@@ -66,7 +60,8 @@ def quantize_onnx(
         "float_accuracy": before,
         "sentence": (
             f"ONNX, 8 bits: {size / 1e6:.1f} MB instead of {float_size / 1e6:.1f} MB, val accuracy "
-            f"{after:.1%} instead of {before:.1%} ({len(data.val)} photographs). {verdict}"
+            f"{after:.1%} instead of {before:.1%} ({len(data.val)} photographs). "
+            + (f"Kept as '{out.as_posix()}'." if kept else lost)
         ),
     }
 
