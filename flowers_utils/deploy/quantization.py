@@ -32,9 +32,8 @@ def quantize_onnx(
 ) -> dict[str, Any]:
     """Quantise an exported ONNX file to 8 bits; keep it only if it holds on val.
 
-    Writes `out`, or removes an older one if the new one loses more than `tolerance`; then "path" is
-    None. Returns plain values for `results.json` (accuracies from 0 to 1), a "sentence" among them.
-    Raises FlowersError without a float file or enough space.
+    Otherwise an older `out` is removed, too, and "path" is None. Returns plain values (accuracies
+    from 0 to 1), a "sentence" among them. Raises FlowersError without a float file or enough space.
     """
     float_path, out = Path(float_path), Path(out)
     if not float_path.is_file():
