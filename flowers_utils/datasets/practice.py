@@ -29,12 +29,12 @@ NUM_SPECIES, RELATIVES = 102, 6  # species, and how many of them make a genus
 UNSEEN = {"outline": ("fringed", "square"), "pattern": ("margin", "ring")}
 PRETRAINING = {
     "images": 40_000,  # each drawn anew, none seen twice
-    "sizes": ((32, 0.4), (48, 0.3), (64, 0.3)),  # start small, end large: pixels, share of images
+    "sizes": ((32, 0.5), (48, 0.25), (64, 0.25)),  # start small, end large: pixels, share of images
     "species": 300,
-    "batch_size": 64,
+    "batch_size": 32,
     "learning_rate": 0.002,  # the highest of a cycle that ends at zero
     "weight_decay": 0.05,
-    "stem_decay": 1.0,  # of the first layer alone: it wears off what was random in the filters
+    "stem_decay": 3.0,  # of the first layer alone: it wears off what was random in the filters
 }
 DRAWING_BATCH = 64
 _STREAMS = {"train": 1, "val": 2, "test": 3, "source": 4}
@@ -85,6 +85,18 @@ def describe_species(label: int) -> dict[str, str]:
     """The traits of a practice species in words, as `draw_species` takes them."""
     row = PRACTICE_SPECIES[label]
     return {trait: words[i] for (trait, words), i in zip(WORDS.items(), row, strict=True)}
+
+
+def traits_in_words(logits: Tensor) -> list[str]:
+    """What the pretrained network says to each picture: logits (N, words of all traits) in words."""
+    answers = logits.split([len(words) for words in WORDS.values()], dim=1)
+    return [
+        ", ".join(
+            f"{trait} {words[answer[row].argmax()]}"
+            for (trait, words), answer in zip(WORDS.items(), answers, strict=True)
+        )
+        for row in range(len(logits))
+    ]
 
 
 def draw_species(*, count: int = 8, seed: int = 0, size: int = PRACTICE_CROP, **traits: str):
@@ -179,11 +191,16 @@ def source_batches(settings: dict) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def smooth_network(outputs: int, seed: int) -> nn.Module:
-    """A new ResNet18 whose first filters are smooth: noise, blurred, at the usual strength."""
+    """A new ResNet18 whose first filters are smooth and rather grey, at the usual strength.
+
+    What chance puts into a filter stays there for long, and pictures are smooth: so the noise is
+    blurred, and most of it is common to red, green and blue.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = resnet18(num_classes=outputs)
     weight = model.conv1.weight.data
+    weight += 2 * weight.mean(dim=1, keepdim=True)
     bell = torch.exp(-(torch.arange(-3.0, 4.0) ** 2) / 2)
     kernel = (bell[:, None] * bell / bell.sum() ** 2).expand(3, 1, 7, 7)
     blurred = functional.conv2d(weight, kernel, padding=3, groups=3)
@@ -226,7 +243,7 @@ def _train_source(settings: dict, device: Device) -> tuple[dict[str, Tensor], Te
                 right += 0.3 * ((found == traits).float().mean(0) - right)
                 bar.note(f"traits read rightly: {100 * float(right.mean()):.0f} %")
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    return {k: v for k, v in state.items() if not k.startswith("fc.")}, right
+    return state, right
 
 
 def pretrain_backbone(
@@ -237,7 +254,7 @@ def pretrain_backbone(
     images: int | None = None,
     fresh: bool = False,
 ) -> dict[str, Tensor]:
-    """State dict of a ResNet18 without its head, pretrained on source flowers; kept in `path`.
+    """State dict of a ResNet18 that reads traits, pretrained on source flowers; kept in `path`.
 
     torchvision's key names, float32, on the CPU. A whole file made with the same settings is
     reused; any other, or `fresh=True`, is replaced. `images` shortens the training.
@@ -264,6 +281,7 @@ def _kept_backbone(path: Path, settings: dict) -> dict[str, Tensor] | None:
     state = content.get("state_dict")
     if content.get("settings") != settings or not isinstance(state, dict):
         return None
-    wanted = {k: v.shape for k, v in resnet18().state_dict().items() if not k.startswith("fc.")}
+    outputs = sum(map(len, WORDS.values()))
+    wanted = {k: v.shape for k, v in resnet18(num_classes=outputs).state_dict().items()}
     fits = {k: getattr(v, "shape", None) for k, v in state.items()} == wanted
     return state if fits and all(v.isfinite().all() for v in state.values()) else None

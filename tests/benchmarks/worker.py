@@ -17,7 +17,7 @@ from torchvision.datasets import Flowers102
 
 import transfer_learning_config as config
 from flowers_utils.data import FlowerData, Split, batches
-from flowers_utils.datasets.photos import decoded
+from flowers_utils.datasets.cache import decoded
 from flowers_utils.device import Device, choose_device, peak_memory_bytes
 from flowers_utils.errors import FlowersError
 from flowers_utils.models import build_model
