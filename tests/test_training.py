@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 import flowers_utils as fu
 import transfer_learning_config as config
-from flowers_utils import training
 from flowers_utils.device import Device, choose_device, seed_everything
 from flowers_utils.errors import FlowersError
 from flowers_utils.models import build_model, fingerprint, freeze_backbone, parameter_groups
