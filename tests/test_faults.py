@@ -218,7 +218,6 @@ def fail_to_write(monkeypatch, where, error, now):
     owner, name = {
         "save": (files.torch, "save"),
         "flush": (files.os, "fsync"),
-        "touch": (files.Path, "touch"),
         "rename": (files.Path, "replace"),
     }[where]
     whole = getattr(owner, name)
@@ -259,7 +258,7 @@ def assert_made_good(folder, quiet):
 WRITE_FAULTS = {
     "full": ("save", OSError(errno.ENOSPC, "No space left on device"), "disk is full"),
     "full, torch's writer": ("save", RuntimeError("PytorchStreamWriter failed"), "disk is full"),
-    "read-only": ("touch", OSError(errno.EROFS, "Read-only system"), "cannot be written"),
+    "read-only": ("save", OSError(errno.EROFS, "Read-only system"), "cannot be written"),
     "rename": ("rename", OSError(errno.EIO, "Input/output error"), "was not written"),
 }
 
