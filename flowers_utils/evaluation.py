@@ -153,7 +153,9 @@ def compute_metrics(
     means = losses[rng.integers(n, size=(RESAMPLES, n), dtype=np.int32)].mean(axis=1)
     return Metrics(
         class_names=tuple(class_names),
-        loss=Estimate(float(losses.mean()), *np.quantile(means, [0.025, 0.975]).tolist(), "bootstrap"),
+        loss=Estimate(
+            float(losses.mean()), *np.quantile(means, [0.025, 0.975]).tolist(), "bootstrap"
+        ),
         top1=wilson(int((predictions == truth).sum()), n),
         top5=wilson(in_five, n) if len(class_names) > 5 else None,
         **_per_class(confusion),

@@ -20,31 +20,28 @@ class Backbone:
     build: Callable[..., nn.Module]
     weights: tv.WeightsEnum
     classifier: str  # the module that turns features into logits
-    groups: dict[
-        str, tuple[str, ...]
-    ]  # parameter group -> its modules, in the order of the network
+    groups: dict[str, tuple[str, ...]]  # parameter group -> its modules, first to last
 
 
-def _features(count: int) -> dict[str, tuple[str, ...]]:
-    """Groups of a network whose stages are called `features.0`, `features.1` and so on."""
-    return {
-        "stem": ("features.0",),
-        **{f"features.{i}": (f"features.{i}",) for i in range(1, count)},
-    }
+def _stages(stem: tuple[str, ...], stages: list[str]) -> dict[str, tuple[str, ...]]:
+    """A group for the stem, and one for each stage."""
+    return {"stem": stem, **{stage: (stage,) for stage in stages}}
 
 
-_RESNET = {"stem": ("conv1", "bn1"), **{f"layer{i}": (f"layer{i}",) for i in range(1, 5)}}
+_RESNET = _stages(("conv1", "bn1"), ["layer1", "layer2", "layer3", "layer4"])
+_EFFICIENTNET = _stages(("features.0",), [f"features.{i}" for i in range(1, 9)])
+_MOBILENET = _stages(("features.0",), [f"features.{i}" for i in range(1, 19)])
 BACKBONES = {
     "resnet18": Backbone(tv.resnet18, tv.ResNet18_Weights.IMAGENET1K_V1, "fc", _RESNET),
     "resnet50": Backbone(tv.resnet50, tv.ResNet50_Weights.IMAGENET1K_V1, "fc", _RESNET),
     "efficientnet_b0": Backbone(
-        tv.efficientnet_b0, tv.EfficientNet_B0_Weights.IMAGENET1K_V1, "classifier", _features(9)
+        tv.efficientnet_b0, tv.EfficientNet_B0_Weights.IMAGENET1K_V1, "classifier", _EFFICIENTNET
     ),
     "efficientnet_b3": Backbone(
-        tv.efficientnet_b3, tv.EfficientNet_B3_Weights.IMAGENET1K_V1, "classifier", _features(9)
+        tv.efficientnet_b3, tv.EfficientNet_B3_Weights.IMAGENET1K_V1, "classifier", _EFFICIENTNET
     ),
     "mobilenet_v2": Backbone(
-        tv.mobilenet_v2, tv.MobileNet_V2_Weights.IMAGENET1K_V1, "classifier", _features(19)
+        tv.mobilenet_v2, tv.MobileNet_V2_Weights.IMAGENET1K_V1, "classifier", _MOBILENET
     ),
 }
 
@@ -110,25 +107,23 @@ def imagenet_weights(name: str) -> dict[str, torch.Tensor]:
     hash, so that an instructor can hand out a substitute; a download is checked by its hash.
     Raises FlowersError with the way out.
     """
-    file, there = weights_file(name), weights_file(name).is_file()
+    backbone, file, there = BACKBONES[name], weights_file(name), weights_file(name).is_file()
+    options = {"check_hash": True, "map_location": "cpu", "weights_only": True}
     try:
-        content = BACKBONES[name].weights.get_state_dict(
-            check_hash=True, map_location="cpu", weights_only=True
-        )
+        content = backbone.weights.get_state_dict(**options)
         with torch.device("meta"):  # a network of names and shapes only, to compare with
-            BACKBONES[name].build(weights=None).load_state_dict(content, assign=True)
+            backbone.build(weights=None).load_state_dict(content, assign=True)
         return content
     except Exception as error:  # torch, urllib and pickle raise almost anything here
         if there:
             raise FlowersError(
-                f"The weights file '{file}' is damaged or for another network "
-                f"({type(error).__name__}). Delete it, then run this cell again: it is downloaded "
-                "anew."
+                f"The weights file '{file}' is damaged or of another network ({type(error).__name__}"
+                "). Delete it and run this cell again, so that it is downloaded anew."
             ) from error
         raise FlowersError(
             f"The ImageNet weights of {name} could not be downloaded ({error}). Connect to the "
-            f"network and run this cell again, or put the file there yourself: '{file}' from "
-            f"{BACKBONES[name].weights.url}. A folder of your own: set TORCH_HOME."
+            f"network and run this cell again, or save {backbone.weights.url} as '{file}' yourself."
+            " If that folder cannot be written, set TORCH_HOME to one of your own."
         ) from error
 
 
@@ -190,20 +185,15 @@ def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
     try:
         yield model.eval()
     finally:
-        for module, training in modes.items():
-            module.training = training
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def backbone_features(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """What the classifier gets to see: normalised images `(B, 3, H, W)` -> features `(B, F)`."""
     caught: list[torch.Tensor] = []
-    hook = classifier_of(model).register_forward_pre_hook(
-        lambda _, inputs: caught.append(inputs[0])
-    )
-    try:
+    with classifier_of(model).register_forward_pre_hook(lambda _, given: caught.append(given[0])):
         model(images)
-    finally:
-        hook.remove()
     return caught[0]
 
 
@@ -214,13 +204,12 @@ def parameter_groups(model: nn.Module, *, backbone_lr: float, head_lr: float) ->
     in exactly one group.
     """
     backbone = BACKBONES[model.architecture]
-    stages = [*backbone.groups.items(), (backbone.classifier, (backbone.classifier,))]
+    stages = {**backbone.groups, backbone.classifier: (backbone.classifier,)}
     groups = []
-    for name, modules in stages:
+    for name, modules in stages.items():
         params = [p for path in modules for p in model.get_submodule(path).parameters()]
-        learning = [p for p in params if p.requires_grad]
         lr = head_lr if name == backbone.classifier else backbone_lr
-        if learning:
+        if learning := [p for p in params if p.requires_grad]:
             groups.append({"name": name, "params": learning, "lr": lr})
     check_groups_cover(model, groups)
     return groups

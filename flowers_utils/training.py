@@ -13,21 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import transfer_learning_config as config
+from flowers_utils import models
 from flowers_utils.config_check import check_config, check_numbers
 from flowers_utils.data import FlowerData, check_data
 from flowers_utils.device import Device, seed_everything
 from flowers_utils.errors import FlowersError, Stopped, out_of_memory_explained
-from flowers_utils.models import (
-    backbone_features,
-    check_head,
-    classifier_of,
-    eval_mode,
-    freeze_backbone,
-    parameter_groups,
-    train_mode,
-    unfreeze,
-)
-from flowers_utils.progress import Progress, clock, say
+from flowers_utils.progress import Progress, say
 from flowers_utils.storage import resume
 from flowers_utils.storage.checkpoints import make_checkpoint
 from flowers_utils.storage.results import PhaseResult, best_row
@@ -52,11 +43,11 @@ def train_one_epoch(
 ) -> EpochResult:
     """One pass over `batches`, with one step of the optimizer for each.
 
-    `scaler` scales the loss in float16 and adapts from epoch to epoch; None: a new one.
+    `scaler` scales the loss in float16 and adapts from epoch to epoch; elsewhere it does nothing.
     Raises FlowersError if the loss is no longer a finite number.
     """
-    scaler = scaler or device.scaler()  # does nothing but in float16
-    train_mode(model)  # model.train(), but frozen BatchNorm layers stay as they are
+    scaler = scaler or device.scaler()
+    models.train_mode(model)  # model.train(), but frozen BatchNorm layers stay in eval mode
     sums = torch.zeros(3, device=device.torch_device)
     for images, labels in batches:
         with device.autocast():
@@ -73,7 +64,7 @@ def train_one_epoch(
 def evaluate(model: nn.Module, batches: Batches, device: Device) -> EpochResult:
     """The same measures without learning: eval mode, no gradients."""
     sums = torch.zeros(3, device=device.torch_device)
-    with eval_mode(model), torch.no_grad():
+    with models.eval_mode(model), torch.no_grad():
         for images, labels in batches:
             with device.autocast():
                 logits = model(images)
@@ -139,34 +130,30 @@ def train_phase(
 ) -> PhaseResult:
     """Train a copy of `model` for one phase, with its own optimizer and schedule.
 
-    The result's model holds the weights that were best on val; `model` itself stays as it is. A
-    phase that was interrupted goes on after its last saved epoch, and a finished one is loaded, if
-    what is saved is of this very run. Files of another run are kept under another name.
-    Writes `<network>_phase<N>_best.pth` and `..._resume.pth` into `folder`.
-    Raises FlowersError before the first step if something cannot work, and Stopped for a stop.
+    The result's model holds the weights that were best on val; `model` itself stays as it is.
+    Writes `<network>_phase<N>_best.pth` and `..._resume.pth` into `folder`: a phase that was
+    stopped goes on after its last saved epoch, a finished one is loaded, and files of another run
+    are renamed. Raises FlowersError for what cannot work, before the first step; Stopped for a stop.
     """
     check_config()
     check_numbers(phase.name, phase.numbers())
     check_data(data)
-    check_head(model, data.num_classes)
+    models.check_head(model, data.num_classes)
     identity = resume.identity(model, data, device, phase.numbers())
     stem = f"{model.architecture}_{re.sub('[^a-z0-9]+', '', phase.name.lower())}"
     files = resume.PhaseFiles(Path(folder), stem, identity)
     with out_of_memory_explained(config.TRAINING_CONFIG["batch_size"]):
         training = PhaseInProgress(model, data, device, phase)
         note = files.restore(training, fresh=phase.fresh)
+        if not training.history:  # make it anew: a damaged state may have been loaded in part
+            training = PhaseInProgress(model, data, device, phase)
         if note:
             say(note)
         training.run(files)
-        training.model.load_state_dict(training.best, strict=False)
-    return PhaseResult(
-        name=phase.name,
-        number=phase.number,
-        model=training.model.eval(),
-        checkpoint=files.checkpoint,
-        history=training.history,
-        note=f"{note} {files.problem}".strip(),
-    )
+    best = training.model.eval()
+    best.load_state_dict(training.best, strict=False)
+    note = f"{note} {files.problem}".strip()
+    return PhaseResult(phase.name, phase.number, best, files.checkpoint, training.history, note)
 
 
 class PhaseInProgress:
@@ -182,12 +169,11 @@ class PhaseInProgress:
         self.model = device.place(copy.deepcopy(model))
         self.data, self.device, self.phase = data, device, phase
         self.frozen = phase.backbone_lr is None
-        freeze_backbone(self.model) if self.frozen else unfreeze(self.model)
+        models.freeze_backbone(self.model) if self.frozen else models.unfreeze(self.model)
         rates = {"backbone_lr": phase.backbone_lr or 0.0, "head_lr": phase.head_lr}
-        self.optimizer = make_optimizer(parameter_groups(self.model, **rates), device)
-        self.scheduler = torch.optim.lr_scheduler.StepLR(
-            self.optimizer, config.TRAINING_CONFIG["step_size"], config.TRAINING_CONFIG["gamma"]
-        )
+        self.optimizer = make_optimizer(models.parameter_groups(self.model, **rates), device)
+        every, gamma = (config.TRAINING_CONFIG[key] for key in ("step_size", "gamma"))
+        self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, every, gamma)
         self.scaler = device.scaler()
         self.history: list[dict[str, Any]] = []  # a row for each finished epoch
         self.best: dict[str, Tensor] = {}  # what this phase changes, as in the best epoch
@@ -195,19 +181,22 @@ class PhaseInProgress:
 
     def run(self, files: resume.PhaseFiles) -> None:
         """Train the epochs that are left, and save as often as is cheap."""
-        name, epochs = self.phase.name, self.phase.epochs
+        epochs, done = self.phase.epochs, len(self.history)
         counted = len(self.data.train) + (0 if self.frozen else len(self.data.val))
-        with Progress(epochs * counted, name, unit="image") as bar:
-            bar.skip(len(self.history) * counted)
-            for epoch in range(len(self.history) + 1, epochs + 1):
+        if done == epochs:
+            return
+        with Progress(epochs * counted, self.phase.name, unit="image") as bar:
+            bar.skip(done * counted)
+            for epoch in range(done + 1, epochs + 1):
+                where = f"{self.phase.name}, epoch {epoch}"
                 try:
                     self.run_epoch(epoch, bar)
+                    if files.saving_is_due() or epoch == epochs:
+                        files.save(self, self.checkpoint())
                 except KeyboardInterrupt as stop:
-                    raise Stopped(f"{name} stopped in epoch {epoch}. {files.saved()}") from stop
+                    raise Stopped(f"{where}: stopped. {files.saved()}") from stop
                 except FlowersError as error:
-                    raise FlowersError(f"{name}, epoch {epoch}: {error} {files.saved()}") from error
-                if files.saving_is_due() or epoch == epochs:
-                    files.save(self, self.checkpoint())
+                    raise FlowersError(f"{where}: {error} {files.saved()}") from error
 
     def run_epoch(self, epoch: int, bar: Progress) -> None:
         """Train on every training photograph once, evaluate on val, remember the best weights."""
@@ -226,11 +215,12 @@ class PhaseInProgress:
         best = best_row(self.history)
         if best["epoch"] == epoch:
             self.best = {key: value.clone() for key, value in self.learned().items()}
-        told = f"epoch {epoch}/{self.phase.epochs}, train loss {train.loss:.3f}, "
-        told += f"train {train.top1:.1%}, val {val.top1:.1%}, "
-        told += f"best {best['val_accuracy']:.1%} (epoch {best['epoch']})"
-        bar.note(told)
-        bar.line(f"{self.phase.name}, {told}, {clock(bar.seconds_left())} left")
+        bar.note(
+            f"epoch {epoch}/{self.phase.epochs}, train loss {train.loss:.3f}, val {val.top1:.1%}, "
+            f"best val {best['val_accuracy']:.1%} (epoch {best['epoch']})"
+        )
+        if epoch < self.phase.epochs:  # the last one stands in the line that stays
+            bar.line(bar.status())
 
     def validate(self, bar: Progress) -> EpochResult:
         """Loss and accuracy on val.
@@ -242,9 +232,11 @@ class PhaseInProgress:
         if not self.frozen:
             return evaluate(self.model, bar.follow(pictures), self.device)
         if not self.val_features:
-            with eval_mode(self.model), torch.no_grad(), self.device.autocast():
-                self.val_features = [(backbone_features(self.model, x), y) for x, y in pictures]
-        return evaluate(classifier_of(self.model), self.val_features, self.device)
+            with models.eval_mode(self.model), torch.no_grad(), self.device.autocast():
+                self.val_features = [
+                    (models.backbone_features(self.model, x), y) for x, y in pictures
+                ]
+        return evaluate(models.classifier_of(self.model), self.val_features, self.device)
 
     def learned(self) -> dict[str, Tensor]:
         """The tensors that this phase changes: in Phase 1 those of the head alone."""
@@ -254,9 +246,9 @@ class PhaseInProgress:
 
     def checkpoint(self) -> dict[str, Any]:
         """The checkpoint of the best epoch."""
-        best = best_row(self.history)
-        metrics = {key: best[key] for key in ("val_accuracy", "val_loss")}
-        new = {"epoch": best["epoch"], "metrics": metrics, "weights": self.best}
+        row = best_row(self.history)
+        new = {"epoch": row["epoch"], "weights": self.best}
+        new["metrics"] = {key: row[key] for key in ("val_accuracy", "val_loss")}
         return make_checkpoint(self.model, self.data, **new)
 
     def state_dict(self) -> dict[str, Any]:

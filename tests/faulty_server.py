@@ -7,7 +7,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 LOGIN_PAGE = b"<!DOCTYPE html><html><body>Please log in to the school network.</body></html>"
 FLIPPED = bytes(range(255, -1, -1))  # turns every byte into another one
-FAULTS = ("good", "cut", "cut, no range", "wrong", "500", "slow", "404", "no range", "login page")
+FAULTS = (
+    "good",
+    "cut",
+    "cut, no range",
+    "wrong",
+    "500",
+    "slow",
+    "404",
+    "no range",
+    "no length",
+    "login page",
+)
 
 
 class FaultyServer:
@@ -81,7 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = content[first : last + 1]
         span = f"bytes {first}-{last}/{len(content)}" if wanted else None
         body = body.translate(FLIPPED) if fault == "wrong" else body
-        self.answer(body, span=span, sent=(len(body) + 1) // 2 if "cut" in fault else len(body))
+        sent = (len(body) + 1) // 2 if "cut" in fault else len(body)
+        self.answer(body, span=span, sent=sent, length=fault != "no length")
 
     def answer(
         self,
@@ -90,11 +102,13 @@ class _Handler(BaseHTTPRequestHandler):
         kind: str = "application/octet-stream",
         span: str | None = None,
         sent: int | None = None,
+        length: bool = True,
     ) -> None:
-        """Announce the whole `body`, but send only its first `sent` bytes."""
+        """Announce the whole `body` (unless not `length`), but send only its first `sent` bytes."""
         self.send_response(206 if span else 200)
         self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
+        if length:
+            self.send_header("Content-Length", str(len(body)))
         if span:
             self.send_header("Content-Range", span)
         self.end_headers()

@@ -1,29 +1,48 @@
 """From a student's own photograph to names with probabilities."""
 
+import io
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_training import NAME, register_small_net
 
-from flowers_utils.deploy.predictor import Predictor, as_photo, predict_command
+from flowers_utils.data import FlowerData, Split
+from flowers_utils.deploy import predictor as predictor_module
+from flowers_utils.deploy.predictor import (
+    Predictor,
+    as_photo,
+    photo_from,
+    photo_picker,
+    predict_command,
+)
 from flowers_utils.errors import FlowersError
-from flowers_utils.models import build_model
+from flowers_utils.models import BACKBONES, build_model
 from flowers_utils.storage.checkpoints import save_checkpoint
 from flowers_utils.transforms import eval_transform
 
+NAMES = ("rose", "天竺葵", "sweet william", "rosé")
 
-@pytest.fixture
-def checkpoint(tmp_path, tiny_data):
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
-    model = build_model("resnet18", num_classes=4, weights=None)
-    path = tmp_path / "resnet18_final.pth"
-    save_checkpoint(path, model, data=tiny_data, epoch=1, metrics={}, temperature=2.0)
-    return path
+    split = Split("val", np.zeros((4, 3, 32, 32), np.uint8), torch.arange(4))
+    data = FlowerData("folder", "test patches", NAMES, split, split, split, 36, 32)
+    path = tmp_path_factory.mktemp("models") / "final.pth"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, NAME, None)  # so that it is taken out again
+        register_small_net()
+        model = build_model(NAME, num_classes=4, weights=None)
+        save_checkpoint(path, model, data=data, epoch=1, metrics={}, temperature=2.0)
+        yield path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def predictor(checkpoint):
     return Predictor.from_checkpoint(checkpoint)
 
@@ -54,33 +73,30 @@ def test_probabilities_are_the_networks_divided_by_the_temperature(predictor, pi
     assert torch.allclose(predictor.probabilities([pixels])[0], expected, atol=1e-6)
 
 
-def test_names_come_likeliest_first_and_sum_to_one(predictor, photo, tiny_data):
+def test_names_come_likeliest_first_and_sum_to_one(predictor, photo):
     predictions = predictor(photo)
     assert values(predictions) == sorted(values(predictions), reverse=True)
-    assert {row.name for row in predictions} == set(tiny_data.class_names)
+    assert {row.name for row in predictions} == set(NAMES)
     assert sum(values(predictions)) == pytest.approx(1, abs=1e-5)
 
 
 def test_every_kind_of_input_gives_the_same_answer(predictor, photo, pixels):
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-    kinds = [str(photo), Image.open(photo), pixels, pixels / 255, tensor, tensor / 255]
+    opaque = np.dstack([pixels, np.full((60, 80), 255, np.uint8)])
+    kinds = [str(photo), Image.open(photo), pixels, pixels / 255, opaque, tensor, tensor / 255]
     expected = values(predictor(photo))
     for answer in predictor(kinds):
         assert values(answer) == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_batch_is_many_photographs(predictor, pixels):
-    batch = np.stack([pixels, pixels[::-1]])
-    answers = predictor(batch, top_k=2)
+    answers = predictor(np.stack([pixels, pixels[::-1]]), top_k=2)
     assert [len(answer) for answer in answers] == [2, 2]
     assert values(answers[1]) == pytest.approx(values(predictor(pixels[::-1], top_k=2)), abs=1e-6)
-
-
-def test_no_photographs_give_no_answers(predictor):
     assert predictor([]) == []
 
 
-def test_a_photograph_taken_sideways_is_turned_upright(predictor, pixels, tmp_path):
+def test_a_photograph_taken_sideways_is_turned_upright(pixels, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held so that the picture must be turned a quarter clockwise
     sideways = tmp_path / "sideways.png"
@@ -88,29 +104,27 @@ def test_a_photograph_taken_sideways_is_turned_upright(predictor, pixels, tmp_pa
     assert np.array_equal(np.asarray(as_photo(sideways)), pixels)
 
 
-@pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P", "LA", "1"])
-def test_unusual_colour_modes_become_rgb(predictor, pixels, mode):
-    photo = as_photo(Image.fromarray(pixels).convert(mode))
-    assert (photo.mode, photo.size) == ("RGB", (80, 60))
-
-
-def test_transparent_parts_become_white(pixels):
-    clear = np.concatenate([pixels, np.zeros_like(pixels[:, :, :1])], axis=2)
-    assert np.asarray(as_photo(Image.fromarray(clear))).min() == 255
-
-
-def test_sixteen_bits_are_scaled_and_not_cut_off(pixels, tmp_path):
+@pytest.mark.parametrize(
+    "stored",
+    [
+        lambda grey: grey,
+        lambda grey: grey.astype(np.uint16),
+        lambda grey: grey.astype(np.uint16) * 257,
+        lambda grey: grey / 255,
+        lambda grey: Image.fromarray((grey / 255).astype(np.float32)),  # as in a float TIFF
+        lambda grey: torch.from_numpy(grey)[None],
+    ],
+)
+def test_grey_levels_are_kept_however_they_are_stored(pixels, stored):
     grey = pixels[:, :, 0]
-    path = tmp_path / "sixteen.png"
-    Image.fromarray(grey.astype(np.uint16) * 257).save(path)
-    for photo in (path, grey.astype(np.uint16) * 257):
-        assert np.abs(np.asarray(as_photo(photo))[:, :, 0].astype(int) - grey).max() <= 1
+    read = np.asarray(as_photo(stored(grey)))[:, :, 1].astype(int)
+    assert np.abs(read - grey).max() <= 1
 
 
-def test_a_grey_array_and_a_grey_tensor_are_photographs(pixels):
-    grey = pixels[:, :, 0]
-    for photo in (grey, torch.from_numpy(grey), torch.from_numpy(grey)[None]):
-        assert np.array_equal(np.asarray(as_photo(photo))[:, :, 1], grey)
+def test_booleans_are_black_and_white(pixels):
+    mask = pixels[:, :, 0] > 100
+    for photo in (mask, torch.from_numpy(mask)[None]):
+        assert np.array_equal(np.asarray(as_photo(photo))[:, :, 0], np.where(mask, 255, 0))
 
 
 @pytest.mark.parametrize(
@@ -118,9 +132,11 @@ def test_a_grey_array_and_a_grey_tensor_are_photographs(pixels):
     [
         (np.zeros((5, 5, 7), np.uint8), "shape"),
         (np.zeros((0, 5, 3), np.uint8), "shape"),
-        (torch.full((3, 4, 4), -1.5), "between 0 and 1"),
-        (torch.full((3, 4, 4), float("nan")), "between 0 and 1"),
-        (np.full((4, 4), 300), "between 0 and 255"),
+        (torch.full((3, 4, 4), -1.5), "from 0 to 1"),
+        (torch.full((3, 4, 4), float("nan")), "from 0 to 1"),
+        (np.full((4, 4), 300), "from 0 to 255"),
+        (np.eye(4, dtype=int), "from 0 to 255"),
+        (np.full((4, 4), None), "object"),
         (7, "A int is no photograph"),
         ("nowhere.jpg", "nowhere.jpg"),
     ],
@@ -130,10 +146,24 @@ def test_what_is_no_photograph_is_said_in_a_sentence(wrong, said):
         as_photo(wrong)
 
 
-def test_a_text_file_is_no_photograph(predictor, tmp_path):
-    (tmp_path / "notes.jpg").write_text("not an image")
-    with pytest.raises(FlowersError, match=r"notes\.jpg"):
-        predictor(tmp_path / "notes.jpg")
+def test_the_button_is_shown_in_a_live_notebook_only(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    assert photo_picker() is None and shown == []
+    monkeypatch.setattr(predictor_module, "progress_style", lambda: "widget")
+    button = photo_picker()
+    assert shown == [button] and button.value == ()
+
+
+def test_an_uploaded_photograph_comes_before_a_path_and_a_path_before_none(photo, pixels):
+    upload = {"name": "mine.png", "content": memoryview(photo.read_bytes())}
+    mine = photo_from(SimpleNamespace(value=(upload,)), "nowhere.jpg")
+    assert np.array_equal(np.asarray(mine), pixels)
+    nothing_uploaded = SimpleNamespace(value=())
+    assert np.array_equal(np.asarray(photo_from(nothing_uploaded, photo)), pixels)
+    assert photo_from(None) is None and photo_from(nothing_uploaded) is None
+    with pytest.raises(FlowersError, match=r"notes\.txt"):
+        photo_from(SimpleNamespace(value=({"name": "notes.txt", "content": b"text"},)))
 
 
 def test_the_command_prints_a_table_and_says_what_the_model_was_trained_on(
@@ -145,20 +175,45 @@ def test_the_command_prints_a_table_and_says_what_the_model_was_trained_on(
     assert printed.count("%") == 2
 
 
-def test_the_command_prints_json_equal_to_the_predictor(checkpoint, predictor, photo, capsys):
-    assert predict_command([str(photo), "--checkpoint", str(checkpoint), "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)["results"][0]
-    assert [(row["name"], row["probability"]) for row in result["predictions"]] == predictor(photo)
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+@pytest.mark.parametrize("how", [[], ["--json"]])
+def test_no_name_is_too_much_for_a_console(
+    checkpoint, predictor, photo, monkeypatch, encoding, how
+):
+    odd = photo.with_name("caf\udce9 花.png")  # one byte that is not UTF-8, as Python keeps it
+    odd.write_bytes(photo.read_bytes())
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    photos = [str(odd), str(odd.with_name("gone\udce9.jpg"))]
+    assert predict_command([*photos, "--checkpoint", str(checkpoint), *how]) == 1
+    out.seek(0)
+    err.seek(0)
+    printed = out.read()
+    assert "gone\\udce9.jpg" in err.read() and "sweet william" in printed
+    if how:
+        good, bad = json.loads(printed)["results"]
+        assert good["photograph"] == str(odd) and "error" in bad
+        assert [tuple(row.values()) for row in good["predictions"]] == predictor(photo)
 
 
-def test_one_bad_photograph_fails_the_command_but_not_the_others(checkpoint, photo, capsys):
-    status = predict_command(["gone.jpg", str(photo), "--checkpoint", str(checkpoint), "--json"])
-    printed = capsys.readouterr()
-    bad, good = json.loads(printed.out)["results"]
-    assert status == 1 and "error" in bad and len(good["predictions"]) == 4
-    assert "gone.jpg" in printed.err and "Traceback" not in printed.err
-
-
-def test_without_a_checkpoint_the_command_fails_with_a_sentence(photo, tmp_path, capsys):
+def test_a_missing_checkpoint_is_named(photo, tmp_path, capsys):
     assert predict_command([str(photo), "--checkpoint", str(tmp_path / "none.pth")]) == 1
     assert "none.pth" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("model.onnx", "an exported ONNX file"),
+        ("model.pt2", "an exported torch.export program"),
+        ("flower.jpg", "a photograph"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named_and_not_to_be_deleted(tmp_path, pixels, capsys, name, said):
+    given = tmp_path / name
+    Image.fromarray(pixels).save(given, "JPEG")
+    assert predict_command(["photo.jpg", "--checkpoint", str(given)]) == 1
+    sentence = capsys.readouterr().err
+    assert f"'{given}' is {said}" in sentence and "resnet18_final.pth" in sentence
+    assert "delete" not in sentence

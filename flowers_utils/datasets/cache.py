@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from flowers_utils.datasets.disk import megabytes, one_at_a_time
-from flowers_utils.datasets.photos import decode
+from flowers_utils.datasets.photos import broken_in_words, decode
 from flowers_utils.errors import FlowersError
 from flowers_utils.progress import Progress, say
 from flowers_utils.storage.files import atomic_write
 
 CACHE_VERSION = 2  # part of every cache's name: raise it when decoding changes
-SHOWN = 10  # so many broken photographs stand in a message; the rest is counted
 
 
 def decoded(files: Sequence[Path], *, size: int, cache: Path, name: str) -> np.ndarray:
@@ -52,8 +51,7 @@ def _decode_all(files: Sequence[Path], size: int, bar: Progress) -> Iterator[np.
     finally:  # a student who stops the cell does not wait for thousands of photographs
         pool.shutdown(cancel_futures=True)
     if broken:
-        more = f"\n... and {len(broken) - SHOWN} more." if len(broken) > SHOWN else ""
-        raise FlowersError("\n".join(broken[:SHOWN]) + more)
+        raise FlowersError(broken_in_words(broken))
 
 
 def cached_array(

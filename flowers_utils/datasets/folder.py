@@ -12,7 +12,7 @@ import numpy as np
 
 from flowers_utils.datasets.disk import file_md5
 from flowers_utils.datasets.listing import Listing, enter, first_few, list_classes, split_folders
-from flowers_utils.datasets.photos import UNREADABLE, open_photo
+from flowers_utils.datasets.photos import UNREADABLE, broken_in_words, open_photo
 from flowers_utils.errors import FlowersError
 
 SPLITS = ("train", "val", "test")
@@ -56,7 +56,7 @@ def read_folder(folder: Path, *, seed: int) -> OwnFolder:
     photos = {split: listing.photos for split, listing in listed.items()}
     if missing := [split for split in SPLITS if split not in photos]:
         photos |= _cut(photos["train"], missing, keys, seed)
-        notes.insert(0, _cut_in_words(photos, missing, seed))
+        notes.insert(0, _cut_in_words(photos, missing, keys, seed))
     return OwnFolder(
         class_names=names,
         files={split: _in_class_order(photos[split], names) for split in SPLITS},
@@ -79,8 +79,7 @@ def describe_folder(path: str | Path) -> str:
     Raises FlowersError for a folder that cannot be used.
     """
     own = read_folder(Path(path).expanduser(), seed=0)
-    if own.broken:
-        raise FlowersError(broken_in_words(own.broken))
+    _refuse_broken(own.broken)
     counts = Counter(own.class_names[i] for _, labels in own.files.values() for i in labels)
     (largest, most), (smallest, fewest) = counts.most_common()[0], counts.most_common()[-1]
     splits = ", ".join(f"{split} {len(own.files[split][1])}" for split in SPLITS)
@@ -91,15 +90,15 @@ def describe_folder(path: str | Path) -> str:
     return f"{text}. {' '.join(own.note.splitlines())}".strip()
 
 
-def broken_in_words(paths: Iterable[Path]) -> str:
-    """One line for each photograph that cannot be opened, and why."""
+def _refuse_broken(photos: Iterable[Path]) -> None:
     reasons = []
-    for path in paths:
+    for photo in photos:
         try:
-            open_photo(path)
+            open_photo(photo)
         except FlowersError as error:
             reasons.append(str(error))
-    return "\n".join(reasons)
+    if reasons:
+        raise FlowersError(broken_in_words(reasons))
 
 
 def _left_in_words(left: Counter[str]) -> str:
@@ -169,9 +168,10 @@ def _refuse_empty_classes(listed: dict[str, Listing], places: dict[str, Path], l
     ]
     if empty:
         found = "; ".join(text for text in left.values() if text)
+        why = f" (left out: {found})" if found else ""
         raise FlowersError(
-            f"No photographs that can be used in {first_few(empty)}"
-            f"{f' (left out: {found})' if found else ''}. Put photographs there, or remove the folder."
+            f"There is nothing to use in {first_few(empty)}{why}. Each class folder needs "
+            "photographs, best as JPEG."
         )
 
 
@@ -187,7 +187,7 @@ def _overlap_in_words(listed: dict[str, Listing], keys: dict[Path, str]) -> str:
         count = sum(key in seen for key in contents.get(later, ()))
         if count:
             told.append(
-                f"Warning: {count} of {len(contents[later])} photographs of {later} are in {earlier} "
+                f"Warning: {earlier} holds {count} of the {len(contents[later])} photographs of {later} "
                 f"too, so the accuracy on {later} will be too high. Take them out of one of the two."
             )
     return "\n".join(told)
@@ -218,15 +218,19 @@ def _cut(
         parts["train"][name] = [photo for group in order for photo in group]
     if few:
         raise FlowersError(
-            f"Each class needs at least {len(missing) + 1} different photographs, one to train on and "
-            f"one for each of {' and '.join(missing)}, but {first_few(few)}. Add some, or remove the "
-            "class."
+            f"Each class needs {len(missing) + 1} different photographs or more, one to train on and "
+            f"one for {' and one for '.join(missing)}, but {first_few(few)}."
         )
     return parts
 
 
-def _cut_in_words(parts: dict, missing: list[str], seed: int) -> str:
+def _cut_in_words(parts: dict, missing: list[str], keys: dict[Path, str], seed: int) -> str:
     counts = {split: sum(map(len, parts[split].values())) for split in missing}
     cut = " and ".join(f"{split} ({count} photographs)" for split, count in counts.items())
-    verb = "were" if len(missing) > 1 else "was"
-    return f"{cut} {verb} cut from train: a fifth of each class, chosen with seed {seed}."
+    cut += " were" if len(missing) > 1 else " was"
+    photos = [
+        photo for split in ("train", *missing) for part in parts[split].values() for photo in part
+    ]
+    copies = len(photos) - len({keys[photo] for photo in photos})
+    told = f" Copies of a photograph stay in its split (there are {copies})." if copies else ""
+    return f"{cut} cut from train: a fifth of each class, chosen with seed {seed}.{told}"

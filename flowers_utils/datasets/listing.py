@@ -51,8 +51,8 @@ def _visible(folder: Path) -> list[Path]:
     odd = [ascii(p.name) for p in found if not _is_text(p.name)]
     if odd:
         raise FlowersError(
-            f"{len(odd)} names in '{folder}' cannot be read as text: {first_few(odd)}. Give these files "
-            "or folders new names."
+            f"These names in '{folder}' cannot be read as text: {first_few(odd)}. Give these files or "
+            "folders new names."
         )
     return sorted(found, key=lambda p: normalize("NFC", p.name))
 
@@ -114,11 +114,11 @@ def list_classes(folder: Path) -> Listing:
             listing.photos.setdefault(name, []).extend(_photos_in(entry, listing))
         else:
             kind = kind_of(entry)
-            listing.left["photograph in no class folder" if kind == PHOTO else kind] += 1
+            listing.left["outside the class folders" if kind == PHOTO else kind] += 1
     if len(listing.photos) < 2:
         raise FlowersError(
-            f"'{folder}' has {len(listing.photos)} class folders, but telling flowers apart takes at "
-            "least two: make one sub-folder for each class and put its photographs there."
+            f"Class folders in '{folder}': {len(listing.photos)}. Telling flowers apart takes at least "
+            "two: make one sub-folder for each class and put its photographs there."
         )
     if all(SPLIT_NAME.fullmatch(name) for name in listing.photos):
         raise FlowersError(

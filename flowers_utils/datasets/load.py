@@ -46,16 +46,18 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
     `"flowers102"`, `"practice"`, or a path to a folder of class sub-folders.
     `profile` may limit the number of images. Raises FlowersError that says what to do.
     """
-    check_knobs("auto", profile, 0)
+    choice, profile, seed = check_knobs(choice, profile, seed)
     limit = config.PROFILES[profile]["images"]
     if choice == "practice":
-        data = _load_practice(limit, seed)
+        data = load_practice(limit=limit, seed=seed)
     elif choice == "flowers102":
         data = _load_flowers102(limit)
     elif choice == "auto":
         why_not = why_no_flowers102(data_root())
-        note = practice_banner(why_not)
-        data = _load_practice(limit, seed, note) if why_not else _load_flowers102(limit)
+        if why_not:
+            data = load_practice(limit=limit, seed=seed, note=practice_banner(why_not))
+        else:
+            data = _load_flowers102(limit)
     else:
         data = _load_own_folder(as_path(choice), limit, seed)
     check_data(data)
@@ -148,7 +150,7 @@ def _shorter_side(photo: Path) -> int:
         return min(image.size)
 
 
-def _load_practice(limit: int | None, seed: int, note: str = "") -> FlowerData:
+def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") -> FlowerData:
     """The built-in practice flowers: the same shapes, splits and labels as Flowers102, smaller."""
     sizes = {split: practice.PRACTICE_CROP for split in SPLITS} | {
         "train": practice.PRACTICE_RESIZE

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from flowers_utils.errors import FlowersError
 
+SHOWN = 20  # so many broken photographs stand in a message; the rest is counted
 TURNS = {  # how a photograph is to be turned, by the orientation that its EXIF block states
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -128,14 +130,22 @@ def _why_not_opened(path: str | os.PathLike, error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return (
             f"is too large to be opened safely: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels. "
-            "Save it smaller, or remove it if that is not what it should be."
+            "Save it smaller."
         )
     if isinstance(error, UnidentifiedImageError) and (kind := _unreadable(path)):
         return f"is {kind}, a format that cannot be opened here: save it as JPEG."
-    return (
-        f"cannot be opened as a photograph ({error or type(error).__name__}). Open it in an image "
-        "viewer: if you see it there, save it as JPEG; if it is damaged, fetch it again."
-    )
+    unknown = isinstance(error, UnidentifiedImageError)  # its own words repeat the path
+    why = "no image format that is known here" if unknown else error or type(error).__name__
+    return f"cannot be opened ({why}): if a viewer shows it, save it as JPEG; else fetch it again."
+
+
+def broken_in_words(reasons: Sequence[str]) -> str:
+    """One line for each photograph that cannot be used, so that all can be mended in one go."""
+    if len(reasons) == 1:
+        return reasons[0]
+    more = [f"... and {len(reasons) - SHOWN} more."] if len(reasons) > SHOWN else []
+    first = f"{len(reasons)} photographs cannot be used:"
+    return "\n".join([first, *sorted(reasons)[:SHOWN], *more])
 
 
 def decode(path: str | os.PathLike, size: int) -> np.ndarray:

@@ -46,7 +46,7 @@ CENTRES = {  # each: radius as a share of the flower, hue, saturation, value
     "green": (0.20, 0.27, 0.7, 0.55),
 }
 CHOICES = {  # what makes a species: for each trait its words, and what they mean to the pencil
-    "petals": {"three": 3, "four": 4, "five": 5, "six": 6, "eight": 8, "ten": 10},
+    "petals": {"three": 3, "five": 5, "eight": 8},
     "outline": OUTLINES,
     "pattern": PATTERNS,
     "accent": ACCENTS,
@@ -231,10 +231,10 @@ def random_pose(dice: Dice) -> dict[str, Tensor]:
     Positions and size are in halves of the picture, angles in radians; each value is (B, 1, 1).
     """
     return {
-        "x": dice.uniform(-0.25, 0.25),
-        "y": dice.uniform(-0.25, 0.25),
-        "size": dice.uniform(0.58, 0.88),
-        "tilt": dice.uniform(0.55, 1.0),  # 1: seen from the front
+        "x": dice.uniform(-0.2, 0.2),
+        "y": dice.uniform(-0.2, 0.2),
+        "size": dice.uniform(0.7, 0.95),
+        "tilt": dice.uniform(0.7, 1.0),  # 1: seen from the front
         "cup": dice.uniform(0, 0.15),  # 0: wide open
         "lean": dice.uniform(0, 2 * math.pi),
         "turn": dice.uniform(0, 2 * math.pi),
@@ -268,7 +268,7 @@ def draw_scenes(species: Tensor, *, size: int, seed: int) -> tuple[Tensor, Tenso
         canvas[two], species[two], {k: v[two] for k, v in behind.items()}
     )
     canvas, cover = bloom(canvas, species, front)
-    colour, hidden = leaf(size, dice, present=dice.chance(0.3))
+    colour, hidden = leaf(size, dice, present=dice.chance(0.2))
     canvas = photograph(paint(canvas, colour, hidden), dice)
     masks = torch.maximum(flowers, cover) * (1 - hidden) > 0.5
     return (canvas.clamp(0, 1) * 255).round().to(torch.uint8), masks

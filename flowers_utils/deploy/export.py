@@ -52,7 +52,7 @@ import numpy as np
 path, photographs, answers = sys.argv[1:]
 images = np.load(photographs)
 %s
-np.savez(answers, together=run(images), alone=run(images[:1]))
+np.save(answers, np.concatenate([run(images), run(images[:1])]))
 """
 
 
@@ -136,66 +136,56 @@ def _write_and_check(
     images: np.ndarray,
 ) -> dict[str, Any]:
     """Write beside `out`, open in a fresh process, compare, and only then take the place."""
-    size, images = content["image_size"], np.array(images)  # a copy: the cache is read-only
-    if images.dtype != np.uint8 or images.shape[1:] != (3, size, size) or len(images) < 2:
-        raise FlowersError(
-            f"To check an export, give at least two uint8 photographs (N, 3, {size}, {size}), such "
-            f"as data.val.images[:8], not {images.dtype} of shape {images.shape}."
-        )
+    images = _checked_images(images, content["image_size"])
     module, batch, found = Deployable(content), torch.from_numpy(images), {}
 
     def write_then_compare(part: Path) -> None:
         with scratch_beside(out) as folder, torch.no_grad():
             write(part, module, batch[:2])
-            together, alone = reopen(part, images, kind=kind, folder=folder)
-            expected = module(batch).numpy()
-        found["worst"] = max(_difference(together, expected), _difference(alone, expected[:1]))
-        if not found["worst"] <= TOLERANCE:  # written so that nan fails, too
+            answers = reopen(part, images, kind=kind, folder=folder)
+            expected = module(torch.cat([batch, batch[:1]])).numpy()
+        same_shape = answers.shape == expected.shape
+        worst = float(np.abs(answers - expected).max()) if same_shape else float("inf")
+        if not worst <= TOLERANCE:  # written so that nan fails, too
             raise FlowersError(
-                f"The exported file answers differently from PyTorch (by {found['worst']:.1e}, allowed"
-                f" is {TOLERANCE:.0e}), so '{out}' was not written; try another version of torch."
+                f"The exported file answers differently from PyTorch (by {worst:.1e}, allowed is "
+                f"{TOLERANCE:.0e}), so '{out}' was not written; try another version of torch."
             )
+        found["max_difference"] = worst
 
     atomic_write(out, write_then_compare)
-    size_bytes = out.stat().st_size
-    return {
-        "kind": kind,
-        "path": out.as_posix(),
-        "size_bytes": size_bytes,
-        "photographs": len(images),
-        "max_difference": found["worst"],
-        "sentence": (
-            f"{kind}: '{out.as_posix()}', {size_bytes / 1e6:.1f} MB. Opened in a fresh process, its "
-            f"probabilities differ from PyTorch's by at most {found['worst']:.1e} on {len(images)} "
-            f"photographs (allowed: {TOLERANCE:.0e})."
-        ),
-    }
+    size = out.stat().st_size
+    sentence = (
+        f"{kind}: '{out.as_posix()}', {size / 1e6:.1f} MB. Opened in a fresh process, its "
+        f"probabilities differ from PyTorch's by at most {found['max_difference']:.1e} on {len(images)} "
+        f"photographs (allowed: {TOLERANCE:.0e})."
+    )
+    facts = {"kind": kind, "path": out.as_posix(), "size_bytes": size, "photographs": len(images)}
+    return {**facts, **found, "sentence": sentence}
 
 
-def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Largest absolute difference; infinite where the shapes differ."""
-    return float(np.abs(ours - theirs).max()) if ours.shape == theirs.shape else float("inf")
+def _checked_images(photographs: np.ndarray, size: int) -> np.ndarray:
+    images = np.array(photographs)  # a copy: the cache is read-only, which torch warns about
+    if images.dtype != np.uint8 or images.shape[1:] != (3, size, size) or len(images) < 2:
+        raise FlowersError(
+            f"To check an export, give at least two uint8 photographs (N, 3, {size}, {size}), such "
+            f"as data.val.images[:8], not {images.dtype} of shape {images.shape}."
+        )
+    return images
 
 
-def reopen(
-    path: Path, images: np.ndarray, *, kind: str, folder: Path
-) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of all images together and of the first alone, from a fresh Python process.
+def reopen(path: Path, images: np.ndarray, *, kind: str, folder: Path) -> np.ndarray:
+    """Probabilities of all images together, then of the first alone, from a fresh Python process.
 
     `folder` takes the files that go to the process and come back. Raises FlowersError if the
     process fails or takes longer than RELOAD_SECONDS.
     """
-    photographs, answers = folder / "photographs.npy", folder / "answers.npz"
+    photographs, answers = folder / "photographs.npy", folder / "answers.npy"
     np.save(photographs, images)
     files = [str(file.resolve()) for file in (path, photographs, answers)]
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", RELOAD % OPENERS[kind], *files],
-            cwd=folder,  # not the project's folder, so that none of its modules can help
-            capture_output=True,
-            timeout=RELOAD_SECONDS,
-            check=False,
-        )
+    command = [sys.executable, "-c", RELOAD % OPENERS[kind], *files]
+    try:  # in `folder`, so that no module of this project can help
+        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=RELOAD_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise FlowersError(
             f"A fresh Python process did not open and run the exported file within "
@@ -208,8 +198,7 @@ def reopen(
             f"A fresh Python process could not run the exported file ({lines[-1]}); "
             "check that the packages of requirements.txt are installed."
         )
-    with np.load(answers) as saved:
-        return saved["together"], saved["alone"]
+    return np.load(answers)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ checkpoint, the metrics or the run; none is typed here.
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flowers_utils.models import BACKBONES
@@ -117,7 +117,7 @@ def write_model_card(
         versions=", ".join(f"{key} {value}" for key, value in checkpoint["versions"].items()),
         splits=markdown_table(["split", "photographs"], list(run["data"]["images"].items())),
         settings=", ".join(settings),
-        phases=_phases(run["phases"]),
+        phases=_phases(run["phases"].values()),
         scores=_scores(metrics),
         temperature=checkpoint.get("temperature", 1.0),
         limits=LIMITS[source],
@@ -135,7 +135,7 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>$|#~])", r"\\\1", " ".join(text.split()))
 
 
-def _phases(phases: Sequence[Mapping[str, Any]]) -> str:
+def _phases(phases: Iterable[Mapping[str, Any]]) -> str:
     """A row for each phase; groups of layers with the same learning rate stand together."""
     rows = []
     for phase in phases:
@@ -145,7 +145,7 @@ def _phases(phases: Sequence[Mapping[str, Any]]) -> str:
         rates = "; ".join(f"{rate:g} for {', '.join(names)}" for rate, names in groups.items())
         best = [phase["best_epoch"], f"{phase['best_val_accuracy']:.1%}"]
         minutes = f"{phase['seconds'] / 60:.1f}"
-        rows.append([phase["title"], len(phase["history"]), rates, *best, minutes])
+        rows.append([phase["name"], len(phase["history"]), rates, *best, minutes])
     headers = ["phase", "epochs", "learning rates", "best epoch", "best val accuracy", "minutes"]
     return markdown_table(headers, rows)
 

@@ -5,7 +5,6 @@ squashed to the network's size, normalised, through the network, divided by the 
 """
 
 import argparse
-import contextlib
 import json
 import os
 import sys
@@ -21,7 +20,7 @@ from torch import nn
 from torchvision.transforms.v2 import functional as F
 
 import transfer_learning_config as config
-from flowers_utils.datasets.photos import open_photo, to_rgb
+from flowers_utils.datasets.photos import PHOTO, kind_of, open_photo, to_rgb
 from flowers_utils.errors import FlowersError
 from flowers_utils.progress import progress_style
 from flowers_utils.storage.checkpoints import load_checkpoint, model_from_checkpoint
@@ -58,15 +57,13 @@ def as_photo(photograph: Any) -> Image.Image:
 
 def _from_array(array: np.ndarray) -> Image.Image:
     """`(H, W)` or `(H, W, 1, 3 or 4)`; booleans, uint8, uint16 or floats from 0 to 1."""
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
+    array = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
         raise FlowersError(
             f"Something of shape {array.shape} is no photograph: "
             "give an array (H, W, 3) or (H, W), or a tensor (3, H, W)."
         )
-    kind = array.dtype.kind
-    wide = array.dtype == np.uint16 and array.max() > 255
+    kind, wide = array.dtype.kind, array.dtype == np.uint16 and array.max() > 255
     highest = {"b": 1, "f": 1, "u": 65535 if wide else 255, "i": 255}.get(kind)
     sound = highest is not None and array.min() >= 0 and array.max() <= highest  # false for nan
     if not sound or (kind in "ui" and array.max() == 1):  # that would be all but black
@@ -174,9 +171,8 @@ class Predictor:
             raise FlowersError(f"top_k must be at least 1, but it is {top_k}.")
         batched = isinstance(photographs, (np.ndarray, torch.Tensor)) and photographs.ndim == 4
         many = batched or isinstance(photographs, (list, tuple))
-        top = self.probabilities(list(photographs) if many else [photographs]).topk(
-            min(top_k, len(self.class_names)), dim=1
-        )
+        probabilities = self.probabilities(list(photographs) if many else [photographs])
+        top = probabilities.topk(min(top_k, len(self.class_names)), dim=1)
         named = [
             [Prediction(self.class_names[i], p) for i, p in zip(indices, values, strict=True)]
             for indices, values in zip(top.indices.tolist(), top.values.tolist(), strict=True)
@@ -187,9 +183,8 @@ class Predictor:
 def _check_kind_of_file(path: Path) -> None:
     """Raise FlowersError for a file that is sound, and no checkpoint: it must not be called damaged."""
     given = NO_CHECKPOINTS.get(path.suffix.lower())
-    if given is None:
-        with contextlib.suppress(OSError, ValueError), Image.open(path):
-            given = "a photograph"
+    if given is None and kind_of(path) == PHOTO:
+        given = "a photograph"
     if given is not None:
         raise FlowersError(
             f"'{path}' is {given}, but a checkpoint is needed: the .pth file that the lesson saved, "
@@ -203,9 +198,7 @@ def default_checkpoint() -> Path:
 
 
 def _write(stream: TextIO, text: str) -> None:
-    """Write a line. What the console cannot show (letters outside a Windows console's code page, a
-    file name that is no text) is written as `\\u4e2d` instead of ending in an error.
-    """
+    """Write a line; what the console cannot show becomes `\\u4e2d` instead of an error."""
     encoding = stream.encoding or "utf-8"
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 

@@ -36,7 +36,7 @@ def filters(filters: Tensor, *, title: str) -> Figure:
         alt="A square for each filter; grey is weight 0, colours are what the filter answers to.",
     )
     for ax, image in zip(picture_grid(figure, rows, 16), filters, strict=False):
-        ax.imshow(image.permute(1, 2, 0))
+        ax.imshow(image.permute(1, 2, 0).numpy())
     return figure
 
 
@@ -59,15 +59,11 @@ def feature_maps(maps: Mapping[str, Tensor], photo: np.ndarray, *, title: str) -
         spread = answers.flatten(1).std(dim=1, correction=0)
         lively = [c for c in spread.argsort(descending=True).tolist() if spread[c] > 1e-6]
         for ax, channel in zip(row[1:], lively, strict=False):
-            ax.imshow(answers[channel], cmap="viridis")
+            ax.imshow(answers[channel].numpy(), cmap="viridis")
             ax.set_title(f"map {channel}", fontsize=9)
         if not lively:
-            why = (
-                "a single place has no pattern"
-                if spread.numel() and answers[0].numel() == 1
-                else ""
-            )
-            why = why or "every map has one value everywhere"
+            single = answers[0].numel() == 1
+            why = "one place has no pattern" if single else "no map differs from place to place"
             row[1].text(0, 0.5, f"Nothing to show here: {why}.", va="center")
     return figure
 
@@ -81,7 +77,8 @@ def _show_heat(ax: Axes, photo: np.ndarray, seen: Explanation, caption: str) -> 
         place = {"ha": "center", "va": "center", "transform": ax.transAxes}
         ax.text(0.5, 0.5, NO_HEAT.replace(" speaks", "\nspeaks"), fontsize=9, bbox=box, **place)
     else:
-        ax.imshow(seen.heat, cmap="inferno", alpha=0.15 + 0.6 * seen.heat.numpy(), vmin=0, vmax=1)
+        heat = seen.heat.numpy()
+        ax.imshow(heat, cmap="inferno", alpha=0.15 + 0.6 * heat, vmin=0, vmax=1)
 
 
 @figure_function
@@ -91,7 +88,10 @@ def grad_cam(
     """Photographs above, and where the network looked below."""
     names, count = labels(class_names, limit=15), len(photos)
     stages = ", ".join(sorted({seen.stage for seen in explanations}))
-    right = [seen.predicted == int(label) for seen, label in zip(explanations, photos.labels)]
+    right = [
+        seen.predicted == int(label)
+        for seen, label in zip(explanations, photos.labels, strict=True)
+    ]
     figure = new_figure(
         f"Where the network looks (Grad-CAM on {stages}): bright places speak for its answer",
         title,
@@ -99,7 +99,9 @@ def grad_cam(
         alt=f"{count} photographs, {sum(right)} named rightly, each with its heat map.",
     )
     axes = picture_grid(figure, 2, max(4, count)).reshape(2, -1)
-    for column, photo, label, seen in zip(axes.T, photos.images, photos.labels, explanations):
+    for column, photo, label, seen in zip(
+        axes.T, photos.images, photos.labels, explanations, strict=False
+    ):
         verdict = "right" if seen.predicted == label else "wrong"
         caption = f"says {names[seen.predicted]}\n{seen.probabilities.max():.0%}, {verdict}"
         if seen.target != seen.predicted:
@@ -121,13 +123,15 @@ def phase_change(
         for i, seen in enumerate(phases, start=1)
     ]
     figure = new_figure(
-        f"What fine-tuning changed for one {names[label]}",
+        f"What fine-tuning changed for one photograph of {names[label]}",
         title,
         height=5.2,
         alt=f"{'; '.join(answers)}.",
     )
     axes = figure.subplots(2, 2, height_ratios=(2, 1))
-    top = sum(seen.probabilities for seen in phases).argsort(descending=True)[:4].flip(0).tolist()
+    scores = sum(seen.probabilities for seen in phases)
+    scores[label] += 2  # the truth is always among the four
+    top = scores.argsort(descending=True)[:4].flip(0).tolist()
     style = {
         "color": [GREEN if c == label else GREY for c in top],
         "hatch": ["//" * (c == label) for c in top],
@@ -137,7 +141,7 @@ def phase_change(
         verdict = "right" if seen.predicted == label else "wrong"
         _show_heat(column[0], photo, seen, f"Phase {phase} says {names[seen.predicted]}, {verdict}")
         column[0].set_axis_off()
-        column[1].barh(range(len(top)), 100 * seen.probabilities[top], **style)
+        column[1].barh(range(len(top)), 100 * seen.probabilities[top].numpy(), **style)
         column[1].set_yticks(range(len(top)), [names[c] for c in top], fontsize=9)
         column[1].set(xlim=(0, 100), xlabel=f"% after Phase {phase} (hatched: truth)")
     return figure
@@ -176,6 +180,7 @@ def own_photo(
     picture: np.ndarray,
     explanation: Explanation,
     guesses: Sequence[tuple[str, float]],
+    class_names: Sequence[str],
     *,
     title: str,
 ) -> Figure:
@@ -183,6 +188,7 @@ def own_photo(
 
     `guesses` are (class name, probability 0..1), the best first, as a `Predictor` returns them.
     """
+    drawn = dict(zip(class_names, labels(class_names, limit=17), strict=True))
     names, shares = zip(*guesses, strict=True)
     words = ", ".join(f"{name} {share:.0%}" for name, share in guesses)
     figure = new_figure("One photograph", title, height=3.0, alt=f"Best guesses: {words}.")
@@ -193,7 +199,7 @@ def own_photo(
     _show_heat(axes[1], picture, explanation, "where it looked (Grad-CAM)")
     bars = axes[2].barh(range(len(names)), [100 * share for share in shares], color=BLUE)
     axes[2].bar_label(bars, fmt="%.0f %%", padding=3)
-    axes[2].set_yticks(range(len(names)), labels(names, limit=17), fontsize=9)
+    axes[2].set_yticks(range(len(names)), [drawn[n] for n in names], fontsize=9)
     axes[2].set(xlabel="probability (%)", xlim=(0, 118), title="its best guesses")
     axes[2].invert_yaxis()
     return figure
