@@ -14,7 +14,6 @@ from flowers_utils.plotting.evaluation import (
     confusion,
     mistakes,
     predictions,
-    reliability,
 )
 from flowers_utils.plotting.inside import (
     feature_maps,
@@ -24,7 +23,7 @@ from flowers_utils.plotting.inside import (
     own_photo,
     phase_change,
 )
-from flowers_utils.plotting.results import closing, comparison
+from flowers_utils.plotting.results import closing, comparison, reliability
 from flowers_utils.plotting.text import label, labels, numbered_classes
 from flowers_utils.plotting.training import (
     curves,

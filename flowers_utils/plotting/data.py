@@ -54,12 +54,8 @@ def pictures(images: np.ndarray, names: Sequence[str], *, title: str) -> Figure:
 @figure_function
 def augmentations(original: np.ndarray, augmented: np.ndarray, *, title: str) -> Figure:
     """One photograph `(3, R, R)` beside eight augmentations of it `(8, 3, S, S)`, all uint8."""
-    figure = new_figure(
-        "One flower under eight augmentations",
-        title,
-        height=4.0,
-        alt="The same photograph cropped, mirrored, rotated and recoloured in eight ways.",
-    )
+    alt = "The same photograph cropped, mirrored, rotated and recoloured in eight ways."
+    figure = new_figure("One flower under eight augmentations", title, height=4.0, alt=alt)
     axes = picture_grid(figure, 2, 5)
     show_photo(axes[0], original, "as it is", weight="bold")
     for draw, ax in enumerate([*axes[1:5], *axes[6:]]):

@@ -46,12 +46,8 @@ def predictions(
     rng, names = np.random.default_rng(seed), labels(class_names, limit=15)
     rows = [(mask, word) for mask, word in ((right, "right"), (~right, "wrong")) if mask.any()]
     heading = "Predictions, right and wrong" if len(rows) == 2 else f"All are {rows[0][1]}"
-    figure = new_figure(
-        heading,
-        title,
-        height=0.4 + 2.15 * len(rows),
-        alt=f"Photographs with the class that the network names; {right.mean():.1%} are right.",
-    )
+    alt = f"Photographs with the class that the network names; {right.mean():.1%} are right."
+    figure = new_figure(heading, title, height=0.4 + 2.15 * len(rows), alt=alt)
     axes = picture_grid(figure, len(rows), 6).reshape(len(rows), 6)
     for row, (mask, word) in zip(axes, rows, strict=True):
         for ax, i in zip(row, rng.permutation(np.flatnonzero(mask)), strict=False):
@@ -228,31 +224,4 @@ def mistakes(
         says, true = names[metrics.predictions[i]], names[metrics.labels[i]]
         text = f"says {says}\n({metrics.confidences[i]:.0%} sure)\nis {true}"
         show_photo(ax, images[i], text)
-    return figure
-
-
-@figure_function
-def reliability(before: Metrics, after: Metrics, *, temperature: float, title: str) -> Figure:
-    """Accuracy against confidence before and after temperature scaling, with bin counts below."""
-    figure = new_figure(
-        "Is the network right in 80 % of the cases where it is 80 % sure?",
-        title,
-        height=5.4,
-        alt=f"Expected calibration error {before.ece:.1%} before, {after.ece:.1%} after.",
-    )
-    axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
-    words = ("before", f"after, temperature {temperature:.2f}")
-    for (top, bottom), word, scored in zip(axes.T, words, (before, after), strict=True):
-        width = 100 / len(scored.bin_count)
-        centres = (np.arange(len(scored.bin_count)) + 0.5) * width
-        heights = 100 * np.nan_to_num(scored.bin_accuracy)
-        top.bar(centres, heights, width * 0.9, color=BLUE, alpha=0.8, label="measured")
-        line = {"color": "black", "linewidth": 1.5, "label": "perfectly calibrated"}
-        top.plot([0, 100], [0, 100], "--", **line)
-        top.set(xlim=(0, 100), ylim=(0, 100), title=f"{word}: calibration error {scored.ece:.1%}")
-        bottom.bar(centres, scored.bin_count, width * 0.9, color=GREY)
-        bottom.set(xlabel="confidence (%)")
-    axes[0, 0].set(ylabel="accuracy (%)")
-    axes[1, 0].set(ylabel="photographs")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

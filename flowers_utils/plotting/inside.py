@@ -18,7 +18,7 @@ from flowers_utils.plotting.style import (
     picture_grid,
     show_photo,
 )
-from flowers_utils.plotting.text import labels
+from flowers_utils.plotting.text import can_be_drawn, labels
 
 MAPS_A_ROW = 7
 NO_HEAT = "no place speaks for it"
@@ -64,7 +64,8 @@ def feature_maps(maps: Mapping[str, Tensor], photo: np.ndarray, *, title: str) -
         if not lively:
             single = answers[0].numel() == 1
             why = "one place has no pattern" if single else "no map differs from place to place"
-            row[1].text(0, 0.5, f"Nothing to show here: {why}.", va="center")
+            text = f"Nothing to show here: {why}."
+            row[1].text(0, 0.5, text, va="center", in_layout=False)
     return figure
 
 
@@ -180,7 +181,6 @@ def own_photo(
     picture: np.ndarray,
     explanation: Explanation,
     guesses: Sequence[tuple[str, float]],
-    class_names: Sequence[str],
     *,
     title: str,
 ) -> Figure:
@@ -188,8 +188,8 @@ def own_photo(
 
     `guesses` are (class name, probability 0..1), the best first, as a `Predictor` returns them.
     """
-    drawn = dict(zip(class_names, labels(class_names, limit=17), strict=True))
     names, shares = zip(*guesses, strict=True)
+    drawn = [n if can_be_drawn(n) else f"guess {i}" for i, n in enumerate(names, start=1)]
     words = ", ".join(f"{name} {share:.0%}" for name, share in guesses)
     figure = new_figure("One photograph", title, height=3.0, alt=f"Best guesses: {words}.")
     axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.2))
@@ -199,7 +199,7 @@ def own_photo(
     _show_heat(axes[1], picture, explanation, "where it looked (Grad-CAM)")
     bars = axes[2].barh(range(len(names)), [100 * share for share in shares], color=BLUE)
     axes[2].bar_label(bars, fmt="%.0f %%", padding=3)
-    axes[2].set_yticks(range(len(names)), [drawn[n] for n in names], fontsize=9)
+    axes[2].set_yticks(range(len(names)), labels(drawn, limit=17), fontsize=9)
     axes[2].set(xlabel="probability (%)", xlim=(0, 118), title="its best guesses")
     axes[2].invert_yaxis()
     return figure

@@ -1,15 +1,17 @@
-"""Closing figures: own results beside promised and published ones, and backbones side by side."""
+"""How sure the network is, own results beside promised ones, and backbones side by side."""
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flowers_utils.evaluation import Estimate
+from flowers_utils.evaluation import Estimate, Metrics
 from flowers_utils.insight.advice import PHASE_TITLES
 from flowers_utils.insight.comparison import ComparisonRow, why_no_comparison
 from flowers_utils.plotting.style import (
     BLUE,
+    GREY,
     ORANGE,
     VERMILION,
     figure_function,
@@ -22,6 +24,33 @@ PHASES = (
     ("Phase 1", "phase1_top1", ORANGE, "o", -0.14),
     ("Phase 2", "phase2_top1", BLUE, "s", 0.14),
 )
+
+
+@figure_function
+def reliability(before: Metrics, after: Metrics, *, temperature: float, title: str) -> Figure:
+    """Accuracy against confidence before and after temperature scaling, with bin counts below."""
+    figure = new_figure(
+        "Is the network right in 80 % of the cases where it is 80 % sure?",
+        title,
+        height=5.4,
+        alt=f"Expected calibration error {before.ece:.1%} before, {after.ece:.1%} after.",
+    )
+    axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
+    words = ("before", f"after, temperature {temperature:.2f}")
+    for (top, bottom), word, scored in zip(axes.T, words, (before, after), strict=True):
+        width = 100 / len(scored.bin_count)
+        centres = (np.arange(len(scored.bin_count)) + 0.5) * width
+        heights = 100 * np.nan_to_num(scored.bin_accuracy)
+        top.bar(centres, heights, width * 0.9, color=BLUE, alpha=0.8, label="measured")
+        line = {"color": "black", "linewidth": 1.5, "label": "perfectly calibrated"}
+        top.plot([0, 100], [0, 100], "--", **line)
+        top.set(xlim=(0, 100), ylim=(0, 100), title=f"{word}: calibration error {scored.ece:.1%}")
+        bottom.bar(centres, scored.bin_count, width * 0.9, color=GREY)
+        bottom.set(xlabel="confidence (%)")
+    axes[0, 0].set(ylabel="accuracy (%)")
+    axes[1, 0].set(ylabel="photographs")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
 
 
 @figure_function

@@ -48,7 +48,8 @@ def _plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", str(text)).split())
 
 
-def _can_be_drawn(text: str) -> bool:
+def can_be_drawn(text: str) -> bool:
+    """Whether the fonts here have a glyph for each character."""
     return all(ord(character) in _drawable_characters() for character in text)
 
 
@@ -57,7 +58,7 @@ def label(text: str, *, limit: int = 60) -> str:
 
     What no font here can draw becomes a question mark.
     """
-    drawn = "".join(c if _can_be_drawn(c) else "?" for c in _plain(text))
+    drawn = "".join(c if can_be_drawn(c) else "?" for c in _plain(text))
     return _shorten(drawn, limit).replace("$", r"\$")
 
 
@@ -67,7 +68,7 @@ def labels(names: Sequence[str], *, limit: int = 20) -> list[str]:
     A name in a script that no font here has becomes "class 17": see `numbered_classes`.
     """
     plain = [_plain(name) for name in names]
-    plain = [n if _can_be_drawn(n) else f"class {i}" for i, n in enumerate(plain)]
+    plain = [n if can_be_drawn(n) else f"class {i}" for i, n in enumerate(plain)]
     short = [_shorten(name, limit) for name in plain]
     for shorten in (_keep_the_end, _keep_the_number):
         often = Counter(short)
@@ -80,7 +81,7 @@ def labels(names: Sequence[str], *, limit: int = 20) -> list[str]:
 
 def numbered_classes(names: Sequence[str]) -> str:
     """Which names stand as numbers in the figures, as one line to print; "" if none does."""
-    listed = [f"class {i} is {n}" for i, n in enumerate(names) if not _can_be_drawn(_plain(n))]
+    listed = [f"class {i} is {n}" for i, n in enumerate(names) if not can_be_drawn(_plain(n))]
     if not listed:
         return ""
     return f"No font here can draw these names, so figures show numbers: {', '.join(listed)}."

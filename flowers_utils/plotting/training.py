@@ -145,12 +145,8 @@ def three_numbers(accuracies: Mapping[str, Estimate], *, guessing: float, title:
 def experiment(results: Mapping[str, Sequence[Mapping[str, float]]], *, title: str) -> Figure:
     """Training loss and val accuracy, epoch by epoch, of the same head under several settings."""
     ends = [f"{name}: {100 * rows[-1]['val_accuracy']:.1f} %" for name, rows in results.items()]
-    figure = new_figure(
-        "The same head, one setting changed",
-        title,
-        height=3.9,
-        alt=f"Val accuracy in the last epoch: {'; '.join(ends)}.",
-    )
+    alt = f"Val accuracy in the last epoch: {'; '.join(ends)}."
+    figure = new_figure("The same head, one setting changed", title, height=3.9, alt=alt)
     loss, accuracy = figure.subplots(1, 2)
     for (name, rows), (colour, marker, line) in zip(results.items(), STYLES * 9, strict=False):
         epochs = [row["epoch"] for row in rows]

@@ -1,0 +1,353 @@
+"""The look inside leaves the model alone, and advice claims no more than was measured."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import transfer_learning_config as config
+from flowers_utils import insight
+from flowers_utils.data import FlowerData
+from flowers_utils.device import Device
+from flowers_utils.errors import FlowersError
+from flowers_utils.evaluation import Metrics, compute_metrics, predict_logits, wilson
+from flowers_utils.insight.inside import observing, stages
+from flowers_utils.models import build_model, freeze_backbone
+from flowers_utils.transforms import evaluation_batches
+
+RANGE = {"phase1": {"val_range": (0.60, 0.999)}, "phase2": {"val_range": (0.70, 0.999)}}
+
+
+@pytest.fixture(scope="module")
+def resnet() -> nn.Module:
+    return build_model("resnet18", num_classes=5, weights=None)
+
+
+class RedOrBlue(nn.Module):
+    """Class 0 is the amount of red, class 1 of blue, class 2 of nothing; pooled like a ResNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer4 = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.ReLU(inplace=True))
+        self.layer1, self.layer2, self.layer3 = nn.Identity(), nn.Identity(), nn.Identity()
+        self.norm, self.fc = nn.BatchNorm1d(2), nn.Linear(2, 3, bias=False)
+        with torch.no_grad():
+            self.layer4[0].weight.copy_(torch.tensor([[1.0, 0, -1], [-1, 0, 1]])[:, :, None, None])
+            self.fc.weight.copy_(torch.tensor([[1.0, -1], [-1, 1], [0, 0]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.norm(self.layer4(x).mean(dim=(2, 3))))
+
+
+def red_left_blue_right() -> np.ndarray:
+    photo = np.zeros((3, 32, 32), dtype=np.uint8)
+    photo += np.array([124, 116, 104], dtype=np.uint8)[:, None, None]  # ImageNet's mean: zeros
+    photo[0, 4:12, 2:10] = 255
+    photo[2, 20:30, 20:30] = 255
+    return photo
+
+
+def noise(side: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3, side, side), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(("target", "inside"), [(0, (4, 12, 2, 10)), (1, (20, 30, 20, 30))])
+def test_grad_cam_finds_the_region_that_speaks_for_the_class(target, inside, frozen, cpu):
+    model = RedOrBlue().requires_grad_(not frozen)
+    seen = insight.grad_cam(model, red_left_blue_right(), cpu, target=target)
+    top, bottom, left, right = inside
+    assert seen.heat.shape == (32, 32) and seen.heat.max() == pytest.approx(1)
+    assert seen.heat[top:bottom, left:right].sum() > 0.95 * seen.heat.sum()
+
+
+def test_grad_cam_weights_are_the_gradients_of_the_logit(resnet, cpu):
+    # behind layer4 a ResNet has mean pooling and fc, so the weights are fc's rows (Zhou et al. 2016)
+    maps = insight.feature_maps(resnet, noise(128), cpu)["layer4"]
+    expected = (resnet.fc.weight[3].detach()[:, None, None] * maps).sum(dim=0).relu()
+    seen = insight.grad_cam(resnet, noise(128), cpu, target=3)
+    expected = nn.functional.interpolate(expected[None, None], (128, 128), mode="bilinear")[0, 0]
+    torch.testing.assert_close(seen.heat, expected / expected.max(), atol=1e-4, rtol=1e-4)
+    assert seen.stage == "layer4"
+
+
+def test_grad_cam_of_a_small_picture_takes_a_stage_that_tells_places_apart(resnet, cpu):
+    assert insight.grad_cam(resnet, noise(32), cpu).stage in ("layer2", "layer1")
+
+
+def test_grad_cam_where_nothing_speaks_for_the_class_is_blank_not_nan(cpu):
+    seen = insight.grad_cam(RedOrBlue(), red_left_blue_right(), cpu, target=2)
+    assert seen.blank and torch.equal(seen.heat, torch.zeros(32, 32))
+
+
+def test_grad_cam_answers_as_the_evaluation_does_in_its_precision(resnet, tiny_data):
+    half = Device(torch.device("cpu"), "test", torch.bfloat16, channels_last=True)
+    logits, _ = predict_logits(resnet, tiny_data.val.subset([0]), half)
+    seen = insight.grad_cam(resnet, tiny_data.val.images[0], half)
+    torch.testing.assert_close(seen.probabilities, logits[0].softmax(0), atol=1e-3, rtol=1e-2)
+
+
+def test_grad_cam_gives_probabilities_at_the_temperature_asked_for(cpu):
+    plain, warm = (
+        insight.grad_cam(RedOrBlue(), red_left_blue_right(), cpu, temperature=t) for t in (1.0, 2.0)
+    )
+    expected = plain.probabilities.sqrt() / plain.probabilities.sqrt().sum()
+    assert torch.allclose(warm.probabilities, expected) and torch.equal(plain.heat, warm.heat)
+
+
+def state_of(model: nn.Module) -> list:
+    """All that a look inside might disturb."""
+    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
+    modes = [module.training for module in model.modules()]
+    gradients = [(p.requires_grad, p.grad) for p in model.parameters()]
+    values = [value.double().sum().item() for value in model.state_dict().values()]
+    return [hooks, modes, gradients, values, torch.get_rng_state().tolist()]
+
+
+LOOKS = {
+    "grad_cam": insight.grad_cam,
+    "feature_maps": insight.feature_maps,
+    "compare_phases": lambda m, photo, cpu: insight.compare_phases(m, m, photo, cpu, label=1),
+}
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_a_look_leaves_the_model_as_it_was(name, cpu):
+    model = build_model("mobilenet_v2", num_classes=3, weights=None).train()
+    freeze_backbone(model)
+    before = state_of(model)
+    LOOKS[name](model, noise(64), cpu)
+    assert state_of(model) == before
+
+
+def test_the_model_is_as_it_was_after_an_error_too(cpu):
+    model, broken = RedOrBlue().train(), RedOrBlue().train()
+    broken.fc = nn.Linear(7, 3)
+    before = [state_of(model), state_of(broken)]
+    with pytest.raises(RuntimeError):
+        insight.grad_cam(broken, red_left_blue_right(), cpu)
+    with pytest.raises(FlowersError, match="no class 99"):
+        insight.grad_cam(model, red_left_blue_right(), cpu, target=99)
+    assert [state_of(model), state_of(broken)] == before
+
+
+def test_what_was_observed_is_not_changed_by_a_later_in_place_layer():
+    model = RedOrBlue()
+    with observing(model, {"conv": model.layer4[0]}) as outputs:
+        model(torch.randn(1, 3, 8, 8))
+    assert outputs["conv"].min() < 0  # the ReLU after it works in place
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
+def test_every_family_has_four_stages_to_look_into(name, cpu):
+    model = build_model(name, num_classes=3, weights=None)
+    assert len(insight.feature_maps(model, noise(64), cpu)) == len(stages(model)) == 4
+
+
+def test_filters_are_pictures_in_which_grey_is_no_weight():
+    assert insight.first_layer_filters(RedOrBlue())[0, :, 0, 0].tolist() == [1.0, 0.5, 0.0]
+
+
+@pytest.mark.parametrize("photo", [np.zeros((32, 32, 3), np.uint8), np.zeros((3, 8, 8))])
+def test_what_is_no_photograph_is_explained(photo, cpu):
+    with pytest.raises(FlowersError, match="One photograph is needed"):
+        insight.grad_cam(RedOrBlue(), photo, cpu)
+
+
+def test_skip_connections_carry_the_gradient_to_the_first_block():
+    with_skip, without = (insight.gradient_at_each_block(skip=skip) for skip in (True, False))
+    assert len(with_skip) == 16 and with_skip[0] > 0.1 > 1e-4 > without[0]
+
+
+def test_neighbours_are_ranked_by_direction_not_by_length():
+    train = torch.tensor([[100.0, 0], [0.1, 0.1], [0, 5], [-3, 0]])
+    positions, cosines = insight.nearest_neighbours(torch.tensor([[2.0, 2.0]]), train, k=3)
+    assert positions[0, 0] == 1
+    assert cosines[0].tolist() == pytest.approx([1, 0.5**0.5, 0.5**0.5])
+    with pytest.raises(FlowersError, match="same network"):
+        insight.nearest_neighbours(torch.zeros(1, 512), torch.zeros(9, 2048))
+
+
+def scored(pairs: list[tuple[int, int]], classes: int = 4, *, sure: float = 4.0) -> Metrics:
+    """Metrics of photographs given as (true class, predicted class), each surer than the last."""
+    logits = torch.zeros(len(pairs), classes)
+    for i, (_, said) in enumerate(pairs):
+        logits[i, said] = sure + i / 10
+    labels = torch.tensor([true for true, _ in pairs])
+    return compute_metrics(logits, labels, class_names=[f"class {i}" for i in range(classes)])
+
+
+def test_confused_pairs_count_both_directions_and_show_a_confused_photograph():
+    metrics = scored([(0, 0), (0, 1), (1, 0), (1, 0), (3, 2), (3, 3)])
+    first, second = insight.most_confused_pairs(metrics)
+    assert (first.first, first.second) == (0, 1)
+    assert (first.first_as_second, first.second_as_first) == (1, 2)
+    assert (first.first_example, first.second_example) == (1, 2)
+    assert (second.first_example, second.second_example) == (None, 4)  # no photograph of class 2
+
+
+def test_mistakes_are_ranked_by_confidence():
+    assert insight.most_confident_mistakes(scored([(0, 1), (0, 0), (1, 2), (2, 1)])) == [3, 2, 0]
+    assert insight.most_confident_mistakes(scored([(0, 0), (1, 1)])) == []
+
+
+# --- advice
+
+
+def row(phase: int, epoch: int, **values: float) -> dict:
+    sound = {"train_loss": 1.0, "train_accuracy": 0.8, "val_loss": 1.0, "val_accuracy": 0.8}
+    return {"phase": phase, "epoch": epoch, **sound, **values}
+
+
+def measured(count: int = 1000, classes: int = 20, *, right: float = 0.8) -> Metrics:
+    """Metrics of `count` val photographs, as many of each class."""
+    true = np.arange(count) % classes
+    said = np.where(np.arange(count) < right * count, true, (true + 1) % classes)
+    return scored(list(zip(true.tolist(), said.tolist(), strict=True)), classes)
+
+
+def findings(history: list[dict], *, phase: int = 1, expected=RANGE, metrics=None) -> str:
+    return " ".join(insight.diagnose(history, phase, expected, metrics=metrics or measured()))
+
+
+LEARNED = {"train_loss": 0.1, "train_accuracy": 0.99}
+
+
+@pytest.mark.parametrize(
+    ("history", "said"),
+    [
+        ([row(1, 1, train_loss=float("nan"))], "learning rate is too high"),
+        ([row(1, 1, train_loss=400.0), row(1, 2, train_loss=40.0)], "learning rate is too high"),
+        ([row(1, 1, train_loss=3.0), row(1, 2, train_loss=2.99)], "learning rate is too low"),
+        ([row(1, 1, val_accuracy=0.05, train_accuracy=0.1)] * 2, "no pretrained weights"),
+        ([row(1, 1, val_accuracy=0.05, **LEARNED)] * 2, "so the labels do not belong"),
+        ([row(1, 1, val_accuracy=0.05)], "after a single epoch means nothing"),
+        ([row(1, 1, val_accuracy=0.4)], "normalised with ImageNet's mean"),
+        ([row(1, 1), row(1, 2, val_accuracy=0.7, val_loss=2.0, **LEARNED)], "Overfitting"),
+    ],
+)
+def test_each_fault_is_named_by_its_signs(history, said):
+    assert said in findings(history)
+
+
+def test_a_sound_training_has_nothing_to_diagnose():
+    sound = [row(1, 1, train_loss=3.0), row(1, 2, val_accuracy=0.82, val_loss=0.9)]
+    assert findings(sound) == ""
+    assert findings([row(1, 1, val_accuracy=0.4)], expected=None) == ""
+    with pytest.raises(FlowersError, match="Phase 2 has no epochs"):
+        findings(sound, phase=2)
+
+
+def test_accuracy_too_good_to_be_true_points_to_a_leak():
+    assert "also in train" in findings([row(1, 1, val_accuracy=0.99)], expected=config.EXPECTED)
+
+
+def test_a_difference_within_the_interval_is_no_verdict():
+    history = [row(1, 1, val_accuracy=0.81), row(2, 1, train_loss=0.5, val_accuracy=0.75)]
+    assert "Phase 2 is worse than Phase 1" in findings(history, phase=2)
+    few = measured(40, 4)
+    assert findings(history, phase=2, metrics=few) == ""
+
+
+def test_few_photographs_are_not_called_a_fault():
+    metrics = scored([(0, 0), (1, 1), (0, 0), (1, 0)], classes=2)
+    text = findings([row(1, 1, val_accuracy=0.75)] * 2, metrics=metrics, expected=None)
+    assert "cannot be told from guessing (50.0%) with 4 photographs" in text
+
+
+def test_a_model_that_names_one_class_only_is_diagnosed():
+    metrics = scored([(0, 0)] * 150 + [(1, 0)] * 30 + [(2, 0)] * 3, classes=3)
+    text = findings([row(1, 1, val_accuracy=0.82)] * 2, metrics=metrics, expected=None)
+    assert 'calls every photograph of val "class 0"' in text
+
+
+def photographs(data: FlowerData, **changes) -> FlowerData:
+    return replace(data, source="flowers102", **changes)
+
+
+@pytest.mark.parametrize(
+    ("data", "run", "reason"),
+    [
+        ({"source": "practice"}, {}, "practice flowers"),
+        ({"source": "folder"}, {}, "your own photographs"),
+        ({"photo_side": 64}, {}, "64 pixels"),
+        ({}, {"profile": "quick"}, '"quick"'),
+        ({}, {"backbone": "resnet50"}, "resnet50"),
+    ],
+)
+def test_where_the_promise_does_not_apply_the_reason_is_given(tiny_data, data, run, reason):
+    why_not = insight.why_not_comparable(replace(photographs(tiny_data), **data), **run)
+    assert reason in why_not
+    table = insight.performance_table(config.EXPECTED, val={}, test={}, why_not=why_not)
+    assert reason in table and table.count("does not apply") == 2
+
+
+def test_full_size_photographs_are_no_copies_however_small_the_crop(tiny_data):
+    assert tiny_data.image_size == 32
+    assert insight.why_not_comparable(photographs(tiny_data, photo_side=500)) is None
+
+
+def test_the_table_gives_promised_published_and_yours_with_a_verdict():
+    val = {"phase1": wilson(857, 1020), "phase2": wilson(510, 1020)}
+    test = {"phase1": wilson(4981, 6149)}
+    rows = insight.performance_table(config.EXPECTED, val=val, test=test).splitlines()
+    assert "75%" in rows[2] and "81.5%, 83.1%" in rows[2] and "better than promised" in rows[2]
+    assert "not scored" in rows[3] and "below the expected 70% to 96%" in rows[3]
+    unsure = insight.performance_table(config.EXPECTED, val={"phase1": wilson(22, 32)}, test={})
+    assert "as promised (the interval holds it)" in unsure
+
+
+# --- experiments on stored features
+
+
+def features(per_class: int, seed: int, *, classes: int = 20) -> tuple[Tensor, Tensor]:
+    """What a good backbone delivers: a cloud for each class."""
+    centres = torch.randn(classes, 64, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(classes).repeat_interleave(per_class)
+    cloud = torch.randn(len(labels), 64, generator=torch.Generator().manual_seed(seed))
+    return centres[labels] + 2 * cloud, labels
+
+
+def test_more_photographs_help_and_every_class_keeps_its_share():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        points = insight.accuracy_by_training_size(features(20, 1), features(20, 2))
+    counts, accuracies = zip(*points, strict=True)
+    assert counts == (80, 160, 280, 400)
+    assert accuracies[-1].value > accuracies[0].value + 0.1
+
+
+def test_an_impossible_part_of_the_training_set_is_explained():
+    with pytest.raises(FlowersError, match="fraction above 0"):
+        insight.accuracy_by_training_size(features(2, 1), features(2, 2), fractions=[1.5])
+
+
+def test_the_right_learning_rate_learns_best_and_a_tiny_one_nothing():
+    found = insight.learning_rate_experiment(
+        features(10, 1), features(10, 2), rates=(1e-2, 1e-6), epochs=8
+    )
+    right, low = (rows[-1] for rows in found.values())
+    assert list(found) == ["learning rate 0.01", "learning rate 1e-06"]
+    assert right["val_accuracy"] > 0.4 > 0.15 > low["val_accuracy"]
+
+
+def test_the_head_keeps_its_best_weights_and_repeats_itself():
+    train, val, heads = features(10, 1), features(10, 2), []
+    for _ in range(2):
+        torch.manual_seed(0)
+        heads.append(nn.Linear(64, 20))
+        history = insight.train_head(heads[-1], train, val, rate=0.01, epochs=6)
+    accuracy = (heads[0](val[0]).argmax(1) == val[1]).float().mean().item()
+    assert accuracy == pytest.approx(max(epoch["val_accuracy"] for epoch in history))
+    assert torch.equal(heads[0].weight, heads[1].weight)
+
+
+def test_without_normalisation_the_network_gets_plain_brightness(resnet, tiny_data, cpu):
+    plain, _ = next(insight.without_normalisation(evaluation_batches(tiny_data.val, cpu)))
+    expected = torch.from_numpy(tiny_data.val.images.copy()).float() / 255
+    torch.testing.assert_close(plain, expected, atol=1e-5, rtol=0)
+    found, labels = insight.features_of(resnet, [(plain, tiny_data.val.labels)], cpu)
+    assert found.shape == (16, 512) and torch.equal(labels, tiny_data.val.labels)
