@@ -219,7 +219,8 @@ class PhaseInProgress:
             f"epoch {epoch}/{self.phase.epochs}, train loss {train.loss:.3f}, val {val.top1:.1%}, "
             f"best val {best['val_accuracy']:.1%} (epoch {best['epoch']})"
         )
-        bar.line(bar.status())
+        if epoch < self.phase.epochs:  # the last one stands in the line that stays
+            bar.line(bar.status())
 
     def validate(self, bar: Progress) -> EpochResult:
         """Loss and accuracy on val.

@@ -10,10 +10,10 @@ from PIL import Image
 from small_training import NAME, register_small_net
 
 import transfer_learning_config as config
-from flowers_utils import training
 from flowers_utils.data import FlowerData, Split
 from flowers_utils.device import Device
 from flowers_utils.models import BACKBONES
+from flowers_utils.storage import resume
 
 MINI_CLASSES, MINI_SPLITS = 102, {"train": 102, "val": 102, "test": 204}
 torch.set_num_threads(
@@ -24,7 +24,7 @@ torch.set_num_threads(
 @pytest.fixture(autouse=True)
 def save_every_epoch(monkeypatch):
     """Of the tests' short epochs hardly one would be saved otherwise."""
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(resume, "SECONDS_BETWEEN_SAVES", 0.0)
 
 
 @pytest.fixture

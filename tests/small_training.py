@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from flowers_utils import training
 from flowers_utils.data import FlowerData, Split
 from flowers_utils.device import Device
 from flowers_utils.models import BACKBONES, Backbone, build_model
+from flowers_utils.storage import resume
 from flowers_utils.storage.checkpoints import load_checkpoint
-from flowers_utils.training import Phase, PhaseResult, train_phase
+from flowers_utils.storage.results import PhaseResult
+from flowers_utils.training import Phase, train_phase
 
 CPU = Device(torch.device("cpu"), "test")
 NAME = "small"
@@ -113,6 +114,6 @@ def answer(numbers: list[int]) -> None:
 
 if __name__ == "__main__":
     register_small_net()
-    training.SECONDS_BETWEEN_SAVES = 0.0  # every epoch is saved, however short
+    resume.SECONDS_BETWEEN_SAVES = 0.0  # every epoch is saved, however short
     torch.set_num_threads(1)
     train_in_children()

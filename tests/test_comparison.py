@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from flowers_utils.plotting.comparison import plot_comparison
 from torch import nn
 
 from flowers_utils.data import FlowerData, Split
@@ -20,7 +21,6 @@ from flowers_utils.insight.comparison import (
 )
 from flowers_utils.machine.profiling import Latency
 from flowers_utils.models import backbone_features, build_model, fingerprint, frozen_trunk
-from flowers_utils.plotting.comparison import plot_comparison
 from flowers_utils.progress import Progress
 from flowers_utils.transforms import normalise_batch
 

@@ -88,7 +88,7 @@ def test_without_a_length_no_share_is_shown(server, path, capsys):
     server.misbehave("file.bin", "no length")
     get(server, path)
     shown = capsys.readouterr()
-    assert "does not say how large it is" in shown.out and "%" not in shown.out + shown.err
+    assert "Downloading file.bin" in shown.out and "%" not in shown.out + shown.err
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ NAN = torch.tensor([[0.0, math.nan]])
 @pytest.mark.parametrize(
     ("logits", "labels", "words"),
     [
-        (torch.zeros(0, 2), torch.zeros(0, dtype=torch.long), "no photographs"),
+        (torch.zeros(0, 2), torch.zeros(0, dtype=torch.long), "nothing to evaluate"),
         (torch.zeros(2, 3), torch.tensor([0, 1]), "do not fit"),
         (torch.zeros(2, 2), torch.tensor([1, 2]), "from 0 to 1"),
         (torch.zeros(2, 2), torch.tensor([0.0, 1.0]), "whole numbers"),

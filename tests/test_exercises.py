@@ -21,7 +21,7 @@ EXERCISES = {
     3: ("answer", exercises.check_head_size),
     4: ("freeze", exercises.check_freeze),
     5: ("one_epoch", exercises.check_loop),
-    6: ("groups", exercises.check_groups),
+    6: ("groups_of", exercises.check_groups),
     7: ("top_k", exercises.check_top_k),
     8: ("smooth_loss", exercises.check_smoothing),
 }
@@ -56,7 +56,7 @@ def freeze(body):
 
 
 def groups(body):
-    return function("groups(model, head_lr)", body)
+    return function("groups_of(model, head_lr)", body)
 
 
 def top_k(body):
@@ -133,7 +133,7 @@ WRONG = [
 def checked(number, source):
     """What the check of an exercise says to an answer, given as the code that makes it."""
     mean, std = (torch.tensor(config.NORMALIZATION[key]).view(3, 1, 1) for key in ("mean", "std"))
-    names = {"torch": torch, "nn": nn, "F": F, "MEAN": mean, "STD": std}
+    names = {"torch": torch, "nn": nn, "F": F, "MEAN": mean, "STD": std, "config": config}
     exec(source, names)
     name, check = EXERCISES[number]
     return check(names[name])

@@ -161,7 +161,7 @@ def test_without_memory_a_smaller_batch_is_named_and_nothing_is_held(
     gc.collect()
     assert len(made) > 4 and not any(thing() is not None for thing in made)
     resumed = small_phase(tmp_path)
-    assert "going on after epoch 1 of 6" in resumed.note and facts(resumed) == quiet
+    assert "Going on after epoch 1 of 6" in resumed.note and facts(resumed) == quiet
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
@@ -339,7 +339,7 @@ def test_a_phase_stopped_in_the_middle_of_an_epoch_ends_bit_identical(
         in_forward_pass(patch, 3, 2, lambda _: os.kill(os.getpid(), signal.SIGINT))
         small_phase(tmp_path / "stopped", **PHASES[number])
     resumed = small_phase(tmp_path / "stopped", **PHASES[number])
-    assert "going on after epoch 2 of 6" in resumed.note
+    assert "Going on after epoch 2 of 6" in resumed.note
     assert facts(resumed) == facts(small_phase(tmp_path / "quiet", **PHASES[number]))
 
 

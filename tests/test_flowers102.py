@@ -2,23 +2,27 @@
 
 import hashlib
 import io
+import shutil
 import tarfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from faulty_server import FaultyServer
 from PIL import Image
 from torchvision.datasets import Flowers102
 
 import transfer_learning_config as config
-from flowers_utils.datasets import flowers102
+from flowers_utils.datasets import flowers102, load
 from flowers_utils.datasets.disk import one_at_a_time
 from flowers_utils.datasets.download import Patience
 from flowers_utils.datasets.load import load_data, split_table
 from flowers_utils.errors import FlowersError
+from flowers_utils.transforms import eval_batch, eval_transform
 
 FAST = Patience(attempts=3, pause=0.01, timeout=0.3)
 
@@ -208,3 +212,68 @@ def test_what_a_short_profile_leaves_out_stands_in_the_table(mini_flowers102):
     assert (
         "| train | 32 | 32 | 0 (" in table and "70 photographs, to keep this profile short" in table
     )
+
+
+def test_flowers102_is_loaded_with_its_splits_and_sizes(mini_flowers102):
+    data = load_data("flowers102")
+    assert (len(data.train), len(data.val), len(data.test)) == (102, 102, 204)
+    assert data.train.images.shape[1:] == (3, 256, 256)
+    assert data.val.images.shape[1:] == data.test.images.shape[1:] == (3, 224, 224)
+    assert sorted(data.train.labels.tolist()) == list(range(102)) and data.left_out == {}
+
+
+def test_a_short_run_leaves_the_cache_of_the_full_one(mini_flowers102):
+    cache = Path(config.PATHS["cache"])
+    load_data("flowers102", profile="full")
+    full = set(cache.glob("*.npy"))
+    load_data("flowers102", profile="smoke")
+    assert len(full) == 3 and full < set(cache.glob("*.npy"))
+
+
+def test_the_cache_holds_what_torchvisions_pipeline_gives(mini_flowers102):
+    data = load_data("flowers102", profile="smoke")
+    picture, _ = Flowers102(mini_flowers102, split="val")[0]
+    ours = eval_batch(torch.from_numpy(data.val.images[:1].copy()), 224)[0]
+    assert torch.allclose(ours, eval_transform(size=224)(picture), atol=1e-6)
+
+
+def test_wrong_split_sizes_are_told(mini_flowers102, monkeypatch):
+    splits = {"train": 102, "val": 101, "test": 205}
+    monkeypatch.setitem(config.DATASET, "splits", splits)
+    with pytest.raises(FlowersError, match="val split of Flowers102 has 102 photographs"):
+        load_data("flowers102")
+
+
+def test_auto_takes_flowers102_where_it_lies_even_packed(mini_flowers102, monkeypatch):
+    base = mini_flowers102 / "flowers-102"
+    photos = {f"jpg/{photo.name}": photo.read_bytes() for photo in (base / "jpg").iterdir()}
+    packed = archive_of(photos)
+    (base / "102flowers.tgz").write_bytes(packed)
+    shutil.rmtree(base / "jpg")
+    md5 = hashlib.md5(packed).hexdigest()
+    monkeypatch.setitem(config.DATASET, "archive", {"name": "102flowers.tgz", "md5": md5})
+    monkeypatch.setitem(config.DATASET, "base_urls", ("http://127.0.0.1:9/",))
+    data = load_data("auto", profile="smoke")
+    assert data.source == "flowers102" and data.note == "" and len(data.train) == 32
+
+
+def test_auto_falls_back_to_practice_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLOWERS_DATA_DIR", str(tmp_path / "nothing"))
+    monkeypatch.setitem(config.PATHS, "cache", str(tmp_path / "cache"))
+    monkeypatch.setitem(config.DATASET, "base_urls", ("http://127.0.0.1:9/",))
+    data = load_data("auto", profile="smoke")
+    assert data.is_practice and "practice" in data.title
+    assert "PRACTICE FLOWERS" in data.note and "127.0.0.1" not in data.note
+
+
+@pytest.mark.parametrize(("source", "weights"), [("folder", "ImageNet"), ("practice", "practice")])
+def test_the_backbone_starts_from_weights_that_fit_the_data(
+    tiny_data, cpu, monkeypatch, source, weights
+):
+    monkeypatch.setattr(load, "imagenet_weights", lambda name: f"ImageNet {name}")
+    monkeypatch.setattr(load.practice, "pretrain_backbone", lambda *_, **__: "practice resnet18")
+    data = replace(tiny_data, source=source)
+    assert load.starting_weights(data, cpu, backbone="resnet18") == f"{weights} resnet18"
+    if source == "practice":
+        with pytest.raises(FlowersError, match="ResNet18 only"):
+            load.starting_weights(data, cpu, backbone="resnet50")

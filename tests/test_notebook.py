@@ -1,15 +1,14 @@
-"""The notebook: well-formed as a file, and executed headless on a tiny Flowers102."""
+"""The notebook: well-formed and readable as a file, its outputs its own, and executed headless."""
 
 import builtins
-import dis
-import inspect
 import json
 import os
 import re
 import shutil
 import subprocess
+import symtable
 import sys
-from pathlib import Path
+from itertools import pairwise
 
 import nbformat
 import pytest
@@ -18,11 +17,10 @@ import torchvision
 from conftest import MINI_SPLITS, write_mini_flowers102
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from remake_outputs import LIMIT, NOTEBOOK, ROOT, WIDGET, paths_in, sources_hash
 
-from flowers_utils.checks import names_made, section_of_each_name
+from flowers_utils.exercises.proofs import names_made, sections_of_names
 
-ROOT = Path(__file__).parent.parent
-NOTEBOOK = ROOT / "resnet18_training.ipynb"
 # Runs in the kernel before the first cell: makes the tiny data set count as whole.
 STARTUP = """
 from torchvision.datasets import Flowers102
@@ -36,43 +34,7 @@ config.DATASET["setid"]["md5"] = sums["setid"]
 Flowers102._file_dict["label"] = ("imagelabels.mat", sums["imagelabels"])
 Flowers102._file_dict["setid"] = ("setid.mat", sums["setid"])
 """
-
-
-# Runs all cells three times in one process, the second time each cell twice and from no models.
-# Writes what results.json held and how much memory (MB) was in use after each time.
-REPEAT = """
-import contextlib, ctypes, gc, json, platform, shutil, sys
-import matplotlib.pyplot as plt
-import psutil
-from IPython.core.interactiveshell import InteractiveShell
-
-config.AUGMENTATION.update(resize=72, crop=64)  # the order of cells does not ask for large images
-
-def trim_freed_memory():  # glibc keeps what was freed, and the lesson asks it to keep all of it
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
-
-cells, shell, results, memory = json.load(open("cells.json")), InteractiveShell.instance(), [], []
-for times in (1, 2, 1):
-    if times == 2:
-        shutil.rmtree("models/smoke")
-    for cell in cells:
-        for _ in range(times):
-            with contextlib.redirect_stdout(sys.stderr):
-                shell.run_cell(cell).raise_error()
-            plt.close("all")  # as Jupyter does after each cell
-    results.append(json.load(open("models/smoke/results.json")))
-    gc.collect()
-    trim_freed_memory()
-    memory.append(psutil.Process().memory_info().rss / 1e6)
-print(json.dumps({"results": results, "memory": memory}))
-"""
-EARLY = r"'(?P<name>\w+)' is not there yet: run the section \"(?P<section>.+)\" above first\."
-FLAT = 50  # MB; a network with its optimizer is 180, and measured was 2
-takes_minutes = pytest.mark.skipif(
-    "NOTEBOOK_AGAIN" not in os.environ,
-    reason="runs the notebook three times, which takes minutes; set NOTEBOOK_AGAIN=1",
-)
+TEXT_LINE, CODE_LINE, CODE_LINES = 120, 110, 22
 
 
 def load():
@@ -83,16 +45,14 @@ def code_cells():
     return [cell for cell in load().cells if cell.cell_type == "code"]
 
 
+def markdown_cells():
+    return [cell for cell in load().cells if cell.cell_type == "markdown"]
+
+
 def test_the_notebook_is_valid_and_every_cell_has_an_id():
-    notebook = load()
-    nbformat.validate(notebook)
+    nbformat.validate(load())
     ids = [cell["id"] for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]]
     assert len(set(ids)) == len(ids)
-    assert "widgets" not in notebook.metadata
-
-
-def test_the_notebook_is_kept_without_outputs():
-    assert all(not cell.outputs and cell.execution_count is None for cell in code_cells())
 
 
 def test_one_cell_holds_the_three_knobs():
@@ -100,71 +60,109 @@ def test_one_cell_holds_the_three_knobs():
     assert [cell.source for cell in tagged] == ['DATA = "auto"\nPROFILE = "full"\nSEED = 0']
 
 
-def test_cells_are_short():
-    for cell in code_cells():
-        assert len(cell.source.splitlines()) <= 20, cell.id
+def test_code_cells_are_short():
+    lengths = {cell.id: len(cell.source.splitlines()) for cell in code_cells()}
+    assert max(lengths.values()) <= CODE_LINES, lengths
+    assert sum(lengths.values()) / len(lengths) <= 8
+    assert all(len(line) <= CODE_LINE for c in code_cells() for line in c.source.splitlines())
+
+
+def test_markdown_is_easy_to_read():
+    for cell in markdown_cells():
+        assert all(len(line) <= TEXT_LINE for line in cell.source.splitlines()), cell.id
+        for paragraph in re.sub(r"```.*?```", "", cell.source, flags=re.DOTALL).split("\n\n"):
+            is_list = paragraph.lstrip().startswith(("|", "-", "1."))
+            assert is_list or len(paragraph.splitlines()) <= 5, (cell.id, paragraph)
+
+
+def test_headings_go_down_one_step_at_a_time():
+    lines = [line for c in markdown_cells() for line in c.source.splitlines()]
+    levels = [len(line.split()[0]) for line in lines if re.match(r"#+ ", line)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def sections():
+    """(heading, cells) of each section, in order."""
+    found = []
+    for cell in load().cells:
+        if cell.source.startswith("### "):
+            found.append((cell.source.splitlines()[0], []))
+        if found:
+            found[-1][1].append(cell)
+    return found
+
+
+def test_a_section_opens_with_a_question_and_closes_with_what_to_remember():
+    for heading, cells in sections():
+        opening = cells[0].source.partition("\n")[2]
+        assert "?" in opening.split("\n\n")[1], heading
+        texts = "\n".join(cell.source for cell in cells)
+        assert "**Remember:**" in texts or "**The takeaways**" in texts, heading
 
 
 def names_read(source):
-    """The names that a cell, or a function in it, reads before the cell itself has made them."""
-    return set(_reads(compile(source, "cell", "exec"), set()))
+    """The names that a cell, or a function in it, takes from elsewhere; its own are left out."""
+
+    def read(scope):
+        for symbol in scope.get_symbols():
+            if symbol.is_referenced() and (symbol.is_global() or scope.get_type() == "module"):
+                yield symbol.get_name()
+        for inner in scope.get_children():
+            yield from read(inner)
+
+    return set(read(symtable.symtable(source, "cell", "exec"))) - names_made(source)
 
 
-def _reads(code, made):
-    for step in dis.get_instructions(code):
-        if step.opname == "STORE_NAME":
-            made.add(step.argval)
-        elif step.opname in ("LOAD_NAME", "LOAD_GLOBAL") and step.argval not in made:
-            yield step.argval
-    for inner in filter(inspect.iscode, code.co_consts):
-        yield from _reads(inner, set(made))
+def test_each_section_needs_only_earlier_ones_and_those_of_part_two_only_part_one():
+    known = {*dir(builtins), "get_ipython"}
+    part_one = None
+    for cell in load().cells:
+        if cell.id == "part-two":
+            part_one = known
+        if part_one is not None and cell.source.startswith("### "):
+            known = part_one
+        if cell.cell_type == "code":
+            assert names_read(cell.source) <= known, cell.id
+            known = known | names_made(cell.source)
 
 
-def test_every_name_is_made_by_an_earlier_cell():
-    known = {*dir(builtins), "get_ipython", "__name__"}
-    for cell in code_cells():
-        assert names_read(cell.source) <= known, cell.id
-        known |= {*names_made(cell.source)}
+def test_the_section_told_is_the_one_that_makes_the_name_first(tmp_path):
+    told = sections_of_names(NOTEBOOK)
+    assert told["data"] == "2. What does it know already?"
+    assert told["phase1"] == "7. Phase 1: the head learns"
+    assert sections_of_names(tmp_path / "renamed.ipynb") == {}
 
 
-def test_a_cell_run_too_early_says_which_section_to_run():
-    """From the last cell to the first, each of those that need a cell after the set-up."""
-    cells = {cell.id: cell for cell in code_cells()}
-    first = [cells.pop(name) for name in ("beside-it", "parameters", "imports", "device", "config")]
-    ready = {*dir(builtins), *(name for cell in first for name in names_made(cell.source))}
-    early = [cell for cell in reversed(cells.values()) if names_read(cell.source) - ready]
-    headings = [c.source.splitlines()[0][3:] for c in load().cells if c.source.startswith("## ")]
-    notebook = nbformat.v4.new_notebook(cells=[*first, *early])
-    client = NotebookClient(notebook, resources={"metadata": {"path": str(ROOT)}})
-    with client.setup_kernel():
-        for index, cell in enumerate(first):
-            client.execute_cell(cell, index)
-        for index, cell in enumerate(early, len(first)):
-            with pytest.raises(CellExecutionError) as failure:  # so that a headless run fails too
-                client.execute_cell(cell, index)
-            told = re.fullmatch(EARLY, failure.value.evalue)
-            assert told, (cell.id, failure.value.evalue)
-            assert told["name"] in names_read(cell.source)
-            assert told["section"] in headings
-        slip = nbformat.v4.new_code_cell("phase_1")
-        notebook.cells.append(slip)
-        with pytest.raises(CellExecutionError, match="name 'phase_1' is not defined"):
-            client.execute_cell(slip, len(notebook.cells) - 1)
-    assert len(early) > 30
+# What a reader finds in the file: outputs of one whole run of these very cells.
 
 
-def test_the_section_told_is_the_one_that_makes_the_name_first():
-    sections = section_of_each_name(NOTEBOOK)
-    assert sections["data"] == "3. The flowers"
-    assert sections["phase1"] == "6. Phase 1: a new head on a frozen backbone"
-    assert sections["evaluation"] == "9. The test score"
+def test_outputs_belong_to_these_sources():
+    message = "the outputs are of other code cells: run `python -m tests.remake_outputs`"
+    assert load().metadata.get("outputs_of") == sources_hash(load()), message
 
 
-def test_without_a_readable_notebook_no_section_is_told(tmp_path):
-    assert section_of_each_name(tmp_path / "renamed.ipynb") == {}
-    for text in ("", "{}"):
-        (tmp_path / "broken.ipynb").write_text(text, encoding="utf-8")
-        assert section_of_each_name(tmp_path / "broken.ipynb") == {}, text
+def test_cells_were_executed_once_in_order_and_without_errors():
+    counts = [cell.execution_count for cell in code_cells()]
+    assert counts == list(range(1, len(counts) + 1))
+    assert not [c.id for c in code_cells() for out in c.outputs if out.output_type == "error"]
+
+
+def test_outputs_hold_no_widgets_no_places_no_times_and_are_small():
+    text = NOTEBOOK.read_text(encoding="utf-8")
+    assert len(text) < LIMIT
+    assert WIDGET not in text and "widgets" not in load().metadata
+    assert not paths_in(load())
+    assert not [c.id for c in load().cells if "execution" in c.metadata]
+
+
+def test_every_figure_has_an_alternative_text():
+    figures = [out for c in code_cells() for out in c.outputs if "image/png" in out.get("data", {})]
+    assert len(figures) > 20
+    assert all(out.metadata["image/png"]["alt"] for out in figures)
+
+
+# The notebook executed.
 
 
 @pytest.fixture(scope="module")
@@ -187,81 +185,74 @@ def project(tmp_path_factory):
     return folder
 
 
-def run_in(project, *command, timeout=600, **more):
-    """Run Python on `command` in the project's copy; `more` are environment variables."""
+def run_in(project, notebook, out):
+    """Run a notebook of the project's copy in the smoke profile; what the run left and printed."""
     places = {"FLOWERS_DATA_DIR": "share", "TORCH_HOME": "torch_home", "IPYTHONDIR": "ipython"}
     places = {key: str(project / place) for key, place in places.items()}
-    return subprocess.run(
-        [sys.executable, *command], cwd=project, env={**os.environ, **places, **more},
-        capture_output=True, text=True, timeout=timeout,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "papermill", notebook, out, "-p", "PROFILE", "smoke"]
+    command += ["--log-output", "--no-progress-bar"]
+    done = subprocess.run(
+        command, cwd=project, env={**os.environ, **places}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((project / "models" / "smoke" / "results.json").read_text("utf-8"))
+    return nbformat.read(project / out, as_version=4), done.stderr + done.stdout, results
 
 
 @pytest.fixture(scope="module")
 def executed(project):
-    """The notebook after a headless run in the smoke profile, and what the run printed."""
-    done = run_in(
-        project, "-m", "papermill", NOTEBOOK.name, "run.ipynb", "-p", "PROFILE", "smoke",
-        "--log-output", "--no-progress-bar",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return nbformat.read(project / "run.ipynb", as_version=4), done.stderr + done.stdout
+    return run_in(project, NOTEBOOK.name, "run.ipynb")
 
 
 def outputs_of(notebook, cell_id):
     cell = next(cell for cell in notebook.cells if cell.get("id") == cell_id)
-    return "".join(out.get("text", "") for out in cell.outputs)
+    return "".join(
+        out.get("text", "") + str(out.get("data", {}).get("text/markdown", ""))
+        for out in cell.outputs
+    )
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_headless_on_flowers102(executed):
-    notebook, _ = executed
+    notebook, log, results = executed
     assert "Oxford Flowers102" in outputs_of(notebook, "data")
-    assert "Not one number moved" in outputs_of(notebook, "phase1-proof")
-    assert "<All keys matched successfully>" in outputs_of(notebook, "reload")
-
-
-def test_a_headless_run_prints_a_line_an_epoch_and_no_bars(executed):
-    _, log = executed
-    assert "Phase 2, epoch  1/1: train loss" in log
+    assert "Not one number moved" in outputs_of(notebook, "proof")
+    assert "**Phase 2:** 1 epochs" in outputs_of(notebook, "phase2")
     assert "it/s]" not in log and "\x1b[A" not in log
+    assert results["profile"] == "smoke" and results["data"]["source"] == "flowers102"
 
 
+@pytest.mark.slow
 def test_a_run_leaves_the_files_it_promises(executed, project):
     left = {path.name for path in (project / "models" / "smoke").iterdir()}
-    promised = {"resnet18_phase1_best.pth", "resnet18_phase2_best.pth", "resnet18_final.pth",
-                "resnet18_final.onnx", "resnet18_final.pt2", "results.json"}  # fmt: skip
-    assert promised <= left
-    results = json.loads((project / "models" / "smoke" / "results.json").read_text("utf-8"))
-    assert results["profile"] == "smoke" and results["data"]["source"] == "flowers102"
-    assert len(results["phases"]["phase1"]["history"]) == 1
-    assert results["test"]["top1"]["value"] <= 1
+    names = (
+        "phase1_best.pth",
+        "phase2_best.pth",
+        "final.pth",
+        "final.onnx",
+        "final.pt2",
+        "final.md",
+    )
+    assert {"results.json", *(f"resnet18_{name}" for name in names)} <= left
 
 
-def test_figures_are_saved_in_the_run(executed):
-    notebook, _ = executed
-    for cell_id in ("samples", "augment", "curves", "predictions", "confusion", "cam"):
-        cell = next(cell for cell in notebook.cells if cell.get("id") == cell_id)
-        assert any("image/png" in out.get("data", {}) for out in cell.outputs), cell_id
+@pytest.mark.slow
+def test_unsolved_exercises_stop_nothing(executed):
+    notebook, _, _ = executed
+    for number in range(1, 9):
+        assert f"Exercise {number}: not answered yet" in outputs_of(notebook, f"exercise-{number}")
 
 
-@pytest.fixture(scope="module")
-def repeated(project, tmp_path_factory):
-    """What each of three times through the notebook left: results and memory in use (MB)."""
-    folder = tmp_path_factory.mktemp("repeated") / "project"
-    shutil.copytree(project, folder, ignore=shutil.ignore_patterns("models", "run.ipynb"))
-    cells = [cell.source.replace('PROFILE = "full"', 'PROFILE = "smoke"') for cell in code_cells()]
-    (folder / "cells.json").write_text(json.dumps(cells), encoding="utf-8")
-    startup = (folder / "ipython" / "profile_default" / "startup" / "00-tiny.py").read_text("utf-8")
-    done = run_in(folder, "-c", startup + REPEAT, timeout=3600, MPLBACKEND="agg")
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
-
-
-@takes_minutes
-def test_every_cell_twice_in_a_row_changes_no_result(repeated):
-    once, twice, loaded = (numbers_of(results) for results in repeated["results"])
-    assert twice == once
-    assert loaded == once
+@pytest.mark.slow
+def test_every_cell_twice_in_a_row_changes_no_result(executed, project):
+    twice = load()
+    twice.cells = [cell for cell in twice.cells for _ in range(1 + (cell.cell_type == "code"))]
+    for position, cell in enumerate(twice.cells):
+        twice.cells[position] = nbformat.from_dict({**cell, "id": f"cell-{position}"})
+    nbformat.write(twice, project / "twice.ipynb")
+    shutil.rmtree(project / "models" / "smoke")
+    _, _, results = run_in(project, "twice.ipynb", "twice_run.ipynb")
+    assert numbers_of(results) == numbers_of(executed[2])
 
 
 def numbers_of(results):
@@ -270,10 +261,21 @@ def numbers_of(results):
         name: [(epoch["train_loss"], epoch["val_loss"]) for epoch in phase["history"]]
         for name, phase in results["phases"].items()
     }
-    return results["test"], results["test_ece_calibrated"], losses
+    return results["test"], losses
 
 
-@takes_minutes
-def test_memory_stays_flat_when_the_notebook_runs_again(repeated):
-    _, second, third = repeated["memory"]
-    assert third < second + FLAT, repeated["memory"]
+@pytest.mark.slow
+def test_a_cell_run_too_early_says_which_section_to_run():
+    cells = {cell.id: cell for cell in code_cells()}
+    early = [cells[name] for name in ("parameters", "imports", "samples", "phase1", "cam")]
+    notebook = nbformat.v4.new_notebook(cells=early)
+    client = NotebookClient(notebook, resources={"metadata": {"path": str(ROOT)}})
+    with client.setup_kernel():
+        client.execute_cell(early[0], 0)
+        client.execute_cell(early[1], 1)
+        for position, section in ((2, "2. What does it"), (3, "1. What will"), (4, "9. How good")):
+            with pytest.raises(CellExecutionError) as failure:
+                client.execute_cell(early[position], position)
+            assert re.match(
+                rf"'\w+' is not there yet: run section \"{section}", failure.value.evalue
+            )

@@ -18,13 +18,11 @@ from flowers_utils.storage.checkpoints import load_checkpoint, model_from_checkp
 from flowers_utils.training import (
     Phase,
     evaluate,
-    evaluation_batches,
     make_optimizer,
     train_one_epoch,
     train_phase,
-    training_batches,
 )
-from flowers_utils.transforms import eval_batch
+from flowers_utils.transforms import eval_batch, evaluation_batches, training_batches
 
 pytestmark = pytest.mark.usefixtures("small_net")
 PHASES = {1: {"number": 1, "backbone_lr": None}, 2: {"number": 2}}
@@ -65,7 +63,7 @@ def test_means_are_weighted_by_images_not_by_batches(tiny_data, cpu, monkeypatch
     right = (logits.argmax(1) == tiny_data.val.labels).float().mean().item()
     loss = F.cross_entropy(logits, tiny_data.val.labels).item()
     assert result.loss == pytest.approx(loss, rel=1e-4)
-    assert (result.top1, result.top5, result.count) == (pytest.approx(right), 1.0, 16)
+    assert (result.top1, result.count) == (pytest.approx(right), 16)
 
 
 def test_evaluation_changes_nothing(tiny_data, cpu):
@@ -209,7 +207,7 @@ def test_the_whole_lesson_in_small(tiny_data, tmp_path):
     start = build_model("resnet18", num_classes=4, weights=None, seed=0)
     phase1 = train_phase(start, tiny_data, device, Phase(1, 1, 0.001), folder=tmp_path)
     phase2 = train_phase(
-        phase1.model, tiny_data, device, Phase(2, 2, 0.001, 0.001), folder=tmp_path
+        phase1.model, tiny_data, device, Phase(2, 1, 0.001, 0.001), folder=tmp_path
     )
     assert fingerprint(phase1.model) == fingerprint(start) != fingerprint(phase2.model)
     logits, labels = fu.predict_logits(phase2.model, tiny_data.test, device)

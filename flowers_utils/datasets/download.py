@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
@@ -23,7 +23,7 @@ from flowers_utils.datasets.disk import (
     one_at_a_time,
 )
 from flowers_utils.errors import FlowersError
-from flowers_utils.progress import Progress, say
+from flowers_utils.progress import Progress
 from flowers_utils.storage.files import rename
 
 USER_AGENT = "flowers-lesson (Python requests)"
@@ -211,30 +211,18 @@ def _store(response: requests.Response, part: Path) -> None:
     start = start if resumed else 0
     announced = response.headers.get("Content-Length")
     total = start + int(announced) if announced else 0  # 0: the server does not say
-    cut = False
-    mode = "ab" if resumed else "wb"
-    with _disk_trouble_in_words(part), part.open(mode) as file, _bar(start, total, part) as advance:
+    cut, bar = False, Progress(total, f"Downloading {part.stem}", unit="B")
+    with _disk_trouble_in_words(part), bar, part.open("ab" if resumed else "wb") as file:
+        bar.skip(start)
         try:
             for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
-                advance(len(chunk))
+                bar.update(len(chunk))
         except requests.exceptions.ChunkedEncodingError:
             cut = True
     if cut or _length(part) < total:
         of_all = f" of {megabytes(total)}" if total else ""
         raise _TransferError(f"the connection was cut after {megabytes(_length(part))}{of_all}")
-
-
-@contextlib.contextmanager
-def _bar(start: int, total: int, part: Path) -> Iterator[Callable[[int], None]]:
-    """A bar to advance by bytes; without a known `total` there is no share to show."""
-    if not total:
-        say(f"Downloading {part.stem}; the server does not say how large it is.")
-        yield lambda count: None
-        return
-    with Progress(total, f"Downloading {part.stem}", unit="B") as bar:
-        bar.skip(start)
-        yield bar.update
 
 
 @contextlib.contextmanager

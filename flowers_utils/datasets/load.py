@@ -19,6 +19,7 @@ from flowers_utils.datasets.cache import cached_array, decoded
 from flowers_utils.datasets.folder import SPLITS, Files, read_folder
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
+from flowers_utils.models import imagenet_weights
 from flowers_utils.progress import Progress
 from flowers_utils.storage.results import markdown_table
 
@@ -45,16 +46,18 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
     `"flowers102"`, `"practice"`, or a path to a folder of class sub-folders.
     `profile` may limit the number of images. Raises FlowersError that says what to do.
     """
-    check_knobs("auto", profile, 0)
+    choice, profile, seed = check_knobs(choice, profile, seed)
     limit = config.PROFILES[profile]["images"]
     if choice == "practice":
-        data = _load_practice(limit, seed)
+        data = load_practice(limit=limit, seed=seed)
     elif choice == "flowers102":
         data = _load_flowers102(limit)
     elif choice == "auto":
         why_not = why_no_flowers102(data_root())
-        note = practice_banner(why_not)
-        data = _load_practice(limit, seed, note) if why_not else _load_flowers102(limit)
+        if why_not:
+            data = load_practice(limit=limit, seed=seed, note=practice_banner(why_not))
+        else:
+            data = _load_flowers102(limit)
     else:
         data = _load_own_folder(as_path(choice), limit, seed)
     check_data(data)
@@ -147,7 +150,7 @@ def _shorter_side(photo: Path) -> int:
         return min(image.size)
 
 
-def _load_practice(limit: int | None, seed: int, note: str = "") -> FlowerData:
+def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") -> FlowerData:
     """The built-in practice flowers: the same shapes, splits and labels as Flowers102, smaller."""
     sizes = {split: practice.PRACTICE_CROP for split in SPLITS} | {
         "train": practice.PRACTICE_RESIZE
@@ -198,13 +201,13 @@ def split_table(data: FlowerData) -> str:
 def starting_weights(
     data: FlowerData, device: Device, *, backbone: str, seed: int = 0
 ) -> dict[str, torch.Tensor]:
-    """The state dict that the backbone starts from, as `build_model` takes it.
+    """The state dict that the backbone starts from, as `build_model` takes it, with its old head.
 
     ImageNet's weights for photographs. For practice flowers a backbone pretrained here and now on
     other species of the same formula (some minutes, kept in `models/` for every profile).
     """
     if not data.is_practice:
-        return "imagenet"
+        return imagenet_weights(backbone)
     if backbone != "resnet18":
         raise FlowersError(
             f"Practice flowers come with a ResNet18 only; set BACKBONE = 'resnet18' instead of "

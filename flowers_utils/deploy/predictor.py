@@ -5,7 +5,6 @@ squashed to the network's size, normalised, through the network, divided by the 
 """
 
 import argparse
-import contextlib
 import json
 import os
 import sys
@@ -21,7 +20,7 @@ from torch import nn
 from torchvision.transforms.v2 import functional as F
 
 import transfer_learning_config as config
-from flowers_utils.datasets.photos import open_photo, to_rgb
+from flowers_utils.datasets.photos import PHOTO, kind_of, open_photo, to_rgb
 from flowers_utils.errors import FlowersError
 from flowers_utils.progress import progress_style
 from flowers_utils.storage.checkpoints import load_checkpoint, model_from_checkpoint
@@ -184,9 +183,8 @@ class Predictor:
 def _check_kind_of_file(path: Path) -> None:
     """Raise FlowersError for a file that is sound, and no checkpoint: it must not be called damaged."""
     given = NO_CHECKPOINTS.get(path.suffix.lower())
-    if given is None:
-        with contextlib.suppress(OSError, ValueError), Image.open(path):
-            given = "a photograph"
+    if given is None and kind_of(path) == PHOTO:
+        given = "a photograph"
     if given is not None:
         raise FlowersError(
             f"'{path}' is {given}, but a checkpoint is needed: the .pth file that the lesson saved, "

@@ -51,8 +51,8 @@ def sections_of_names(notebook: Path) -> dict[str, str]:
     section = ""
     for cell in cells:
         source = "".join(cell["source"])
-        if cell["cell_type"] == "markdown" and source.startswith("## "):
-            section = source.splitlines()[0].removeprefix("## ")
+        if cell["cell_type"] == "markdown" and source.startswith("### "):
+            section = source.splitlines()[0].removeprefix("### ")
         elif cell["cell_type"] == "code" and section:
             found = dict.fromkeys(names_made(source), section) | found
     return found

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from flowers_utils.data import FlowerData
+from flowers_utils.datasets.flowers102 import FULL_SIDE
 from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import Estimate, Metrics, wilson
 from flowers_utils.storage.results import markdown_table
 
 PHASE_TITLES = {"phase1": "Phase 1: feature extraction", "phase2": "Phase 2: fine-tuning"}
-FULL_SIZE = 200  # pixels: Oxford's photographs have 500 and more on their shorter side, copies 64
 
 
 def why_not_comparable(
@@ -26,7 +26,7 @@ def why_not_comparable(
         return "these are practice flowers, drawn by a formula, not photographs"
     if data.source != "flowers102":
         return "these are your own photographs, not Oxford Flowers102"
-    if data.photo_side is not None and data.photo_side < FULL_SIZE:
+    if data.photo_side is not None and data.photo_side < FULL_SIDE:
         return (
             f"these are small copies of the photographs ({data.photo_side} pixels wide); "
             "full-size ones score higher"

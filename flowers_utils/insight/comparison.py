@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.benchmark import Timer
-from torch.utils.flop_counter import FlopCounterMode
 
 import transfer_learning_config as config
 from flowers_utils.data import FlowerData
@@ -29,6 +27,7 @@ from flowers_utils.evaluation import (
     wilson,
 )
 from flowers_utils.insight.experiments import train_head
+from flowers_utils.machine.speed import count_flops, measure
 from flowers_utils.models import build_model, classifier_of, count_parameters, eval_mode
 from flowers_utils.progress import Progress
 from flowers_utils.storage.results import markdown_table
@@ -96,32 +95,18 @@ def compare_backbones(
 
 
 def _measure(name: str, data: FlowerData, device: Device) -> ComparisonRow:
-    """Size and speed, which do not depend on the weights."""
-    model = build_model(name, num_classes=data.num_classes, weights=None)
-    image = torch.rand(1, 3, data.image_size, data.image_size)
-    with eval_mode(model):
-        # `no_grad`, not `inference_mode`: the counter sees linear layers only in the former
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(image)
-        return ComparisonRow(
-            name=name,
-            image_size=data.image_size,
-            parameters=count_parameters(model)[0],
-            flops=counter.get_total_flops(),
-            latency_ms=_latency_ms(device.place(model), device.place_batch(image), device),
-        )
-
-
-def _latency_ms(model: nn.Module, image: torch.Tensor, device: Device) -> float:
-    """Median time for one image. The Timer warms up and waits for the device."""
-
-    def answer() -> None:
-        with torch.inference_mode(), device.autocast():
-            model(image)
-        device.synchronize()
-
-    timer = Timer("answer()", globals={"answer": answer}, num_threads=torch.get_num_threads())
-    return 1000 * timer.blocked_autorange(min_run_time=SECONDS_OF_TIMING).median
+    """Size and speed (by torch's Timer), which do not depend on the weights."""
+    model = device.place(build_model(name, num_classes=data.num_classes, weights=None))
+    image = device.place_batch(torch.zeros(1, 3, data.image_size, data.image_size))
+    with eval_mode(model), torch.inference_mode(), device.autocast():
+        timed = measure(lambda: model(image), device, seconds=SECONDS_OF_TIMING)
+    return ComparisonRow(
+        name=name,
+        image_size=data.image_size,
+        parameters=count_parameters(model)[0],
+        flops=count_flops(model, image_size=data.image_size),
+        latency_ms=1000 * timed.median,
+    )
 
 
 def _trained(

@@ -56,7 +56,12 @@ def observing(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[dic
     try:
         for name, layer in layers.items():
             handles.append(layer.register_forward_hook(keep(name)))
-        with eval_mode(model), torch.inference_mode(False), torch.enable_grad():
+        with (
+            torch.random.fork_rng(devices=[]),
+            eval_mode(model),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
             yield outputs
     finally:
         for handle in handles:

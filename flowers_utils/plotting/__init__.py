@@ -4,6 +4,7 @@ from flowers_utils.plotting.data import (
     architecture,
     augmentations,
     gradient_sizes,
+    pictures,
     samples,
     shape_in_words,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "numbered_classes",
     "own_photo",
     "phase_change",
+    "pictures",
     "predictions",
     "reliability",
     "samples",

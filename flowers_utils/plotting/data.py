@@ -40,6 +40,18 @@ def samples(data: FlowerData, *, count: int = 12, seed: int = 0) -> Figure:
 
 
 @figure_function
+def pictures(images: np.ndarray, names: Sequence[str], *, title: str) -> Figure:
+    """Up to six pictures `(N, 3, S, S)` uint8 in a row, each under its name."""
+    count = min(6, len(images))
+    alt = f"{count} pictures: {', '.join(names[:count])}."
+    figure = new_figure("Flowers it was never told about", title, height=2.1, alt=alt)
+    axes = picture_grid(figure, 1, count)
+    for ax, image, name in zip(axes, images, labels(names, limit=16), strict=False):
+        show_photo(ax, image, name)
+    return figure
+
+
+@figure_function
 def augmentations(original: np.ndarray, augmented: np.ndarray, *, title: str) -> Figure:
     """One photograph `(3, R, R)` beside eight augmentations of it `(8, 3, S, S)`, all uint8."""
     figure = new_figure(

@@ -44,21 +44,20 @@ def predictions(
     confidence, guess = probabilities.max(dim=1)
     right = (guess == split.labels).numpy()
     rng, names = np.random.default_rng(seed), labels(class_names, limit=15)
+    rows = [(mask, word) for mask, word in ((right, "right"), (~right, "wrong")) if mask.any()]
+    heading = "Predictions, right and wrong" if len(rows) == 2 else f"All are {rows[0][1]}"
     figure = new_figure(
-        "Predictions, right and wrong",
+        heading,
         title,
-        height=4.7,
+        height=0.4 + 2.15 * len(rows),
         alt=f"Photographs with the class that the network names; {right.mean():.1%} are right.",
     )
-    axes = picture_grid(figure, 2, 6)
-    for row, (mask, word) in enumerate(((right, "right"), (~right, "wrong"))):
-        chosen = rng.permutation(np.flatnonzero(mask))[:6]
-        for ax, i in zip(axes[row * 6 :], chosen, strict=False):
+    axes = picture_grid(figure, len(rows), 6).reshape(len(rows), 6)
+    for row, (mask, word) in zip(axes, rows, strict=True):
+        for ax, i in zip(row, rng.permutation(np.flatnonzero(mask)), strict=False):
             text = f"{word}, {confidence[i]:.0%}\n{names[guess[i]]}"
             text += f"\nis {names[split.labels[i]]}" if word == "wrong" else ""
             show_photo(ax, split.images[i], text, color=BLUE if word == "right" else VERMILION)
-        if len(chosen) == 0:
-            axes[row * 6].text(0, 0.5, f"No prediction is {word}.", va="center")
     return figure
 
 
@@ -78,9 +77,10 @@ def confusion(metrics: Metrics, *, title: str, labelled: int = 24) -> Figure:
     figure = new_figure(
         f"Which flowers are taken for which: {wrong}",
         title,
-        height=7.6 if side > 8 else 4.6,
+        height=7.6 if side > 8 else 4.2,
         alt=most if mistakes.any() else NO_MISTAKES,
     )
+    figure.set_layout_engine("compressed")  # keeps a square matrix in the middle
     ax = figure.subplots()
     if side <= FEW_CLASSES:
         _draw_table(figure, ax, matrix)
@@ -114,7 +114,7 @@ def _draw_table(figure: Figure, ax: Axes, matrix: np.ndarray) -> None:
         colour = "white" if share[row, column] > 55 else "black"
         count = matrix[row, column]
         ax.text(column, row, count, color=colour, ha="center", va="center", fontsize=10)
-    figure.colorbar(image, ax=ax, shrink=0.6, label="% of the photographs of the true class")
+    figure.colorbar(image, ax=ax, label="% of the true class")
 
 
 def _draw_mistakes(figure: Figure, ax: Axes, mistakes: np.ndarray) -> None:
@@ -154,7 +154,7 @@ def confused_pairs(
     pairs, names = pairs[:10], labels(class_names, limit=16)
     words = [f"{class_names[p.first]} and {class_names[p.second]}" for p in pairs]
     figure = new_figure(
-        "The most confused pairs: a card each",
+        "The most confused pairs, each on a card",
         title,
         height=0.5 + 3.7 * max(1, -(-len(pairs) // 5)) if pairs else 1.5,
         alt=f"{'; '.join(words)}." if pairs else NO_MISTAKES,

@@ -62,12 +62,8 @@ def feature_maps(maps: Mapping[str, Tensor], photo: np.ndarray, *, title: str) -
             ax.imshow(answers[channel].numpy(), cmap="viridis")
             ax.set_title(f"map {channel}", fontsize=9)
         if not lively:
-            why = (
-                "a single place has no pattern"
-                if spread.numel() and answers[0].numel() == 1
-                else ""
-            )
-            why = why or "every map has one value everywhere"
+            single = answers[0].numel() == 1
+            why = "one place has no pattern" if single else "no map differs from place to place"
             row[1].text(0, 0.5, f"Nothing to show here: {why}.", va="center")
     return figure
 
@@ -92,7 +88,10 @@ def grad_cam(
     """Photographs above, and where the network looked below."""
     names, count = labels(class_names, limit=15), len(photos)
     stages = ", ".join(sorted({seen.stage for seen in explanations}))
-    right = [seen.predicted == int(label) for seen, label in zip(explanations, photos.labels, strict=True)]
+    right = [
+        seen.predicted == int(label)
+        for seen, label in zip(explanations, photos.labels, strict=True)
+    ]
     figure = new_figure(
         f"Where the network looks (Grad-CAM on {stages}): bright places speak for its answer",
         title,
@@ -124,13 +123,15 @@ def phase_change(
         for i, seen in enumerate(phases, start=1)
     ]
     figure = new_figure(
-        f"What fine-tuning changed for one {names[label]}",
+        f"What fine-tuning changed for one photograph of {names[label]}",
         title,
         height=5.2,
         alt=f"{'; '.join(answers)}.",
     )
     axes = figure.subplots(2, 2, height_ratios=(2, 1))
-    top = sum(seen.probabilities for seen in phases).argsort(descending=True)[:4].flip(0).tolist()
+    scores = sum(seen.probabilities for seen in phases)
+    scores[label] += 2  # the truth is always among the four
+    top = scores.argsort(descending=True)[:4].flip(0).tolist()
     style = {
         "color": [GREEN if c == label else GREY for c in top],
         "hatch": ["//" * (c == label) for c in top],
@@ -179,6 +180,7 @@ def own_photo(
     picture: np.ndarray,
     explanation: Explanation,
     guesses: Sequence[tuple[str, float]],
+    class_names: Sequence[str],
     *,
     title: str,
 ) -> Figure:
@@ -186,6 +188,7 @@ def own_photo(
 
     `guesses` are (class name, probability 0..1), the best first, as a `Predictor` returns them.
     """
+    drawn = dict(zip(class_names, labels(class_names, limit=17), strict=True))
     names, shares = zip(*guesses, strict=True)
     words = ", ".join(f"{name} {share:.0%}" for name, share in guesses)
     figure = new_figure("One photograph", title, height=3.0, alt=f"Best guesses: {words}.")
@@ -196,7 +199,7 @@ def own_photo(
     _show_heat(axes[1], picture, explanation, "where it looked (Grad-CAM)")
     bars = axes[2].barh(range(len(names)), [100 * share for share in shares], color=BLUE)
     axes[2].bar_label(bars, fmt="%.0f %%", padding=3)
-    axes[2].set_yticks(range(len(names)), labels(names, limit=17), fontsize=9)
+    axes[2].set_yticks(range(len(names)), [drawn[n] for n in names], fontsize=9)
     axes[2].set(xlabel="probability (%)", xlim=(0, 118), title="its best guesses")
     axes[2].invert_yaxis()
     return figure

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -11,18 +10,18 @@ from flowers_utils.insight.advice import PHASE_TITLES
 from flowers_utils.insight.comparison import ComparisonRow, why_no_comparison
 from flowers_utils.plotting.style import (
     BLUE,
-    GREY,
     ORANGE,
     VERMILION,
     figure_function,
     new_figure,
-    plain_log_axis,
     say_why_empty,
     whiskers,
 )
 
-AREA_PER_MILLION = 16  # square points of a marker for a million parameters
-PHASES = (("Phase 1", "phase1_top1", ORANGE, "o"), ("Phase 2", "phase2_top1", BLUE, "s"))
+PHASES = (
+    ("Phase 1", "phase1_top1", ORANGE, "o", -0.14),
+    ("Phase 2", "phase2_top1", BLUE, "s", 0.14),
+)
 
 
 @figure_function
@@ -46,12 +45,12 @@ def closing(
         if scores.get(phase)
     ]
     heading = "Your results" if why_not else "Your results beside promised and published ones"
-    figure = new_figure(heading, title, height=3.4, alt=f"{'; '.join(words)}.")
+    figure = new_figure(heading, title, height=3.9, alt=f"{'; '.join(words)}.")
     ax = figure.subplots()
     for y, (phase, known) in enumerate(expected.items()):
         if not why_not:
             _draw_known(ax, y, known, first=y == 0)
-        for offset, (scores, colour, marker) in zip((0.12, 0.3), own.values(), strict=True):
+        for offset, (scores, colour, marker) in zip((0.06, 0.3), own.values(), strict=True):
             if scores.get(phase):
                 _draw_own(ax, y + offset, scores[phase], colour=colour, marker=marker)
     for name, (scores, colour, marker) in own.items():
@@ -70,68 +69,51 @@ def closing(
 def _draw_known(ax: Axes, y: float, known: Mapping, *, first: bool) -> None:
     style = {"color": "black", "markersize": 9, "linestyle": "none"}
     names = ("promised", "published (test)") if first else (None, None)
-    ax.plot([100 * known["promised"]], [y - 0.12], marker="D", label=names[0], **style)
+    ax.plot([100 * known["promised"]], [y - 0.14], marker="D", label=names[0], **style)
     published = [100 * value for value in known["published"]]
     style |= {"markerfacecolor": "white"}
-    ax.plot(published, [y - 0.3] * len(published), marker="o", label=names[1], **style)
+    ax.plot(published, [y - 0.32] * len(published), marker="o", label=names[1], **style)
 
 
 def _draw_own(ax: Axes, y: float, score: Estimate, *, colour: str, marker: str) -> None:
     style = {"color": colour, "fmt": marker, "markersize": 8, "capsize": 4}
     ax.errorbar([100 * score.value], [y], xerr=whiskers([score]), **style)
-    place = {"xytext": (0, -4), "textcoords": "offset points", "ha": "center", "va": "top"}
+    place = {"xytext": (0, -7), "textcoords": "offset points", "ha": "center", "va": "top"}
     ax.annotate(f"{score.value:.1%}", (100 * score.value, y), **place, fontsize=9)
 
 
 @figure_function
 def comparison(rows: Sequence[ComparisonRow], *, title: str) -> Figure:
-    """Val accuracy (95 % interval) against the time for one image; larger markers, more parameters.
+    """Val accuracy (95 % interval) of each backbone that was trained, the fastest on top.
 
-    Only backbones that were trained are drawn; with fewer than two of them there is a sentence.
+    With fewer than two of them there is a sentence instead.
     """
-    why_not, trained = why_no_comparison(rows), [row for row in rows if row.best is not None]
+    why_not = why_no_comparison(rows)
+    trained = sorted((r for r in rows if r.best is not None), key=lambda row: row.latency_ms)
     words = [f"{r.name} {r.best.percent()}, {r.latency_ms:.1f} ms an image" for r in trained]
     figure = new_figure(
-        "Which backbone? Accuracy against time",
+        "Which backbone? The fastest on top",
         title,
-        height=1.5 if why_not else 4.8,
+        height=1.5 if why_not else 1.5 + 0.6 * len(trained),
         alt=why_not or f"{'; '.join(words)}.",
     )
     ax = figure.subplots()
     if why_not:
         say_why_empty(ax, why_not)
         return figure
-    for row in trained:
-        _draw_trained(ax, row)
-    times, side = [row.latency_ms for row in trained], rows[0].image_size
-    ax.set(xscale="log", xlim=(min(times) / 1.6, max(times) * 2.2), ylabel="accuracy on val (%)")
-    ax.set_xlabel(f"time for one image of {side} x {side} (ms, logarithmic)")
-    plain_log_axis(ax.xaxis, min(times), max(times))
+    for name, key, colour, marker, offset in PHASES:
+        scored = [(y, getattr(row, key)) for y, row in enumerate(trained) if getattr(row, key)]
+        if scored:
+            values = [100 * estimate.value for _, estimate in scored]
+            style = {"color": colour, "fmt": marker, "markersize": 8, "capsize": 4}
+            bars = whiskers([estimate for _, estimate in scored])
+            places = [y + offset for y, _ in scored]
+            ax.errorbar(values, places, xerr=bars, **style, label=f"after {name}")
+    sizes = [f"{r.name}\n{r.latency_ms:.0f} ms, {r.parameters / 1e6:.1f} M" for r in trained]
+    ax.set_yticks(range(len(trained)), sizes, fontsize=9)
+    ax.set_xlabel("accuracy on val (%) with its 95 % interval")
+    ax.invert_yaxis()
     ax.grid()
-    for name, key, colour, marker in PHASES:
-        if any(getattr(row, key) is not None for row in trained):
-            style = {"color": colour, "marker": marker, "edgecolor": "black"}
-            ax.scatter([], [], 70, label=f"after {name}", **style)
-    figure.legend(loc="outside lower center", ncols=2, title="larger marker: more parameters")
+    figure.supylabel("time for one image, parameters", fontsize=10)
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
-
-
-def _draw_trained(ax: Axes, row: ComparisonRow) -> None:
-    """Both phases of a backbone, joined by a dotted line."""
-    area = AREA_PER_MILLION * row.parameters / 1e6
-    points = [(getattr(row, key), colour, marker) for _, key, colour, marker in PHASES]
-    points = [point for point in points if point[0] is not None]
-    heights = [100 * estimate.value for estimate, _, _ in points]
-    ax.plot([row.latency_ms] * len(points), heights, color=GREY, linewidth=1, linestyle=":")
-    for estimate, colour, marker in points:
-        at = row.latency_ms, 100 * estimate.value
-        ax.errorbar(*at, whiskers([estimate]), color=colour, capsize=4)
-        ax.scatter(*at, area, color=colour, marker=marker, edgecolor="black", zorder=3)
-    ax.annotate(
-        f"{row.name}\n{row.parameters / 1e6:.1f} M",
-        (row.latency_ms, heights[-1]),
-        (6 + np.sqrt(area) / 2, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=9,
-    )

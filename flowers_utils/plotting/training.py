@@ -67,11 +67,7 @@ def _mark_best(ax: Axes, history: Sequence[Mapping[str, Any]], stars: Sequence[i
     values = [100 * history[at]["val_accuracy"] for at in stars]
     style = {"color": VERMILION, "markersize": 13, "linestyle": "none", "markeredgecolor": "black"}
     ax.plot([at + 1 for at in stars], values, marker="*", zorder=5, label="best on val", **style)
-    for at, value in zip(stars, values, strict=True):
-        side = "left" if at < len(history) / 2 else "right"
-        place = {"xytext": (0, -26), "textcoords": "offset points", "ha": side}
-        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-        ax.annotate(f"best: {value:.1f} %", (at + 1, value), **place, bbox=box)
+    ax.set_title(f"best on val: {', then '.join(f'{v:.1f} %' for v in values)}", fontsize=10)
     ax.margins(y=0.15)
 
 
@@ -88,7 +84,7 @@ def _mark_the_fall(ax: Axes, history: Sequence[Mapping[str, Any]]) -> None:
         f"falls by {100 * (before - after):.1f} points:\nthe head's rate jumps\nback, BatchNorm"
         "\nlearns again",
         (first + 1, 100 * after),
-        xytext=(0.62, 0.06),
+        xytext=(0.47, 0.05),
         textcoords="axes fraction",
         fontsize=9,
         arrowprops={"arrowstyle": "->", "color": GREY},
@@ -128,7 +124,7 @@ def movement(moved: Mapping[str, float], *, title: str) -> Figure:
 def three_numbers(accuracies: Mapping[str, Estimate], *, guessing: float, title: str) -> Figure:
     """Val accuracy, with intervals, of several ways to train on the same photographs."""
     words = ", ".join(f"{name} {e.percent()}" for name, e in accuracies.items())
-    figure = new_figure("What transfer is worth", title, height=2.8, alt=f"{words}.")
+    figure = new_figure("What transfer is worth", title, height=2.4, alt=f"{words}.")
     ax = figure.subplots()
     estimates = list(accuracies.values())
     values = [100 * estimate.value for estimate in estimates]
@@ -137,11 +133,11 @@ def three_numbers(accuracies: Mapping[str, Estimate], *, guessing: float, title:
     ax.barh(list(accuracies), values, **bars, capsize=4)
     for y, estimate in enumerate(estimates):
         ax.text(100 * estimate.high + 1, y, f"{estimate.value:.1%}", va="center")
-    ax.axvline(100 * guessing, color="black", linestyle="--", label=f"guessing ({guessing:.1%})")
-    ax.set(xlabel="accuracy on val (%), with its 95 % interval", xlim=(0, 112))
+    ax.axvline(100 * guessing, color="black", linestyle="--")
+    note = f"accuracy on val (%) with its 95 % interval; dashed line: guessing ({guessing:.1%})"
+    ax.set(xlabel=note, xlim=(0, 112))
     ax.set_xticks(range(0, 101, 20))
     ax.invert_yaxis()
-    figure.legend(loc="outside lower right")
     return figure
 
 

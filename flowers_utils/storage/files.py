@@ -1,10 +1,8 @@
 """Files that survive: written whole or not at all, and read without running code from them."""
 
-import contextlib
 import errno
 import json
 import os
-import pickle
 import secrets
 import shutil
 import time
@@ -17,59 +15,46 @@ import torch
 
 from flowers_utils.errors import FlowersError
 
+RENAME_PAUSES = (0.1, 0.3, 1.0)  # seconds
 LEFTOVER_AFTER = 3600.0  # seconds untouched until a half-written file counts as a killed run's
 TORCH_COULD_NOT_WRITE = ("PytorchStreamWriter", "unexpected pos", "iostream")  # in its own words
-RENAME_PAUSES = (0.1, 0.3, 1.0)  # seconds
 
 
 def atomic_write(
-    path: str | os.PathLike,
-    write: Callable[[Path], None],
-    *,
-    needed_bytes: int = 0,
-    flush: bool = True,
+    path: str | os.PathLike, write: Callable[[Path], None], *, needed_bytes: int = 0
 ) -> None:
     """Let `write` fill a file beside `path`, then rename it into place: all or nothing.
 
-    `flush` waits until the disk has it, so that it also survives a power cut.
     Raises FlowersError for a full disk or a folder that cannot be written; the earlier file, if
     there is one, stays whole.
     """
     path = Path(path)
-    part = None
+    part = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _check_space(path, needed_bytes)
+        if shutil.disk_usage(path.parent).free < needed_bytes:
+            raise OSError(errno.ENOSPC, f"{needed_bytes / 1e6:.0f} MB are needed")
         _remove_leftovers(path)
-        part = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
-        part.touch(exist_ok=False)
-        write(part)
-        if flush:
-            _flush_to_disk(part)
-        rename(part, path)
+        try:
+            write(part)
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())  # a laptop's battery may end before the disk has it
+            rename(part, path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise FlowersError(_why_not_written(path, error)) from error
-    finally:
-        if part is not None:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-
-
-def _check_space(path: Path, needed_bytes: int) -> None:
-    if shutil.disk_usage(path.parent).free < needed_bytes:
-        raise OSError(errno.ENOSPC, f"{needed_bytes / 1e6:.0f} MB are needed")
 
 
 def _remove_leftovers(path: Path) -> None:
     """Half-written files of runs that were killed; those of a run in progress are younger."""
     for part in path.parent.glob(f".{path.stem}-????????{path.suffix}"):
-        with contextlib.suppress(OSError):
-            if time.time() - part.stat().st_mtime > LEFTOVER_AFTER:
-                part.unlink()
+        if time.time() - part.stat().st_mtime > LEFTOVER_AFTER:
+            part.unlink(missing_ok=True)
 
 
 def rename(old: Path, new: Path) -> None:
-    """Rename a file or folder; on Windows a reader or a virus scanner may block that for a moment."""
+    """Rename a file or folder; on Windows a reader or a virus scanner may block it for a moment."""
     for pause in RENAME_PAUSES:
         try:
             old.replace(new)
@@ -90,11 +75,6 @@ def keep_earlier(path: Path) -> Path | None:
     return kept
 
 
-def _flush_to_disk(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
 def _why_not_written(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
@@ -109,7 +89,7 @@ def _why_not_written(path: Path, error: OSError) -> str:
     return f"'{path}' was not written ({error}); the earlier file is untouched."
 
 
-def save_tensors(path: str | os.PathLike, content: dict[str, Any], *, flush: bool = True) -> None:
+def save_tensors(path: str | os.PathLike, content: dict[str, Any]) -> None:
     """Write a dict of tensors and plain values that `torch.load(weights_only=True)` opens."""
 
     def write(part: Path) -> None:
@@ -121,44 +101,36 @@ def save_tensors(path: str | os.PathLike, content: dict[str, Any], *, flush: boo
             # Torch's own writer does not say why it failed; a full disk is the usual reason.
             raise OSError(errno.ENOSPC, "torch could not write all of it") from error
 
-    atomic_write(path, write, flush=flush)
+    atomic_write(path, write)
 
 
 def load_tensors(path: str | os.PathLike) -> dict[str, Any]:
     """Read what `save_tensors` wrote, never running code from it; FlowersError if it cannot be."""
     path = Path(path)
-    missing = f"There is no file '{path}'; run the cell that trains and saves first."
-    damaged = f"'{path}' is damaged or not a checkpoint; delete it and train again."
+    if not path.is_file():
+        raise FlowersError(f"There is no file '{path}'; run the cell that trains and saves first.")
     try:
-        if not path.is_file():
-            raise FileNotFoundError(path)
-        _check_sums(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise FlowersError(missing) from error
+        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums inside
+            whole = archive.testzip() is None
+        content = torch.load(path, map_location="cpu", weights_only=True) if whole else None
     except PermissionError as error:
         raise FlowersError(f"'{path}' cannot be read: no permission. Change that.") from error
-    except pickle.UnpicklingError as error:
-        raise FlowersError(
-            f"'{path}' is damaged, or holds more than tensors and plain values and was not opened, "
-            "since it could run code. Delete it and train again, or get it from a source you trust."
-        ) from error
-    except Exception as error:  # a damaged file makes torch.load raise almost anything
-        raise FlowersError(damaged) from error
+    except Exception as error:  # torch.load raises almost anything on a damaged file
+        raise FlowersError(_why_not_read(path)) from error
     if not isinstance(content, dict):
-        raise FlowersError(f"'{path}' holds no checkpoint of this lesson but something else.")
+        raise FlowersError(_why_not_read(path))
     return content
 
 
-def _check_sums(path: Path) -> None:
-    """Compare the file with the checksums inside it: torch.load itself does not look at them."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:
-                raise ValueError("a checksum does not match")
+def _why_not_read(path: Path) -> str:
+    return (
+        f"'{path}' is damaged, or not a file of tensors that this lesson saved (then it is not "
+        "opened: it could run code). If this lesson made it, delete it and train again; else name "
+        "the right file, such as 'models/resnet18_final.pth'."
+    )
 
 
 def save_json(path: str | os.PathLike, content: dict[str, Any]) -> None:
-    """Write `content` as readable JSON, atomically."""
+    """Write `content` as readable JSON: whole or not at all."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     atomic_write(path, lambda part: part.write_text(text, encoding="utf-8"))

@@ -123,9 +123,7 @@ class PhaseFiles:
         content = {"identity": self.identity, "threads": torch.get_num_threads(), "training": state}
         try:
             save_tensors(self.checkpoint, checkpoint)
-            save_tensors(
-                self.state, content, flush=False
-            )  # lost in a power cut, it costs only time
+            save_tensors(self.state, content)
         except FlowersError as error:
             self.problem = f"Not everything could be saved: {error}"
             warnings.warn(f"Training goes on, but: {error}", stacklevel=2)

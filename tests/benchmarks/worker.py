@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from flowers_utils.predictions import predict_logits
+from flowers_utils.trainer import SAVING_SHARE, PhaseTrainer
 from torchvision.datasets import Flowers102
 
 import transfer_learning_config as config
 from flowers_utils.data import FlowerData, Split, batches
-from flowers_utils.datasets.photos import decoded
+from flowers_utils.datasets.cache import decoded
 from flowers_utils.device import Device, choose_device, peak_memory_bytes
 from flowers_utils.errors import FlowersError
 from flowers_utils.models import build_model
-from flowers_utils.predictions import predict_logits
 from flowers_utils.storage.resume import save_state, state_of
-from flowers_utils.trainer import SAVING_SHARE, PhaseTrainer
 from flowers_utils.training import run_epoch
 from flowers_utils.transforms import augment_batch, draw_augmentation
 from tests.benchmarks.photos import SPLITS, accept, write_flowers102

@@ -1,0 +1,86 @@
+"""Run the lesson in full on practice flowers and keep its outputs: `python -m tests.remake_outputs`.
+
+It runs in a copy of the project, so that nothing trained before is loaded, takes as long as the
+lesson, and writes the outputs into `resnet18_training.ipynb`. Run it again whenever a change alters
+what a reader sees; `test_notebook.py` fails as long as the code cells and their outputs differ.
+"""
+
+import argparse
+import hashlib
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "resnet18_training.ipynb"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+LIMIT = 2_000_000  # bytes of the notebook with its outputs
+PLACES = re.compile(r"(?<![\w.])/(?:home|root|tmp|Users|work|content)/[\w./-]+|[A-Z]:\\\\?\w+")
+
+
+def sources_hash(notebook: nbformat.NotebookNode) -> str:
+    """A short hash of the code cells, which says whether outputs belong to them."""
+    code = [f"{cell.id}\n{cell.source}" for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256("\n\n".join(code).encode()).hexdigest()[:16]
+
+
+def paths_in(notebook: nbformat.NotebookNode) -> list[str]:
+    """Absolute paths that stand in outputs: they tell about the machine, and mean nothing elsewhere."""
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+    texts = [out.get("text", "") for out in outputs]
+    texts += [str(v) for out in outputs for k, v in out.get("data", {}).items() if "image" not in k]
+    return [found for text in texts for found in PLACES.findall(text)]
+
+
+def run(folder: Path, *, profile: str) -> nbformat.NotebookNode:
+    """The notebook executed in a copy of the project in `folder`, its sources as they were."""
+    for name in ("flowers_utils", "transfer_learning_config.py", "requirements.txt"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    knobs = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+    source = knobs.source
+    knobs.source = source.replace('"auto"', '"practice"').replace('"full"', f'"{profile}"')
+    resources = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=None, record_timing=False, resources=resources).execute()
+    knobs.source = source
+    return notebook
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Without widgets (a saved bar would stand still for ever), times, and the kernel's details."""
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if WIDGET not in out.get("data", {})]
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+        "outputs_of": sources_hash(notebook),
+    }
+    return notebook
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="full", choices=("full", "quick", "smoke"))
+    profile = parser.parse_args().profile
+    with tempfile.TemporaryDirectory() as folder:
+        notebook = clean(run(Path(folder), profile=profile))
+    if found := paths_in(notebook):
+        sys.exit(f"Not written: these paths stand in outputs: {', '.join(sorted(set(found)))}")
+    text = nbformat.writes(notebook)
+    if len(text) > LIMIT:
+        sys.exit(f"Not written: with its outputs the notebook has {len(text):,} bytes.")
+    NOTEBOOK.write_text(text + "\n", encoding="utf-8")
+    print(f"Written: {len(text):,} bytes with outputs.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
