@@ -17,8 +17,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-SECONDS_BETWEEN_LINES = 15.0
-SECONDS_BETWEEN_DRAWINGS = 0.2  # of the widget: more often would only load the browser
 HEADLESS = {"papermill", "nbconvert", "nbclient", "pytest", "jupyter-nbconvert", "jupyter-execute"}
 
 
@@ -97,42 +95,27 @@ class Progress:
         self.total, self.title, self.unit = total or 0, title, unit
         self.done = self.first = 0
         self.text = ""
-        self.started = self.last_line = time.monotonic()
-        style = style or progress_style()
-        self.bar: Any = None
-        if style == "widget":
-            self.bar = _WidgetBar(self.total)
-        elif style == "terminal":
-            scale = unit == "B"
-            self.bar = tqdm(
-                total=total or None, desc=title, unit=unit, unit_scale=scale, leave=False
-            )
+        self.started = self.drawn = time.monotonic()
+        kinds = {"widget": _Widget, "terminal": _TextBar, "lines": _Lines}
+        self.bar = kinds[style or progress_style()]()
 
     def skip(self, count: int) -> None:
         """Start at `count`: work that an earlier run already did and that costs no time now."""
-        self.first = count
-        if isinstance(self.bar, tqdm):
-            self.bar.initial = count  # so that its pace counts only what this run does
-        self._advance(count - self.done)
+        self.done = self.first = count
 
     def update(self, count: int = 1) -> None:
         """Advance by `count` units."""
-        self._advance(count)
-        if self.bar is None and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
-            self.line(self.status())
+        self.done += count
+        if time.monotonic() - self.drawn > self.bar.seconds_between:
+            self.drawn = time.monotonic()
+            share = min(1.0, self.done / self.total) if self.total else 0.0
+            self.bar.draw(share, self.status())
 
     def follow(self, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
         """Hand on (images, labels) batch by batch, and advance by the images of each that is done."""
         for images, labels in batches:
             yield images, labels
             self.update(len(labels))
-
-    def _advance(self, count: int) -> None:
-        self.done += count
-        if isinstance(self.bar, tqdm):
-            self.bar.update(count)
-        elif self.bar is not None:
-            self.bar.draw(self.done, self.status())
 
     def seconds_left(self) -> float:
         """Time left in seconds, if the rest goes as fast as what is done."""
@@ -141,11 +124,11 @@ class Progress:
 
     def status(self) -> str:
         """How far the work is: `Phase 1: 50 %   best val 71 %   3 min 05 s left`."""
-        parts = [f"{self.title}: {self.amount()}", self.text]
+        how_far, left = self.amount(), ""
         if self.total:
-            parts[0] = f"{self.title}: {100 * self.done / self.total:.0f} %"
-            parts.append(f"{clock(self.seconds_left())} left")
-        return "   ".join(filter(None, parts))
+            how_far = f"{100 * self.done / self.total:.0f} %"
+            left = f"{clock(self.seconds_left())} left"
+        return "   ".join(filter(None, [f"{self.title}: {how_far}", self.text, left]))
 
     def amount(self) -> str:
         """What is done: `1,020 images`, `345 MB`, or `12 of 64 steps` if it is not all."""
@@ -155,17 +138,13 @@ class Progress:
         return f"{self.done:,}{of_all} {self.unit}{'' if self.done == 1 and not of_all else 's'}"
 
     def note(self, text: str) -> None:
-        """Show `text` behind the bar."""
+        """Show `text` behind the bar, from the next update on."""
         self.text = text
-        if isinstance(self.bar, tqdm):
-            self.bar.set_postfix_str(text)
-        elif self.bar is not None:
-            self.bar.draw(self.done, self.status())
 
     def line(self, text: str) -> None:
         """Print one full line (only where there is no bar to read it from)."""
-        self.last_line = time.monotonic()
-        if self.bar is None:
+        if isinstance(self.bar, _Lines):
+            self.drawn = time.monotonic()
             say(text)
 
     def __enter__(self) -> "Progress":
@@ -178,36 +157,57 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         """Replace the bar by one line of text, which is saved with the notebook."""
-        ended = "stopped after " if kind else ""
+        done = f"{self.title}: {'stopped after ' if kind else ''}{self.amount()}"
         took = clock(time.monotonic() - self.started)
-        last = "   ".join(filter(None, [f"{self.title}: {ended}{self.amount()}", self.text, took]))
-        if isinstance(self.bar, _WidgetBar):
-            self.bar.close(last)
-            return
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close("   ".join(filter(None, [done, self.text, took])))
+
+
+class _Lines:
+    """No bar: a line now and then."""
+
+    seconds_between = 15.0
+
+    def draw(self, share: float, status: str) -> None:
+        say(status)
+
+    def close(self, last: str) -> None:
         say(last)
 
 
-class _WidgetBar:
+class _TextBar:
+    """A bar of text that is drawn over itself; tqdm knows how wide and how rich a console is."""
+
+    seconds_between = 0.2
+
+    def __init__(self):
+        self.bar = tqdm(total=1.0, bar_format="|{bar:20}| {desc}", leave=False)
+
+    def draw(self, share: float, status: str) -> None:
+        self.bar.n = share
+        self.bar.set_description_str(status)
+
+    def close(self, last: str) -> None:
+        self.bar.close()
+        say(last)
+
+
+class _Widget:
     """A bar as wide as the notebook, its text on a line above."""
 
-    def __init__(self, total: int):
+    seconds_between = 0.2  # more often would only load the browser
+
+    def __init__(self):
         # Not at the top: a shell needs neither, and `progress_style` has looked for them.
         from IPython.display import display
-        from ipywidgets import HTML, IntProgress, VBox
+        from ipywidgets import HTML, FloatProgress, VBox
 
         self.words = HTML()
-        self.bar = IntProgress(max=max(1, total), layout={"width": "99%"})
-        self.box = VBox([self.words, self.bar] if total else [self.words])
-        self.drawn = 0.0
+        self.bar = FloatProgress(max=1.0, layout={"width": "99%"})
+        self.box = VBox([self.words, self.bar])
         self.place = display(self.box, display_id=True)
 
-    def draw(self, done: int, status: str) -> None:
-        if time.monotonic() - self.drawn > SECONDS_BETWEEN_DRAWINGS:
-            self.drawn = time.monotonic()
-            self.words.value = html.escape(status)
-            self.bar.value = min(done, self.bar.max)
+    def draw(self, share: float, status: str) -> None:
+        self.words.value, self.bar.value = html.escape(status), share
 
     def close(self, last: str) -> None:
         self.place.update({"text/plain": last}, raw=True)

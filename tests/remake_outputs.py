@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "resnet18_training.ipynb"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 LIMIT = 2_000_000  # bytes of the notebook with its outputs
-PLACES = re.compile(r"(?<![\w.])/(?:home|root|tmp|Users|work|content)/[\w./-]+|[A-Z]:\\\\?\w+")
+PLACES = re.compile(r"(?<![\w./:])/(?:[\w.-]+/)+[\w.-]+|[A-Z]:\\\\?\w+")
 
 
 def sources_hash(notebook: nbformat.NotebookNode) -> str:

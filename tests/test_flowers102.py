@@ -210,7 +210,8 @@ def test_small_copies_are_named_in_the_title_and_full_size_is_not(mini_flowers10
 def test_what_a_short_profile_leaves_out_stands_in_the_table(mini_flowers102):
     table = split_table(load_data("flowers102", profile="smoke"))
     assert (
-        "| train | 32 | 32 | 0 (" in table and "70 photographs, to keep this profile short" in table
+        "| train | 32 | 32 | 0 (" in table
+        and "70 photographs, since this profile is short" in table
     )
 
 
@@ -219,7 +220,8 @@ def test_flowers102_is_loaded_with_its_splits_and_sizes(mini_flowers102):
     assert (len(data.train), len(data.val), len(data.test)) == (102, 102, 204)
     assert data.train.images.shape[1:] == (3, 256, 256)
     assert data.val.images.shape[1:] == data.test.images.shape[1:] == (3, 224, 224)
-    assert sorted(data.train.labels.tolist()) == list(range(102)) and data.left_out == {}
+    assert sorted(data.train.labels.tolist()) == list(range(102))
+    assert not any(data.left_out.values())
 
 
 def test_a_short_run_leaves_the_cache_of_the_full_one(mini_flowers102):

@@ -11,7 +11,7 @@ from PIL import Image
 
 import transfer_learning_config as config
 from flowers_utils.datasets.folder import SPLITS, describe_folder, read_folder
-from flowers_utils.datasets.load import load_data, split_table
+from flowers_utils.datasets.load import data_root, load_data, split_table
 from flowers_utils.errors import FlowersError
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(80)
@@ -145,8 +145,11 @@ def test_a_folder_that_cannot_work_is_told(folder, photographs, words):
 
 
 def test_a_missing_folder_or_a_file_in_its_place_is_told(folder):
-    assert f"There is no folder '{folder}'" in told(folder)
-    assert "There is no folder" in told(photo(folder / "flowers.zip"))
+    for path in (folder, photo(folder.with_name("flowers.zip"))):
+        with pytest.raises(FlowersError, match=f"There is no folder '{path}'"):
+            describe_folder(path)
+        with pytest.raises(FlowersError, match="folder that is there"):
+            load_data(str(path))
 
 
 # Files
@@ -258,6 +261,17 @@ def test_a_name_that_cannot_be_decoded_is_refused_by_name(folder, place):
     message.encode()  # so that it can be shown and saved
 
 
+def test_a_set_in_a_folder_whose_name_cannot_be_decoded_is_refused(folder):
+    place = folder / os.fsdecode(b"gar\xe7on") / "flowers"
+    try:
+        fill(place, "rose", "tulip")
+    except (OSError, UnicodeError):
+        pytest.skip("this file system refuses such names itself")
+    with pytest.raises(FlowersError, match="cannot be read as text") as caught:
+        describe_folder(place)
+    str(caught.value).encode()
+
+
 # What is shown
 
 
@@ -274,11 +288,23 @@ def test_the_table_shows_each_split_with_its_smallest_and_largest_class(folder):
     assert "21 photographs of 2 classes (train 11, val 5, test 5)" in describe_folder(folder)
 
 
+def test_a_class_name_is_no_formula_and_no_column_of_the_table(folder):
+    fill(folder, "$Rosa$ 5$", "a|b*c*", count=3)
+    row = split_table(load_data(str(folder))).splitlines()[2]
+    assert row == r"| train | 2 | 2 | 1 (\$Rosa\$ 5\$) | 1 (a\|b\*c\*) | nothing |"
+
+
 def test_the_size_of_the_photographs_is_known(folder):
     fill(folder, "rose", "tulip")
     assert load_data(str(folder)).photo_side == 8
 
 
-def test_a_home_folder_that_nobody_knows_is_told(monkeypatch):
-    with pytest.raises(FlowersError, match="write the whole path instead"):
-        load_data("~nobody-of-this-name/flowers")
+@pytest.mark.parametrize("place", ["~nobody-of-this-name/data", "~/data"])
+def test_a_home_folder_that_nobody_knows_is_told_and_not_made(monkeypatch, place):
+    for name in ("HOME", "USERPROFILE", "HOMEPATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pathlib.os.path.expanduser", lambda path: path)  # as where nobody knows it
+    monkeypatch.setenv("FLOWERS_DATA_DIR", place)
+    for find in (data_root, lambda: describe_folder(place)):
+        with pytest.raises(FlowersError, match="write the whole path instead"):
+            find()

@@ -262,13 +262,6 @@ def fingerprint_of(model):
     return [value.tolist() for value in model.state_dict().values()]
 
 
-def test_two_models_are_timed_in_turn(cpu, no_stopwatch):
-    called = []
-    calls = {"PyTorch": lambda: called.append("a"), "ONNX": lambda: called.append("b")}
-    assert speed.latency_in_turn(calls, cpu, rounds=3) == {"PyTorch": 1.0, "ONNX": 1.0}
-    assert "".join(called) == "ababab"
-
-
 def test_both_loops_are_timed_in_the_same_parts_for_a_whole_epoch(tiny_data, cpu, no_stopwatch):
     model = build_model(num_classes=4, weights=None)
     freeze_backbone(model)

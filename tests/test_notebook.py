@@ -96,7 +96,7 @@ def sections():
 def test_a_section_opens_with_a_question_and_closes_with_what_to_remember():
     for heading, cells in sections():
         opening = cells[0].source.partition("\n")[2]
-        assert "?" in opening.split("\n\n")[1], heading
+        assert "?" in opening.strip().split("\n\n")[0], heading
         texts = "\n".join(cell.source for cell in cells)
         assert "**Remember:**" in texts or "**The takeaways**" in texts, heading
 

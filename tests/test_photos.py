@@ -15,6 +15,7 @@ from PIL import ExifTags, Image
 from flowers_utils.datasets import cache as cache_module
 from flowers_utils.datasets.cache import decoded
 from flowers_utils.datasets.photos import PHOTO, decode, kind_of, open_photo, to_rgb
+from flowers_utils.deploy.predictor import as_photo
 from flowers_utils.errors import FlowersError
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES") or 60)
@@ -159,6 +160,7 @@ def huge_png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99)))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -189,6 +191,11 @@ def test_a_folder_or_nothing_or_no_permission_is_told(tmp_path, monkeypatch):
     assert "no permission" in told(open_photo, tmp_path / "photo.jpg")
 
 
+def test_a_cut_pil_image_is_told():
+    cut = Image.open(io.BytesIO(encoded(two_colours(200, 200), "PNG")[:-80]))
+    assert "PIL image" in told(as_photo, cut)
+
+
 @pytest.mark.parametrize("error", [SyntaxError, struct.error, MemoryError, ZeroDivisionError])
 def test_whatever_pillow_raises_names_the_photograph(tmp_path, monkeypatch, error):
     def broken(self):
@@ -199,7 +206,7 @@ def test_whatever_pillow_raises_names_the_photograph(tmp_path, monkeypatch, erro
     assert "photo.jpg' cannot be opened (broken)" in told(open_photo, path)
 
 
-@pytest.mark.fuzz
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP"])
 def test_a_fuzzed_photograph_is_rgb_or_told(tmp_path, kind):

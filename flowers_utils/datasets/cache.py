@@ -79,7 +79,7 @@ def cached_array(
             for block in make(bar):
                 file.write(block.tobytes())
 
-    with one_at_a_time(path):
+    with one_at_a_time(cache / name):
         if (images := _load(path, shape)) is not None:  # another notebook made it meanwhile
             return images
         atomic_write(path, write, needed_bytes=int(np.prod(shape)))

@@ -53,6 +53,16 @@ def check_free_disk(folder: Path, needed: int) -> None:
         )
 
 
+def as_path(text: str | Path) -> Path:
+    """A path as a student writes it; `~` is the home folder. Raises FlowersError if there is none."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # else a folder named "~" would be made
+        raise FlowersError(
+            f"The home folder in '{text}' is not known here; write the whole path instead of '~'."
+        ) from error
+
+
 @contextlib.contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
     """Let only one notebook make `path`; a second one says so and waits until the first is done.
@@ -64,7 +74,10 @@ def one_at_a_time(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        say(f"Another notebook is making '{path}'. This one waits for it, then goes on.")
+        say(
+            f"Another notebook is making '{path}'. This one waits for it, then goes on. (If no other "
+            f"one is open, delete '{lock.lock_file}'.)"
+        )
         lock.acquire()
     except (NotImplementedError, OSError):
         # No locks on this drive, or no permission: then writing says it, in its own words.

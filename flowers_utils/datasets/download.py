@@ -188,6 +188,7 @@ def _in_words(error: BaseException | None, timeout: float) -> str:
     words = {
         socket.gaierror: "no internet connection, or a firewall that hides the server",
         ssl.SSLCertVerificationError: "the server's certificate could not be verified",
+        ssl.SSLError: "no secure connection to the server could be made",
         ConnectionRefusedError: "the server refused the connection",
         requests.Timeout: f"the server was silent for {timeout:g} seconds",
         TimeoutError: f"the server was silent for {timeout:g} seconds",
@@ -209,8 +210,8 @@ def _store(response: requests.Response, part: Path) -> None:
         part.unlink(missing_ok=True)
         raise _TransferError("the server sent another part than was asked for", patience=TWICE)
     start = start if resumed else 0
-    announced = response.headers.get("Content-Length")
-    total = start + int(announced) if announced else 0  # 0: the server does not say
+    announced = response.headers.get("Content-Length", "")
+    total = start + int(announced) if announced.isdigit() else 0  # 0: the server does not say
     cut, bar = False, Progress(total, f"Downloading {part.stem}", unit="B")
     with _disk_trouble_in_words(part), bar, part.open("ab" if resumed else "wb") as file:
         bar.skip(start)

@@ -10,8 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from flowers_utils.datasets.disk import file_md5
-from flowers_utils.datasets.listing import Listing, enter, first_few, list_classes, split_folders
+from flowers_utils.datasets.disk import as_path, file_md5
+from flowers_utils.datasets.listing import (
+    Listing,
+    enter,
+    first_few,
+    list_classes,
+    refuse_odd_names,
+    split_folders,
+)
 from flowers_utils.datasets.photos import UNREADABLE, broken_in_words, open_photo
 from flowers_utils.errors import FlowersError
 
@@ -41,6 +48,7 @@ def read_folder(folder: Path, *, seed: int) -> OwnFolder:
         raise FlowersError(
             f"There is no folder '{folder}'; set DATA to the folder of your classes."
         )
+    refuse_odd_names(folder, folder.resolve().parts)
     folder = enter(folder.resolve())
     places, beside = split_folders(folder)
     listed = {split: list_classes(place) for split, place in places.items()}
@@ -55,8 +63,10 @@ def read_folder(folder: Path, *, seed: int) -> OwnFolder:
     notes = [_overlap_in_words(listed, keys)]
     photos = {split: listing.photos for split, listing in listed.items()}
     if missing := [split for split in SPLITS if split not in photos]:
+        contents = [keys[photo] for _, photo in listed["train"].pairs()]
         photos |= _cut(photos["train"], missing, keys, seed)
-        notes.insert(0, _cut_in_words(photos, missing, keys, seed))
+        copies = len(contents) - len(set(contents))
+        notes.insert(0, _cut_in_words(photos, missing, copies, seed))
     return OwnFolder(
         class_names=names,
         files={split: _in_class_order(photos[split], names) for split in SPLITS},
@@ -78,7 +88,7 @@ def describe_folder(path: str | Path) -> str:
 
     Raises FlowersError for a folder that cannot be used.
     """
-    own = read_folder(Path(path).expanduser(), seed=0)
+    own = read_folder(as_path(path), seed=0)
     _refuse_broken(own.broken)
     counts = Counter(own.class_names[i] for _, labels in own.files.values() for i in labels)
     (largest, most), (smallest, fewest) = counts.most_common()[0], counts.most_common()[-1]
@@ -124,11 +134,10 @@ def _common_classes(listed: dict[str, Listing], places: dict[str, Path]) -> tupl
 def _keys_by_content(listed: dict[str, Listing]) -> dict[Path, str]:
     """A key for each photograph; equal keys mean equal bytes. Few files are read to the end:
     those of equal size."""
-    by_size = defaultdict(list)
-    keys = {}
+    keys, by_size = {}, defaultdict(list)
     for listing in listed.values():
-        broken = set(listing.broken)
-        for photo in (photo for photos in listing.photos.values() for photo in photos):
+        broken = set(listing.broken)  # many of these are alike: empty, or the same error page
+        for _, photo in listing.pairs():
             keys[photo] = str(photo)
             if photo not in broken:
                 by_size[photo.stat().st_size].append(photo)
@@ -144,27 +153,24 @@ def _take_out_contradictions(
     """Take out photographs that stand in two classes: nobody knows which is right."""
     classes, copies = defaultdict(set), defaultdict(list)
     for listing in listed.values():
-        for name, photos in listing.photos.items():
-            for photo in photos:
-                classes[keys[photo]].add(name)
-                copies[keys[photo]].append(f"'{photo.relative_to(folder).as_posix()}'")
-    wrong = [key for key, names in classes.items() if len(names) > 1]
+        for name, photo in listing.pairs():
+            classes[keys[photo]].add(name)
+            copies[keys[photo]].append(f"'{photo.relative_to(folder).as_posix()}'")
+    wrong = {key for key, names in classes.items() if len(names) > 1}
     for listing in listed.values():
         for name, photos in listing.photos.items():
             listing.photos[name] = [photo for photo in photos if keys[photo] not in wrong]
     if not wrong:
         return ""
-    named = first_few([" = ".join(copies[key]) for key in wrong])
+    named = first_few([" = ".join(copies[key]) for key in sorted(wrong)])
     files = sum(len(copies[key]) for key in wrong)
     return f"{files} files with one photograph in two classes ({named}): keep the right one of each"
 
 
 def _refuse_empty_classes(listed: dict[str, Listing], places: dict[str, Path], left: dict) -> None:
+    classes = [(split, name) for split, listing in listed.items() for name in listing.photos]
     empty = [
-        f"'{places[split] / name}'"
-        for split, listing in listed.items()
-        for name, photos in listing.photos.items()
-        if not photos
+        f"'{places[split] / name}'" for split, name in classes if not listed[split].photos[name]
     ]
     if empty:
         found = "; ".join(text for text in left.values() if text)
@@ -178,8 +184,7 @@ def _refuse_empty_classes(listed: dict[str, Listing], places: dict[str, Path], l
 def _overlap_in_words(listed: dict[str, Listing], keys: dict[Path, str]) -> str:
     """A warning for each pair of given splits that share photographs."""
     contents = {
-        split: [keys[photo] for photos in listing.photos.values() for photo in photos]
-        for split, listing in listed.items()
+        split: [keys[photo] for _, photo in listing.pairs()] for split, listing in listed.items()
     }
     told = []
     for earlier, later in (("train", "val"), ("train", "test"), ("val", "test")):
@@ -224,13 +229,9 @@ def _cut(
     return parts
 
 
-def _cut_in_words(parts: dict, missing: list[str], keys: dict[Path, str], seed: int) -> str:
+def _cut_in_words(parts: dict, missing: list[str], copies: int, seed: int) -> str:
     counts = {split: sum(map(len, parts[split].values())) for split in missing}
     cut = " and ".join(f"{split} ({count} photographs)" for split, count in counts.items())
     cut += " were" if len(missing) > 1 else " was"
-    photos = [
-        photo for split in ("train", *missing) for part in parts[split].values() for photo in part
-    ]
-    copies = len(photos) - len({keys[photo] for photo in photos})
     told = f" Copies of a photograph stay in its split (there are {copies})." if copies else ""
     return f"{cut} cut from train: a fifth of each class, chosen with seed {seed}.{told}"

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from unicodedata import normalize
@@ -28,6 +28,10 @@ class Listing:
     left: Counter[str] = field(default_factory=Counter)  # kind of file -> how many are left out
     broken: list[Path] = field(default_factory=list)
 
+    def pairs(self) -> list[tuple[str, Path]]:
+        """(class, photograph) of all photographs."""
+        return [(name, photo) for name, photos in self.photos.items() for photo in photos]
+
 
 def first_few(names: Sequence[str]) -> str:
     """Names as a list for a message: the first ten, and how many more there are."""
@@ -42,19 +46,27 @@ def _visible(folder: Path) -> list[Path]:
     """What lies in `folder`, in alphabetical order, without hidden things."""
     try:
         found = [p for p in folder.iterdir() if p.name[0] not in ".@" and p.name not in HIDDEN]
+        if found:
+            found[0].lstat()  # names may be readable where the files are not
     except OSError as error:
         why = "no permission" if isinstance(error, PermissionError) else error.strerror
         raise FlowersError(
             f"The folder '{folder}' cannot be read ({why}). Change that, or copy the photographs to "
             "a folder of your own."
         ) from error
-    odd = [ascii(p.name) for p in found if not _is_text(p.name)]
+    refuse_odd_names(folder, [p.name for p in found])
+    return sorted(found, key=lambda p: normalize("NFC", p.name))
+
+
+def refuse_odd_names(folder: Path, names: Iterable[str]) -> None:
+    """Raise FlowersError for names that are no text: they could be neither shown nor saved later."""
+    odd = [ascii(name) for name in names if not _is_text(name)]
     if odd:
+        place = str(folder).encode(errors="backslashreplace").decode()
         raise FlowersError(
-            f"These names in '{folder}' cannot be read as text: {first_few(odd)}. Give these files or "
+            f"These names cannot be read as text: {first_few(odd)} (in '{place}'). Give these files or "
             "folders new names."
         )
-    return sorted(found, key=lambda p: normalize("NFC", p.name))
 
 
 def _is_text(name: str) -> bool:
@@ -66,7 +78,14 @@ def _is_text(name: str) -> bool:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [p for p in _visible(folder) if p.is_dir()]
+    return [p for p in _visible(folder) if _is_folder(p)]
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a link to a place that may not be seen: told when it is opened
+        return False
 
 
 def enter(folder: Path) -> Path:
@@ -82,6 +101,8 @@ def split_folders(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """The folder of each split, and what lies beside them. Without any, all of it is train."""
     found: dict[str, Path] = {}
     beside = []
+    if files := sum(not _is_folder(place) for place in _visible(folder)):
+        beside.append(f"files beside the split folders: {files}")
     for place in _folders(folder):
         match = SPLIT_NAME.fullmatch(place.name)
         if not match or not _folders(place):
@@ -109,7 +130,7 @@ def list_classes(folder: Path) -> Listing:
     """The photographs in each class folder. Names are compared as people see them (NFC)."""
     listing = Listing({})
     for entry in _visible(folder):
-        if entry.is_dir():
+        if _is_folder(entry):
             name = normalize("NFC", entry.name)
             listing.photos.setdefault(name, []).extend(_photos_in(entry, listing))
         else:

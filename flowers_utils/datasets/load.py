@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from flowers_utils.config_check import check_knobs
 from flowers_utils.data import FlowerData, Split, check_data
 from flowers_utils.datasets import flowers102, practice
 from flowers_utils.datasets.cache import cached_array, decoded
+from flowers_utils.datasets.disk import as_path
 from flowers_utils.datasets.folder import SPLITS, Files, read_folder
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
@@ -27,16 +29,6 @@ from flowers_utils.storage.results import markdown_table
 def data_root() -> Path:
     """The folder that holds `flowers-102`: FLOWERS_DATA_DIR, else `data`. It may be read-only."""
     return as_path(os.environ.get("FLOWERS_DATA_DIR") or "data")
-
-
-def as_path(text: str) -> Path:
-    """A path as a student writes it; `~` is the home folder. Raises FlowersError if there is none."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:  # else a folder named "~" would be made
-        raise FlowersError(
-            f"The home folder in '{text}' is not known here; write the whole path instead of '~'."
-        ) from error
 
 
 def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> FlowerData:
@@ -127,14 +119,17 @@ def _photographs(
             troubles.append(str(error))
             continue
         splits[split] = Split(split, images, torch.tensor([labels[i] for i in chosen]))
-        if few := len(photos) - len(chosen):
-            told = (left_out.get(split), f"{few} photographs, to keep this profile short")
-            left_out[split] = "; ".join(filter(None, told))
+        told = (left_out.get(split), _short(len(photos) - len(chosen)))
+        left_out[split] = "; ".join(filter(None, told))
     if troubles:
         raise FlowersError("\n".join(dict.fromkeys(troubles)))
     side = _shorter_side(files["train"][0][0])
     sizes = {"resize_size": resize, "image_size": crop, "photo_side": side}
-    return {**splits, **sizes, "left_out": left_out}
+    return {**splits, **sizes, "left_out": {name: text for name, text in left_out.items() if text}}
+
+
+def _short(left_out: int) -> str:
+    return f"{left_out:,} photographs, since this profile is short" if left_out else ""
 
 
 def _spread(count: int, limit: int | None) -> list[int]:
@@ -152,17 +147,19 @@ def _shorter_side(photo: Path) -> int:
 
 def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") -> FlowerData:
     """The built-in practice flowers: the same shapes, splits and labels as Flowers102, smaller."""
-    sizes = {split: practice.PRACTICE_CROP for split in SPLITS} | {
-        "train": practice.PRACTICE_RESIZE
-    }
+    resize, crop = practice.PRACTICE_RESIZE, practice.PRACTICE_CROP
+    sizes = {"train": resize, "val": crop, "test": crop}
+    splits = {split: _practice_split(split, size, limit, seed) for split, size in sizes.items()}
+    fewer = {name: practice.SPLIT_SIZES[name] - len(split) for name, split in splits.items()}
     return FlowerData(
         source="practice",
         title="practice flowers",
         class_names=practice.PRACTICE_NAMES,
-        **{split: _practice_split(split, size, limit, seed) for split, size in sizes.items()},
-        resize_size=practice.PRACTICE_RESIZE,
-        image_size=practice.PRACTICE_CROP,
+        **splits,
+        resize_size=resize,
+        image_size=crop,
         note=note,
+        left_out={name: _short(count) for name, count in fewer.items() if count},
     )
 
 
@@ -188,14 +185,19 @@ def split_table(data: FlowerData) -> str:
     for split in (data.train, data.val, data.test):
         counts = Counter(split.labels.tolist())
         sizes = [(counts[label], name) for label, name in enumerate(data.class_names)]
-        ends = [f"{count} ({name})" for count, name in (min(sizes), max(sizes))]
-        left = data.left_out.get(split.name, "nothing")
+        ends = [f"{count} ({_plain(name)})" for count, name in (min(sizes), max(sizes))]
+        left = _plain(data.left_out.get(split.name, "nothing"))
         rows.append([split.name, len(split), len(counts), *ends, left])
     headers = ["split", "photographs", "classes", "smallest class", "largest class", "left out"]
-    whole = data.left_out.get("", "")
+    whole = _plain(data.left_out.get("", ""))
     return markdown_table(headers, rows) + (
         f"\n\nLeft out of all splits: {whole}." if whole else ""
     )
+
+
+def _plain(text: str) -> str:
+    """A student's text as Markdown shows it unchanged: no formula, no column, no tag, no emphasis."""
+    return re.sub(r"[\\`*<>$|]", r"\\\g<0>", " ".join(text.split()))
 
 
 def starting_weights(

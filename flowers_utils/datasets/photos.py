@@ -46,9 +46,9 @@ def kind_of(path: Path) -> str:
 
     Reads the first bytes only. The word is a key of UNREADABLE, or the name's ending.
     """
-    if not path.is_file() and not path.is_symlink():
-        return "no file"  # a pipe or a device: reading it could wait for ever
     try:
+        if not path.is_file() and not path.is_symlink():
+            return "no file"  # a pipe or a device: reading it could wait for ever
         with Image.open(path) as image:
             kind = image.format
         # Camera RAW passes for TIFF, but all that Pillow finds in it is a thumbnail.

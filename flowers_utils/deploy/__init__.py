@@ -9,15 +9,16 @@ from flowers_utils.deploy.predictor import (
     photo_from,
     photo_picker,
 )
-from flowers_utils.deploy.quantization import latencies, quantize_onnx
+from flowers_utils.deploy.quantization import calls_on_one_image, open_export, quantize_onnx
 
 __all__ = [
     "Deployable",
     "Prediction",
     "Predictor",
+    "calls_on_one_image",
     "export_onnx",
     "export_program",
-    "latencies",
+    "open_export",
     "photo_from",
     "photo_picker",
     "quantize_onnx",

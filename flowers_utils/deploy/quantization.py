@@ -1,15 +1,14 @@
-"""An ONNX file with 8-bit weights and activations, kept if accuracy holds; and which file is fast."""
+"""An ONNX file with 8-bit weights and activations, kept if accuracy holds; and exported files opened."""
 
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.benchmark import Timer
 
 from flowers_utils.data import FlowerData, Split
 from flowers_utils.deploy.export import scratch_beside
@@ -22,7 +21,6 @@ from flowers_utils.transforms import denormalise, eval_batch
 TOLERANCE = 0.005  # half a percentage point of val accuracy
 BATCH = 32
 CALIBRATION = 128  # photographs from which the ranges of activations are taken
-ROUNDS = 15  # of timing
 
 
 def quantize_onnx(
@@ -34,10 +32,8 @@ def quantize_onnx(
 ) -> dict[str, Any]:
     """Quantise an exported ONNX file to 8 bits; keep it only if it holds on val.
 
-    How large activations become is measured on photographs of train. Writes `out`, or removes an
-    older one if the new one loses more than `tolerance`; then "path" is None. Returns plain values
-    for `results.json` (accuracies on val from 0 to 1), a "sentence" for the student among them.
-    Raises FlowersError if there is no float file or too little space.
+    Otherwise an older `out` is removed, too, and "path" is None. Returns plain values (accuracies
+    from 0 to 1), a "sentence" among them. Raises FlowersError without a float file or enough space.
     """
     float_path, out = Path(float_path), Path(out)
     if not float_path.is_file():
@@ -47,17 +43,12 @@ def quantize_onnx(
         candidate = folder / "int8.onnx"
         _quantize(float_path, candidate, _calibration(data))
         after, before = _accuracy(candidate, data.val), _accuracy(float_path, data.val)
-        kept = after >= before - tolerance - 1e-9  # for the rounding of the subtraction
         size = candidate.stat().st_size
-        if kept:
+        if kept := after >= before - tolerance - 1e-9:  # for the rounding of the subtraction
             atomic_write(out, lambda part: shutil.copyfile(candidate, part))
         else:
             out.unlink(missing_ok=True)
-    verdict = (
-        f"Kept as '{out.as_posix()}'."
-        if kept
-        else f"That loses more than {100 * tolerance:g} percentage points, so it was not kept."
-    )
+    lost = f"That loses more than {100 * tolerance:g} percentage points, so it was not kept."
     return {
         "kind": "ONNX, 8 bits",
         "path": out.as_posix() if kept else None,
@@ -68,7 +59,8 @@ def quantize_onnx(
         "float_accuracy": before,
         "sentence": (
             f"ONNX, 8 bits: {size / 1e6:.1f} MB instead of {float_size / 1e6:.1f} MB, val accuracy "
-            f"{after:.1%} instead of {before:.1%} ({len(data.val)} photographs). {verdict}"
+            f"{after:.1%} instead of {before:.1%} ({len(data.val)} photographs). "
+            + (f"Kept as '{out.as_posix()}'." if kept else lost)
         ),
     }
 
@@ -112,8 +104,22 @@ def _quantize(source: Path, target: Path, calibration: np.ndarray) -> None:
     )
 
 
-def _open_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """uint8 images `(B, 3, S, S)` to probabilities, with as many threads as PyTorch uses."""
+def _accuracy(path: Path, split: Split) -> float:
+    """Top-1 accuracy (0 to 1) of an exported file on the split."""
+    run = open_export(path)
+    starts = range(0, len(split), BATCH)
+    chunks = (np.ascontiguousarray(split.images[start : start + BATCH]) for start in starts)
+    answers = np.concatenate([run(chunk).argmax(axis=1) for chunk in chunks])
+    return float((answers == split.labels.numpy()).mean())
+
+
+def open_export(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
+    """An exported file as a function: uint8 images `(B, 3, S, S)` to probabilities `(B, classes)`.
+
+    It computes on the CPU, with as many threads as PyTorch has there.
+    """
+    if Path(path).suffix != ".onnx":
+        return partial(_run, torch.export.load(path).module())
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -122,45 +128,23 @@ def _open_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     return lambda images: session.run(None, {"images": images})[0]
 
 
-def _accuracy(path: Path, split: Split) -> float:
-    """Top-1 accuracy (0 to 1) of an ONNX file on the split."""
-    run = _open_onnx(path)
-    starts = range(0, len(split), BATCH)
-    chunks = (np.ascontiguousarray(split.images[start : start + BATCH]) for start in starts)
-    answers = np.concatenate([run(chunk).argmax(axis=1) for chunk in chunks])
-    return float((answers == split.labels.numpy()).mean())
-
-
-def latencies(
-    checkpoint: str | os.PathLike, files: Sequence[str | os.PathLike | None]
-) -> dict[str, float]:
-    """Median milliseconds for one image on the CPU: "PyTorch", then each exported file by its name.
-
-    They are timed in turn, round by round: when the computer is busy for a moment, it is busy for all
-    of them. `None` among the files (an 8-bit file that was not kept) is passed over.
-    """
-    content = load_checkpoint(checkpoint)
-    image = torch.zeros(1, 3, content["image_size"], content["image_size"], dtype=torch.uint8)
-    module = Deployable(content)
-    calls: dict[str, Callable[[], Any]] = {"PyTorch": lambda: module(image)}
-    calls |= {Path(file).name: _call(Path(file), image) for file in files if file is not None}
-    threads = torch.get_num_threads()  # Timer itself would hold PyTorch, and only it, to one
-    timers = {
-        name: Timer("call()", globals={"call": call}, num_threads=threads)
-        for name, call in calls.items()
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in timers}
+def _run(module: Callable[[torch.Tensor], torch.Tensor], images: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        for _ in range(ROUNDS):
-            for name, timer in timers.items():
-                seconds[name].append(timer.timeit(1).median)  # after two calls that warm up
-    return {name: 1000 * median(times) for name, times in seconds.items()}
+        return module(torch.from_numpy(images)).numpy()
 
 
-def _call(path: Path, image: torch.Tensor) -> Callable[[], Any]:
-    """A call of an exported file on one image."""
-    if path.suffix == ".onnx":
-        run = _open_onnx(path)
-        return lambda: run(image.numpy())
-    module = torch.export.load(path).module()
-    return lambda: module(image)
+def calls_on_one_image(
+    checkpoint: str | os.PathLike, files: Sequence[str | os.PathLike | None]
+) -> dict[str, Callable[[], np.ndarray]]:
+    """What `machine.latency_in_turn` can time: "PyTorch", then each exported file by its name.
+
+    `None` among the files (an 8-bit file that was not kept) is passed over.
+    """
+    # Not at the top: importing it logs a warning where a CUDA toolkit is installed but no card.
+    from torch.utils.benchmark import Timer
+
+    content = load_checkpoint(checkpoint)
+    image = np.zeros((1, 3, content["image_size"], content["image_size"]), dtype=np.uint8)
+    runs = {"PyTorch": partial(_run, Deployable(content))}
+    runs |= {Path(file).name: open_export(file) for file in files if file is not None}
+    return {name: partial(run, image) for name, run in runs.items()}

@@ -79,13 +79,16 @@ def lesson_seconds(device: Device, *, on_practice: bool, profile: str) -> tuple[
         splits = dict.fromkeys(splits, limit)
     train, forward = seconds_an_image(device, resize=resize, crop=crop)
     epoch = train * splits["train"] + forward * splits["val"]
-    scratch = profile_epochs(profile, "phase2") * epoch
+    phase2 = profile_epochs(profile, "phase2") * epoch  # training from scratch takes as long
     passes = profile_epochs(profile, "phase1") + OTHER_PASSES
     seen = forward * (passes * splits["train"] + splits["test"])
     kept = (Path(config.PATHS["models"]) / "practice_backbone.pth").is_file()
-    pretraining = train * practice.PRETRAINING["images"] if on_practice and not kept else 0.0
+    pretraining = 0.0
+    if on_practice and not kept:  # it begins with small pictures, and work grows with the area
+        area = sum(share * (size / crop) ** 2 for size, share in practice.PRETRAINING["sizes"])
+        pretraining = train * area * practice.PRETRAINING["images"]
     comparison = 0.0 if on_practice else COMPARISON_PASSES * forward * splits["train"]
-    return scratch + seen + pretraining + EVERYTHING_ELSE, scratch + comparison
+    return phase2 + seen + pretraining + EVERYTHING_ELSE, phase2 + comparison
 
 
 def seconds_an_image(device: Device, *, resize: int, crop: int) -> tuple[float, float]:

@@ -4,26 +4,32 @@ The stopwatch is `torch.utils.benchmark.Timer`: it warms up, repeats a call unti
 trusted, and waits for CUDA, whose calls return before the work is done.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.benchmark import Measurement, Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowers_utils.device import PRECISION_NAMES, Device, peak_memory_bytes
 from flowers_utils.models import count_parameters, eval_mode
-from flowers_utils.progress import Progress
+
+if TYPE_CHECKING:
+    from torch.utils.benchmark import Measurement
 
 THROUGHPUT_BATCH = 32
-ROUNDS = 15  # of calls that are timed in turn
 
 
-def measure(call: Callable[[], object], device: Device, *, seconds: float) -> Measurement:
+def measure(call: Callable[[], object], device: Device, *, seconds: float) -> "Measurement":
     """Time `call` for at least about `seconds`; the result has `.median` and `.times` in seconds."""
+    # Importing the Timer loads torch's tools for compiling extensions, which warn (with a path) of a
+    # CUDA toolkit without a card. Nothing is compiled here.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    from torch.utils.benchmark import Timer
 
     def and_wait() -> None:
         call()
@@ -32,19 +38,6 @@ def measure(call: Callable[[], object], device: Device, *, seconds: float) -> Me
     threads = torch.get_num_threads()  # else the Timer measures on one
     timer = Timer("call()", globals={"call": and_wait}, num_threads=threads)
     return timer.blocked_autorange(min_run_time=seconds)
-
-
-def latency_in_turn(
-    calls: Mapping[str, Callable[[], object]], device: Device, *, rounds: int = ROUNDS
-) -> dict[str, float]:
-    """Median milliseconds of each call, timed in turn: a busy minute falls on all of them alike."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    with Progress(rounds, "Timing " + ", ".join(calls), unit="round") as bar:
-        for _ in range(rounds):
-            for name, call in calls.items():
-                times[name].append(measure(call, device, seconds=0.02).median)
-            bar.update()
-    return {name: 1000 * float(np.median(each)) for name, each in times.items()}
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,7 @@ def profile_model(
         own = sum(tensor.nbytes for tensor in model.state_dict().values())
         others = torch.cuda.memory_allocated(device.torch_device) - own
 
-    def timed(count: int) -> Measurement:
+    def timed(count: int) -> "Measurement":
         images = device.place_batch(torch.zeros(count, 3, image_size, image_size))
         with eval_mode(model), torch.inference_mode(), device.autocast():
             return measure(lambda: model(images), device, seconds=seconds)
