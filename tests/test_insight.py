@@ -339,7 +339,7 @@ def test_the_head_keeps_its_best_weights_and_repeats_itself():
     for _ in range(2):
         torch.manual_seed(0)
         heads.append(nn.Linear(64, 20))
-        history = insight.train_head(heads[-1], train, val, rate=0.01, epochs=6)
+        history = insight.train_head(heads[-1], (train, val), rate=0.01, epochs=6)
     accuracy = (heads[0](val[0]).argmax(1) == val[1]).float().mean().item()
     assert accuracy == pytest.approx(max(epoch["val_accuracy"] for epoch in history))
     assert torch.equal(heads[0].weight, heads[1].weight)

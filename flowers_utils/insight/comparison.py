@@ -135,15 +135,13 @@ def _phase1(
 ) -> ComparisonRow:
     """Train the head of `model`, in place, on features computed once."""
     start = time.perf_counter()
-    train, val = (
+    splits = tuple(
         predict_features(model, split, device, image_size=data.image_size)
         for split in (data.train, data.val)
     )
     # The head learns on the CPU: on features it is a matter of seconds on any device.
     head, rate = classifier_of(model).cpu(), config.PHASES["phase1"]["head_lr"]
-    history = train_head(
-        head, train, val, rate=rate, epochs=settings.phase1_epochs, seed=settings.seed
-    )
+    history = train_head(head, splits, rate=rate, epochs=settings.phase1_epochs, seed=settings.seed)
     device.place(model)
     best = max(epoch["val_accuracy"] for epoch in history)
     return replace(

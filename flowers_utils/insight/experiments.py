@@ -31,18 +31,19 @@ CPU = Device(torch.device("cpu"), "CPU")  # quick enough for a head, and the sam
 
 def train_head(
     head: nn.Module,
-    train: Features,
-    val: Features,
+    splits: tuple[Features, Features],
     *,
     rate: float = 1e-3,
     epochs: int = 20,
     seed: int = 0,
 ) -> list[dict[str, float]]:
-    """Train `head` on features, in place, by the recipe of Phase 1; its best weights on val stay.
+    """Train `head` on the features of (train, val), in place, by the recipe of Phase 1.
+
+    The weights that were best on val stay.
 
     Returns a row an epoch: epoch, train_loss, val_loss, val_accuracy.
     """
-    recipe, history = config.TRAINING_CONFIG, []
+    (train, val), recipe, history = splits, config.TRAINING_CONFIG, []
     optimizer = make_optimizer([{"params": list(head.parameters()), "lr": rate}], CPU)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, recipe["step_size"], recipe["gamma"])
     generator = torch.Generator().manual_seed(seed)
@@ -88,10 +89,8 @@ def head_experiment(
 ) -> dict[str, list[dict[str, float]]]:
     """The history of a new head for each case: a name and its features of train and of val."""
     return {
-        name: train_head(
-            _new_head(train, val, seed), train, val, rate=rate, epochs=epochs, seed=seed
-        )
-        for name, (train, val) in cases.items()
+        name: train_head(_new_head(splits, seed), splits, rate=rate, epochs=epochs, seed=seed)
+        for name, splits in cases.items()
     }
 
 
@@ -106,15 +105,16 @@ def learning_rate_experiment(
     """The history of the same new head at each learning rate."""
     return {
         f"learning rate {rate:g}": train_head(
-            _new_head(train, val, seed), train, val, rate=rate, epochs=epochs, seed=seed
+            _new_head((train, val), seed), (train, val), rate=rate, epochs=epochs, seed=seed
         )
         for rate in rates
     }
 
 
-def _new_head(train: Features, val: Features, seed: int) -> nn.Linear:
+def _new_head(splits: tuple[Features, Features], seed: int) -> nn.Linear:
     """The same random start for each setting, so that only the setting differs."""
-    inputs, classes = train[0].shape[1], 1 + int(max(train[1].max(), val[1].max()))
+    inputs = splits[0][0].shape[1]
+    classes = 1 + max(int(labels.max()) for _, labels in splits)
     bound, generator = 1 / math.sqrt(inputs), torch.Generator().manual_seed(seed)
     head = nn.Linear(inputs, classes)
     for parameter in head.parameters():

@@ -25,6 +25,7 @@ BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00
 
 WIDTH = 8.8  # inches: 634 pixels at 72 dpi, which fits a window of 800 pixels unshrunk
 DPI = 72
+LINE = 88  # characters of a heading
 STYLE = {
     "figure.facecolor": "white",  # in a dark theme too: axes and texts are black
     "font.size": 10,
@@ -70,9 +71,11 @@ def figure_function(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 def new_figure(heading: str, title: str, *, height: float, alt: str) -> Picture:
     """An empty figure headed by a sentence and the data's title; `alt` says what one would see."""
     figure = Picture(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
-    whole = f"{heading} ({label(title)})" if title else heading
-    figure.suptitle(textwrap.fill(whole, 88))
-    figure.alt = f"{whole.replace(chr(92) + '$', '$')}. {alt}"
+    data = f"({label(title)})" if title else ""
+    # a long heading keeps its line, and the data's title stands below
+    gap = " " if len(heading) + len(data) < LINE else "\n"
+    figure.suptitle(f"{textwrap.fill(heading, LINE)}{gap}{data}".strip())
+    figure.alt = f"{heading} {data}".strip().replace(r"\$", "$") + f". {alt}"
     return figure
 
 
