@@ -18,15 +18,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import Flowers102
-from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models import resnet18
 
 import transfer_learning_config as config
 from flowers_utils.datasets.load import data_root, load_data
 from flowers_utils.device import choose_device, seed_everything
-from flowers_utils.models import build_model
-from flowers_utils.phases import train_phase
+from flowers_utils.models import build_model, imagenet_weights
+from flowers_utils.training import Phase, train_phase
 from flowers_utils.transforms import eval_transform, train_transform
-from flowers_utils.weights import imagenet_state_dict
 from tests.benchmarks.report import at_least
 
 RATES = {phase: values.get("backbone_lr") for phase, values in config.PHASES.items()}
@@ -51,7 +50,7 @@ def textbook(seed: int, epochs: int, size: int) -> list[float]:
         for split in transforms
     }
     model = resnet18()
-    model.load_state_dict(imagenet_state_dict(ResNet18_Weights.IMAGENET1K_V1))
+    model.load_state_dict(imagenet_weights("resnet18"))
     model.fc = nn.Linear(model.fc.in_features, 102)
     model.to(device)
     accuracies = []
@@ -104,17 +103,8 @@ def lesson(seed: int, epochs: int, size: int) -> list[float]:
     accuracies = []
     with tempfile.TemporaryDirectory() as folder:
         for phase, backbone_lr in enumerate(RATES.values(), start=1):
-            result = train_phase(
-                model,
-                data,
-                device,
-                phase=phase,
-                epochs=epochs,
-                seed=seed,
-                head_lr=HEAD_LR,
-                backbone_lr=backbone_lr,
-                folder=folder,
-            )
+            wanted = Phase(phase, epochs, HEAD_LR, backbone_lr, seed=seed)
+            result = train_phase(model, data, device, wanted, folder=folder)
             model = result.model
             accuracies.append(result.best_val_accuracy)
     return accuracies

@@ -11,21 +11,20 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from flowers_utils.predictions import predict_logits
-from flowers_utils.trainer import SAVING_SHARE, PhaseTrainer
 from torchvision.datasets import Flowers102
 
 import transfer_learning_config as config
-from flowers_utils.data import FlowerData, Split, batches
+from flowers_utils.data import FlowerData, Split
 from flowers_utils.datasets.cache import decoded
 from flowers_utils.device import Device, choose_device, peak_memory_bytes
 from flowers_utils.errors import FlowersError
+from flowers_utils.evaluation import predict_logits
 from flowers_utils.models import build_model
-from flowers_utils.storage.resume import save_state, state_of
-from flowers_utils.training import run_epoch
-from flowers_utils.transforms import augment_batch, draw_augmentation
+from flowers_utils.progress import Progress
+from flowers_utils.storage.files import save_tensors
+from flowers_utils.training import Phase, PhaseInProgress, train_one_epoch
+from flowers_utils.transforms import training_batches
 from tests.benchmarks.photos import SPLITS, accept, write_flowers102
-from tests.benchmarks.report import FULL
 from tests.benchmarks.speed import Textbook, clock_of, parse
 
 
@@ -63,67 +62,46 @@ class Lesson:
             seconds = self.clock() - start
         return {"cache": seconds / sum(map(len, self.files.values()))}
 
-    def prepare(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        draws = draw_augmentation(len(images), generator, resize=self.resize, crop=self.size)
-        return self.device.place_batch(augment_batch(images, draws, crop=self.size))
-
-    def train_batches(self, generator: torch.Generator) -> object:
-        return batches(
-            self.flowers.train, batch_size=32, device=self.device, shuffle=True, generator=generator
-        )
-
     def data(self) -> dict[str, float]:
-        generator, start = torch.Generator().manual_seed(0), self.clock()
-        for images, _ in self.train_batches(generator):
-            self.prepare(images, generator)
+        start = self.clock()
+        for _ in training_batches(self.flowers, self.device, torch.Generator().manual_seed(0)):
+            pass
         self.device.synchronize()
         return {"data": (self.clock() - start) / len(self.flowers.train)}
 
-    def trainer(self, phase: str) -> PhaseTrainer:
+    def training(self, phase: str) -> PhaseInProgress:
         rates = config.PHASES[phase]
-        return PhaseTrainer(
-            self.network,
-            self.flowers,
-            self.device,
-            phase=int(phase[-1]),
-            title=phase,
-            epochs=1,
-            backbone_lr=rates.get("backbone_lr"),
-            head_lr=rates["head_lr"],
-            seed=0,
-            checkpoint=self.folder / f"{phase}.pth",
-        )
+        wanted = Phase(int(phase[-1]), 1, rates["head_lr"], rates.get("backbone_lr"))
+        return PhaseInProgress(self.network, self.flowers, self.device, wanted)
 
     def epoch(self, phase: str) -> dict[str, float]:
-        """Seconds an image for set-up (once a phase), training, val; seconds for saving (of short
-        epochs not each one is saved)."""
+        """Seconds an image for set-up (once a phase), training, val; seconds for saving."""
         times = [self.clock()]
 
         def lap() -> None:
             self.device.synchronize()
             times.append(self.clock())
 
-        trainer = self.trainer(phase)
-        network = trainer.network()
-        validate = trainer.validation(network)
+        training, generator = self.training(phase), torch.Generator().manual_seed(0)
+        with Progress(0, phase, style="lines") as bar:
+            if training.frozen:
+                training.validate(bar)  # computes the features of val, once a phase
+            lap()
+            batches = training_batches(self.flowers, self.device, generator)
+            train_one_epoch(
+                training.model, batches, training.optimizer, self.device, training.scaler
+            )
+            lap()
+            training.validate(bar)
+            lap()
+        save_tensors(self.folder / f"{phase}.pth", training.state_dict())
         lap()
-        train = trainer.train_epoch(network, 1, lambda count: None)
-        lap()
-        val = validate(lambda count: None)
-        lap()
-        trainer.record(1, train, val, {}, 0.0)
-        trainer.save_all(
-            lambda now: save_state(self.folder / f"{phase}_resume.pth", {}, state_of(now))
-        )
-        lap()
-        setup, training, validation, save = np.diff(times).tolist()
-        whole = FULL["train"] / len(self.flowers.train) * training
-        whole += FULL["val"] / len(self.flowers.val) * validation
+        setup, train, val, save = np.diff(times).tolist()
         return {
             f"{phase} setup": setup / len(self.flowers.val),
-            f"{phase} train": training / len(self.flowers.train),
-            f"{phase} val": validation / len(self.flowers.val),
-            f"{phase} save": min(save, SAVING_SHARE * whole),
+            f"{phase} train": train / len(self.flowers.train),
+            f"{phase} val": val / len(self.flowers.val),
+            f"{phase} save": save,
         }
 
     def evaluation(self) -> dict[str, float]:
@@ -134,22 +112,20 @@ class Lesson:
     def compute(self) -> dict[str, float]:
         """Seconds an image of the network alone, on one augmented batch that is already there."""
         generator, seconds = torch.Generator().manual_seed(0), {}
-        images, labels = next(iter(self.train_batches(generator)))
-        batch = (self.prepare(images, generator), labels)
+        batch = next(iter(training_batches(self.flowers, self.device, generator)))
         for phase in config.PHASES:
-            trainer = self.trainer(phase)
-            network, times = trainer.network(), []
+            training, times = self.training(phase), []
             for repeats in (1, 3):  # the first warms up
                 start = self.clock()
-                run_epoch(
-                    network,
+                train_one_epoch(
+                    training.model,
                     [batch] * repeats,
+                    training.optimizer,
                     self.device,
-                    optimizer=trainer.optimizer,
-                    scaler=trainer.scaler,
+                    training.scaler,
                 )
                 times.append((self.clock() - start) / repeats)
-            seconds[f"{phase} compute"] = times[-1] / len(labels)
+            seconds[f"{phase} compute"] = times[-1] / len(batch[1])
         return seconds
 
     def scale(self) -> dict[str, float]:
