@@ -7,16 +7,25 @@ from torchvision.models import resnet18
 
 from flowers_utils.datasets import practice
 from flowers_utils.datasets.practice import (
+    SPLIT_SIZES,
+    draw_practice_split,
+    flower_masks,
+    practice_labels,
+    pretrain_backbone,
+    source_batches,
+)
+from flowers_utils.datasets.practice_drawing import draw_species
+from flowers_utils.datasets.practice_species import (
     NUM_SPECIES,
     PRACTICE_NAMES,
     PRACTICE_SPECIES,
-    SPLIT_SIZES,
-    draw_practice_split,
-    draw_source_task,
-    practice_labels,
-    pretrain_backbone,
+    RELATIVES,
+    UNSEEN,
+    WORDS,
+    describe_species,
     source_species,
 )
+from flowers_utils.errors import FlowersError
 
 SIZE = 16
 
@@ -31,14 +40,14 @@ def tiny_pretraining(monkeypatch):
         calls.append(settings)
         return train(settings, device)
 
-    monkeypatch.setattr(practice, "PRACTICE_CROP", SIZE)
-    monkeypatch.setitem(practice.PRETRAINING, "images", 16)
-    monkeypatch.setitem(practice.PRETRAINING, "batch_size", 8)
+    tiny = {"images": 16, "batch_size": 8, "sizes": ((SIZE, 0.5), (2 * SIZE, 0.5))}
+    for key, value in tiny.items():
+        monkeypatch.setitem(practice.PRETRAINING, key, value)
     monkeypatch.setattr(practice, "_train_source", counted)
     return calls
 
 
-def test_names_are_102_different_ones():
+def test_species_and_their_names_are_102_different_ones():
     assert len(set(PRACTICE_NAMES)) == NUM_SPECIES == len(set(PRACTICE_SPECIES))
 
 
@@ -48,27 +57,19 @@ def test_splits_have_the_promised_sizes_and_each_species_equally_often():
         assert set(per_species) == {count // NUM_SPECIES}
 
 
-def test_images_and_labels_have_the_contracted_shapes_and_types():
-    images, labels = draw_practice_split("val", size=SIZE, limit=10)
-    assert images.shape == (10, 3, SIZE, SIZE) and images.dtype == np.uint8
-    assert labels.shape == (10,) and labels.dtype == np.int64 and labels.min() == 0
-
-
 def test_unknown_split_is_named():
     with pytest.raises(ValueError, match="'valid'"):
         draw_practice_split("valid", size=SIZE)
 
 
-def test_same_seed_draws_the_same_and_another_seed_does_not():
-    first, again, other = (draw_practice_split("train", size=SIZE, seed=s)[0] for s in (0, 0, 1))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-
-
-def test_limit_keeps_the_first_images():
-    few = draw_practice_split("train", size=SIZE, limit=70)[0]
-    more = draw_practice_split("train", size=SIZE, limit=140)[0]
-    assert np.array_equal(few, more[:70])
+def test_pictures_follow_their_seed_and_a_limit_keeps_the_first():
+    (few, labels), (more, _), (other, _) = (
+        draw_practice_split("train", size=SIZE, seed=seed, limit=limit)
+        for seed, limit in ((0, 70), (0, 140), (1, 70))
+    )
+    assert few.shape == (70, 3, SIZE, SIZE) and few.dtype == np.uint8
+    assert labels.dtype == np.int64 and labels.min() == 0
+    assert np.array_equal(few, more[:70]) and not np.array_equal(few, other)
 
 
 def test_the_same_flowers_are_drawn_at_every_size():
@@ -79,44 +80,77 @@ def test_the_same_flowers_are_drawn_at_every_size():
         assert np.corrcoef(one.ravel(), same.ravel())[0, 1] > 0.8
 
 
-def test_splits_share_no_image():
+def test_splits_share_no_picture():
     drawn = [draw_practice_split(name, size=SIZE, limit=102)[0] for name in SPLIT_SIZES]
-    unique = {image.tobytes() for images in drawn for image in images}
-    assert len(unique) == 3 * 102
+    assert len({image.tobytes() for images in drawn for image in images}) == 3 * 102
 
 
-def test_source_species_are_outside_the_102():
+def test_masks_mark_the_flowers_and_leave_most_of_each_picture():
+    masks = flower_masks("test", size=64, limit=50)
+    shares = masks.mean((1, 2))
+    assert masks.shape == (50, 64, 64) and masks.dtype == bool
+    assert shares.min() > 0.02 and 0.15 < shares.mean() < 0.45
+
+
+def test_mask_is_where_another_hue_changes_the_picture(monkeypatch):
+    from flowers_utils.datasets import practice_drawing as drawing
+
+    species = torch.tensor(PRACTICE_SPECIES[:20])
+    pictures, masks = drawing.draw_scenes(species, size=32, seed=1)
+    pose = drawing.random_pose
+    monkeypatch.setattr(
+        drawing, "random_pose", lambda dice: {**pose(dice), "hue": torch.zeros(20, 1, 1)}
+    )
+    repainted, same = drawing.draw_scenes(species, size=32, seed=1)
+    changed = (pictures.int() - repainted.int()).abs().sum(1) > 60
+    assert torch.equal(masks, same)
+    assert changed[masks].float().mean() > 5 * changed[~masks].float().mean()
+
+
+def test_source_species_are_outside_the_102_and_lack_the_unseen_words():
     source = source_species(practice.PRETRAINING["species"])
     assert len(set(source)) == practice.PRETRAINING["species"]
     assert not set(source) & set(PRACTICE_SPECIES)
+    for column, (trait, words) in enumerate(WORDS.items()):
+        seen = {words[row[column]] for row in source}
+        assert seen == set(words) - set(UNSEEN.get(trait, ()))
 
 
-def test_every_species_has_relatives_that_differ_in_at_most_two_traits():
-    for start in range(0, NUM_SPECIES, practice.RELATIVES):
-        first, *others = np.array(PRACTICE_SPECIES[start : start + practice.RELATIVES])
+def test_relatives_differ_from_the_first_of_their_genus_in_one_trait_or_two():
+    for start in range(0, NUM_SPECIES, RELATIVES):
+        first, *others = np.array(PRACTICE_SPECIES[start : start + RELATIVES])
         assert all(1 <= (first != other).sum() <= 2 for other in others)
 
 
-def test_source_task_follows_its_seed():
-    images, labels = draw_source_task(9, 5, size=SIZE, seed=3)
-    again, other = (draw_source_task(9, 5, size=SIZE, seed=s)[0] for s in (3, 4))
-    assert images.shape == (9, 3, SIZE, SIZE) and labels.max() < 5
-    assert np.array_equal(images, again) and not np.array_equal(images, other)
+def test_a_species_of_your_own_is_drawn_from_words():
+    grid = draw_species(count=4, size=SIZE, seed=1, **describe_species(5))
+    other = draw_species(count=4, size=SIZE, seed=1, petals="three", outline="narrow")
+    assert grid.dtype == torch.uint8 and grid.shape[0] == 3 and grid.shape[2] > 4 * SIZE
+    assert grid.shape == other.shape and not torch.equal(grid, other)
 
 
-def test_backbone_lacks_only_the_head_of_torchvisions_resnet18(tmp_path, cpu, tiny_pretraining):
-    state = pretrain_backbone(tmp_path / "backbone.pth", device=cpu)
-    result = resnet18(num_classes=NUM_SPECIES).load_state_dict(state, strict=False)
-    assert set(result.missing_keys) == {"fc.weight", "fc.bias"} and not result.unexpected_keys
-    assert all(v.dtype in (torch.float32, torch.int64) for v in state.values())
+@pytest.mark.parametrize(
+    ("traits", "told"), [({"petals": 7}, "three, five"), ({"smell": "sweet"}, "outline")]
+)
+def test_words_that_are_not_there_are_answered_with_those_that_are(traits, told):
+    with pytest.raises(FlowersError, match=told):
+        draw_species(**traits)
 
 
-def test_whole_backbone_file_is_reused(tmp_path, cpu, tiny_pretraining):
+def test_source_pictures_start_small_and_end_large():
+    settings = dict(practice.PRETRAINING, images=16, batch_size=4, seed=0)
+    settings["sizes"] = ((SIZE, 0.5), (2 * SIZE, 0.5))
+    shapes = [tuple(images.shape) for images, _ in source_batches(settings)]
+    assert shapes == [(4, 3, SIZE, SIZE)] * 2 + [(4, 3, 2 * SIZE, 2 * SIZE)] * 2
+
+
+def test_backbone_lacks_only_the_head_and_a_whole_file_is_reused(tmp_path, cpu, tiny_pretraining):
     path = tmp_path / "backbone.pth"
     first, second = pretrain_backbone(path, device=cpu), pretrain_backbone(path, device=cpu)
+    result = resnet18(num_classes=NUM_SPECIES).load_state_dict(first, strict=False)
+    assert set(result.missing_keys) == {"fc.weight", "fc.bias"} and not result.unexpected_keys
     assert len(tiny_pretraining) == 1
     assert all(torch.equal(first[key], second[key]) for key in first)
-    assert torch.load(path, weights_only=True)["settings"]["seed"] == 0
 
 
 def spoil_bytes(path):

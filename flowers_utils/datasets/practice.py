@@ -12,21 +12,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import resnet18
-from torchvision.utils import make_grid
 
-from flowers_utils.datasets.practice_drawing import WORDS, draw_scenes
+from flowers_utils.datasets.practice_drawing import draw_scenes
+from flowers_utils.datasets.practice_species import (
+    NUM_SPECIES,
+    PRACTICE_SPECIES,
+    WORDS,
+    source_species,
+)
+from flowers_utils.datasets.practice_species import PRACTICE_NAMES as PRACTICE_NAMES
 from flowers_utils.device import Device, send
 from flowers_utils.errors import FlowersError
 from flowers_utils.progress import Progress
 from flowers_utils.storage.files import load_tensors, save_tensors
+from flowers_utils.training import make_optimizer
 from flowers_utils.transforms import augment_batch, draw_augmentation
 
 PRACTICE_RESIZE, PRACTICE_CROP = 72, 64  # what the network sees; 256 and 224 on photographs
 PRACTICE_VERSION = 3  # raised when drawing or pretraining changes: then old files are not used
 SPLIT_SIZES = {"train": 1020, "val": 1020, "test": 2040}
-NUM_SPECIES, RELATIVES = 102, 6  # species, and how many of them make a genus
-# As ImageNet has seen few flowers, the backbone has never seen these words of a species.
-UNSEEN = {"outline": ("fringed", "square"), "pattern": ("margin", "ring")}
 PRETRAINING = {
     "images": 40_000,  # each drawn anew, none seen twice
     "sizes": ((32, 0.5), (48, 0.25), (64, 0.25)),  # start small, end large: pixels, share of images
@@ -38,53 +42,6 @@ PRETRAINING = {
 }
 DRAWING_BATCH = 64
 _STREAMS = {"train": 1, "val": 2, "test": 3, "source": 4}
-_KINDS = ("common", "alpine", "marsh", "dwarf", "silver", "wandering")
-_GENERA = (
-    *("belora", "camithe", "dovanel", "elphira", "fenwisk", "galumey", "hessaly", "ilvane"),
-    *("jorabel", "kestrine", "lumerry", "mivolet", "norrily", "orsenna", "pelliwy", "quillane"),
-    "rovanda",
-)
-PRACTICE_NAMES = tuple(f"{kind} {genus}" for genus in _GENERA for kind in _KINDS)
-
-
-def species_table(
-    count: int, *, seed: int, avoid: frozenset = frozenset(), unseen: dict | None = None
-) -> list[tuple]:
-    """Trait rows of `count` different species in genera of six, none of them in `avoid`.
-
-    A row holds a position in WORDS for each trait; words in `unseen` are left out. The species of a
-    genus differ from its first one in a single trait or two.
-    """
-    rng = np.random.default_rng(seed)
-    known = [
-        [i for i, word in enumerate(words) if word not in (unseen or {}).get(trait, ())]
-        for trait, words in WORDS.items()
-    ]
-    rows: list[tuple] = []
-    while len(rows) < count:
-        place = len(rows) % RELATIVES
-        row = [rng.choice(words) for words in known] if place == 0 else list(rows[-place])
-        if place:
-            for trait in rng.choice(len(known), size=rng.integers(1, 3), replace=False):
-                row[trait] = rng.choice(known[trait])
-        key = tuple(int(value) for value in row)
-        if key not in avoid and key not in rows:
-            rows.append(key)
-    return rows
-
-
-PRACTICE_SPECIES = tuple(species_table(NUM_SPECIES, seed=102))
-
-
-def source_species(count: int) -> list[tuple]:
-    """Trait rows of the pretraining species: disjoint from the 102 practice species."""
-    return species_table(count, seed=2012, avoid=frozenset(PRACTICE_SPECIES), unseen=UNSEEN)
-
-
-def describe_species(label: int) -> dict[str, str]:
-    """The traits of a practice species in words, as `draw_species` takes them."""
-    row = PRACTICE_SPECIES[label]
-    return {trait: words[i] for (trait, words), i in zip(WORDS.items(), row, strict=True)}
 
 
 def traits_in_words(logits: Tensor) -> list[str]:
@@ -99,33 +56,14 @@ def traits_in_words(logits: Tensor) -> list[str]:
     ]
 
 
-def draw_species(*, count: int = 8, seed: int = 0, size: int = PRACTICE_CROP, **traits: str):
-    """`count` pictures of a species of your own choice, side by side: uint8 (3, H, W).
-
-    Name traits by their words, as in `draw_species(petals="five", outline="heart")`; WORDS lists
-    them all, and a trait that is not named takes its first word. Raises FlowersError for a word
-    that is not there.
-    """
-    for trait, word in traits.items():
-        if word not in WORDS.get(trait, ()):
-            known = WORDS.get(trait, tuple(WORDS))
-            raise FlowersError(
-                f"A flower cannot be drawn with {trait}={word!r}; "
-                f"{trait if trait in WORDS else 'its traits'} can be: {', '.join(known)}."
-            )
-    row = [words.index(traits.get(trait, words[0])) for trait, words in WORDS.items()]
-    pictures, _ = draw_scenes(torch.tensor([row] * count), size=size, seed=seed)
-    return make_grid(pictures, nrow=4, pad_value=255)
-
-
-def _draw(species: list[tuple], labels: np.ndarray, *, size: int, key: list[int]) -> Iterator:
-    """Draw one scene a label, in batches with a seed each: pictures and masks of `draw_scenes`."""
-    traits = torch.tensor(species)
+def _scenes(labels: np.ndarray, *, size: int, key: list[int]) -> Iterator[tuple]:
+    """Pictures and masks of `draw_scenes`, one a label, in batches with a seed each."""
+    species = torch.tensor(PRACTICE_SPECIES)
     for start in range(0, len(labels), DRAWING_BATCH):
         seed = int(np.random.SeedSequence([*key, start]).generate_state(1)[0])
         part = labels[start : start + DRAWING_BATCH]
         whole = np.resize(part, DRAWING_BATCH)  # always whole, then cut: a limit changes no picture
-        pictures, masks = draw_scenes(traits[torch.from_numpy(whole)], size=size, seed=seed)
+        pictures, masks = draw_scenes(species[torch.from_numpy(whole)], size=size, seed=seed)
         yield pictures[: len(part)].numpy(), masks[: len(part)].numpy()
 
 
@@ -150,23 +88,18 @@ def draw_practice_split(
     The same `seed` gives the same flowers at every size, and a `limit` the first of them.
     `progress.update` is told about each batch of drawn images.
     """
-    labels = practice_labels(split, limit=limit)
-    images = np.empty((len(labels), 3, size, size), dtype=np.uint8)
-    done = 0
-    for pictures, _ in _draw(
-        list(PRACTICE_SPECIES), labels, size=size, key=[seed, _STREAMS[split]]
-    ):
-        images[done : done + len(pictures)] = pictures
-        done += len(pictures)
+    labels, pictures = practice_labels(split, limit=limit), []
+    for drawn, _ in _scenes(labels, size=size, key=[seed, _STREAMS[split]]):
+        pictures.append(drawn)
         if progress is not None:
-            progress.update(len(pictures))
-    return images, labels
+            progress.update(len(drawn))
+    return np.concatenate(pictures), labels
 
 
 def flower_masks(split: str, *, size: int, seed: int = 0, limit: int | None = None) -> np.ndarray:
     """Where the flowers are in the pictures of `draw_practice_split`: bool (N, size, size)."""
     labels = practice_labels(split, limit=limit)
-    scenes = _draw(list(PRACTICE_SPECIES), labels, size=size, key=[seed, _STREAMS[split]])
+    scenes = _scenes(labels, size=size, key=[seed, _STREAMS[split]])
     return np.concatenate([masks for _, masks in scenes])
 
 
@@ -196,7 +129,7 @@ def smooth_network(outputs: int, seed: int) -> nn.Module:
     What chance puts into a filter stays there for long, and pictures are smooth: so the noise is
     blurred, and most of it is common to red, green and blue.
     """
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = resnet18(num_classes=outputs)
     weight = model.conv1.weight.data
@@ -211,22 +144,16 @@ def smooth_network(outputs: int, seed: int) -> nn.Module:
 def _train_source(settings: dict, device: Device) -> tuple[dict[str, Tensor], Tensor]:
     """Learn to read the traits of source flowers.
 
-    Returns the state dict and, for each trait, how often it was read rightly at the end.
+    Returns the state dict, and for each trait how often it was read rightly at the end.
     """
     choices = [len(words) for words in WORDS.values()]
     model = device.place(smooth_network(sum(choices), settings["seed"])).train()
-    stem, rest = [model.conv1.weight], list(model.parameters())[1:]
-    groups = [{"params": stem, "weight_decay": settings["stem_decay"]}, {"params": rest}]
-    rate, total = settings["learning_rate"], settings["images"] // settings["batch_size"]
-    optimizer = torch.optim.AdamW(
-        groups, lr=rate, weight_decay=settings["weight_decay"], fused=True
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=total, pct_start=0.2
-    )
+    total = settings["images"] // settings["batch_size"]
+    optimizer, schedule = _optimizer_and_schedule(model, settings, device, steps=total)
     scaler, right = device.scaler(), torch.zeros(len(choices))
-    title = "Pretraining the practice backbone"
-    with Progress(total * settings["batch_size"], title, unit="image") as bar:
+    with Progress(
+        total * settings["batch_size"], "Pretraining the practice backbone", unit="image"
+    ) as bar:
         for step, (images, traits) in enumerate(source_batches(settings)):
             targets = send(traits, device.torch_device).unbind(1)
             with device.autocast():
@@ -238,12 +165,25 @@ def _train_source(settings: dict, device: Device) -> tuple[dict[str, Tensor], Te
             scaler.update()
             schedule.step()
             bar.update(len(images))
-            if step % 16 == 0 or step == total - 1:  # reading a number waits for the device
+            if step % 16 == 0:  # not more often: reading a number waits for a GPU
                 found = torch.stack([output.argmax(1).cpu() for output in outputs], 1)
-                right += 0.3 * ((found == traits).float().mean(0) - right)
+                right = torch.lerp(
+                    right, (found == traits).float().mean(0), max(0.1, 1 / (step + 1))
+                )
                 bar.note(f"traits read rightly: {100 * float(right.mean()):.0f} %")
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     return state, right
+
+
+def _optimizer_and_schedule(model: nn.Module, settings: dict, device: Device, *, steps: int):
+    """AdamW with its own decay for the first layer, and one cycle of the rate (Smith 2018)."""
+    stem, *rest = model.parameters()
+    groups = [{"params": [stem], "weight_decay": settings["stem_decay"]}, {"params": rest}]
+    optimizer = make_optimizer(groups, device, weight_decay=settings["weight_decay"])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings["learning_rate"], total_steps=max(steps, 2), pct_start=0.2
+    )
+    return optimizer, schedule
 
 
 def pretrain_backbone(

@@ -1,6 +1,5 @@
 """Draws practice flowers: petals by a polar curve, then pose, company, light and focus by chance.
 
-To invent a flower, add a word to one of the tables in CHOICES, or ask `draw_species` for a new mix.
 Everything works on a whole batch. Positions are fractions of the picture, so the same seed gives
 the same flowers at every size. Colour is no trait: as with tulips, each species comes in every
 hue, so form has to be learned.
@@ -11,50 +10,9 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchvision.utils import make_grid
 
-# Each: the power of the petal's curve (low is pointed), the share of the radius where neighbours
-# meet, how deep the notch at the tip is, and how deep the fringe.
-OUTLINES = {
-    "pointed": (1.0, 0.22, 0.0, 0.0),
-    "round": (2.4, 0.40, 0.0, 0.0),
-    "heart": (2.6, 0.45, 0.40, 0.0),
-    "narrow": (0.75, 0.10, 0.0, 0.0),
-    "fringed": (2.2, 0.45, 0.0, 0.09),
-    "square": (6.0, 0.48, 0.10, 0.0),
-}
-# Where a petal wears its accent colour, 0 to 1; u runs from -1 to 1 across the petal, depth from 0
-# in the flower's middle to 1 at the reach of its petals, and edge is the depth at which it ends.
-PATTERNS = {
-    "eye": lambda u, depth, edge: torch.sigmoid((0.52 - depth) * 22),
-    "stripe": lambda u, depth, edge: torch.sigmoid((0.24 - u.abs()) * 16),
-    "margin": lambda u, depth, edge: torch.sigmoid((depth - edge + 0.15) * 30),
-    "spots": lambda u, depth, edge: torch.sigmoid(
-        ((u * 5.5).cos() * (depth * 13).sin() - 0.25) * 9
-    ),
-    "tips": lambda u, depth, edge: torch.sigmoid((depth - 0.72) * 22),
-    "ring": lambda u, depth, edge: torch.sigmoid((0.11 - (depth - 0.62).abs()) * 30),
-}
-ACCENTS = {  # each: hue against the petal's, saturation, value
-    "white": (0.0, 0.08, 1.0),
-    "dark": (0.0, 0.90, 0.30),
-    "contrasting": (0.40, 0.85, 1.0),
-}
-CENTRES = {  # each: radius as a share of the flower, hue, saturation, value
-    "small yellow": (0.15, 0.14, 0.9, 0.95),
-    "large yellow": (0.32, 0.13, 0.9, 0.90),
-    "brown": (0.30, 0.06, 0.8, 0.30),
-    "green": (0.20, 0.27, 0.7, 0.55),
-}
-CHOICES = {  # what makes a species: for each trait its words, and what they mean to the pencil
-    "petals": {"three": 3, "five": 5, "eight": 8},
-    "outline": OUTLINES,
-    "pattern": PATTERNS,
-    "accent": ACCENTS,
-    "centre": CENTRES,
-    "layers": {"single": 0, "double": 1},
-    "twist": {"straight": 0.0, "twisted": 1.2},  # radians from the middle to the tips
-}
-WORDS = {trait: tuple(table) for trait, table in CHOICES.items()}
+from flowers_utils.datasets.practice_species import CHOICES, PATTERNS, species_row
 
 
 class Dice:
@@ -85,13 +43,16 @@ def rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     return value.unsqueeze(1) * (1 - saturation.unsqueeze(1) * ramp)
 
 
-def numbers(trait: str, species: Tensor) -> list[Tensor]:
-    """What a trait's words stand for, in each row of `species`: (B, 1, 1) a number."""
-    rows = torch.tensor(list(CHOICES[trait].values()), dtype=torch.float32).view(
-        len(WORDS[trait]), -1
-    )
-    chosen = rows[species[:, list(CHOICES).index(trait)]]
+def numbers(trait: str, flower: dict[str, Tensor]) -> list[Tensor]:
+    """What a trait's words stand for, in each flower of the batch: (B, 1, 1) a number."""
+    table = torch.tensor(list(CHOICES[trait].values()), dtype=torch.float32)
+    chosen = table.view(len(table), -1)[flower[trait]]
     return [column.view(-1, 1, 1) for column in chosen.unbind(1)]
+
+
+def some(flower: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    """The flowers of the batch that stand in `rows`."""
+    return {key: value[rows] for key, value in flower.items()}
 
 
 def axes(size: int) -> tuple[Tensor, Tensor]:
@@ -115,58 +76,62 @@ def paint(canvas: Tensor, colour: Tensor, cover: Tensor) -> Tensor:
     return torch.lerp(canvas, colour.expand_as(canvas), cover.unsqueeze(1))
 
 
-def petals(polar: tuple[Tensor, Tensor], species: Tensor, pose: dict, *, inner: bool) -> tuple:
+def accents(u: Tensor, depth: Tensor, edge: Tensor, pattern: Tensor) -> Tensor:
+    """Where each flower of the batch wears its accent colour: 0 to 1, (B, S, S)."""
+    worn = torch.empty_like(depth)
+    for index, where in enumerate(PATTERNS.values()):
+        rows = (pattern == index).nonzero().squeeze(1)
+        worn[rows] = where(u[rows], depth[rows], edge[rows])
+    return worn
+
+
+def petals(radius: Tensor, angle: Tensor, flower: dict, *, inner: bool) -> tuple[Tensor, Tensor]:
     """One ring of petals: colour (B, 3, S, S) and cover (B, S, S).
 
-    `polar` holds radius and angle (B, S, S) from the flower's middle.
+    `radius` and `angle` (B, S, S) are measured from the flower's middle; it reaches out to 1.
     """
-    radius, angle = polar
-    (count,) = numbers("petals", species)
-    power, base, notch, fringe = numbers("outline", species)
+    (count,) = numbers("petals", flower)
+    power, base, notch, fringe = numbers("outline", flower)
     place = angle * count / (2 * math.pi) + 0.5 * inner
     number, u = place.floor() % count, (place % 1) * 2 - 1
     curve = (1 - u.abs().clamp(1e-4, 1) ** power).clamp(1e-4, 1) ** 0.6
     edge = (base + (1 - base) * curve) * (1 - notch * torch.exp(-((u / 0.3) ** 2)))
     edge = edge - fringe * (1 + (u * 16).cos())
-    uneven = 1 + pose["uneven"] * (number * 2.4 + pose["phase"]).sin()
+    uneven = 1 + flower["uneven"] * (number * 2.4 + flower["phase"]).sin()
     reach = uneven * (0.62 if inner else 1.0)
     depth = radius / reach
-    marks = torch.stack([pattern(u, depth, edge) for pattern in PATTERNS.values()], 1)
-    mark = marks[torch.arange(len(species)), species[:, list(CHOICES).index("pattern")]]
-    offset, saturation, value = numbers("accent", species)
-    accent = rgb((pose["hue"] + offset) % 1, saturation, value)
-    colour = torch.lerp(
-        rgb(pose["hue"], pose["saturation"], pose["value"]), accent, mark.unsqueeze(1)
-    )
+    offset, saturation, value = numbers("accent", flower)
+    accent = rgb((flower["hue"] + offset) % 1, saturation, value)
+    colour = rgb(flower["hue"], flower["saturation"], flower["value"])
+    colour = torch.lerp(colour, accent, accents(u, depth, edge, flower["pattern"]).unsqueeze(1))
     veins = 1 - 0.10 * (u * 9).cos().clamp(0, 1) * depth.clamp(0, 1)
     shade = veins * (1 - 0.5 * u**4) * (0.72 + 0.32 * depth.clamp(0, 1)) * (1.12 if inner else 1.0)
-    scale = pose["size"] * pose["tilt"].sqrt()
+    scale = flower["size"] * flower["tilt"].sqrt()
     return colour * shade.unsqueeze(1), edge_cover((edge - depth) * reach, scale)
 
 
-def bloom(canvas: Tensor, species: Tensor, pose: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Paint a flower with its shadow on each picture; returns the canvas and what it covers.
+def bloom(canvas: Tensor, flower: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Paint a flower and its shadow on each picture: the new canvas, and the cover (B, S, S).
 
-    Canvas (B, 3, S, S), species (B, 7), pose as `random_pose` gives it, cover (B, S, S).
+    `canvas` is (B, 3, S, S); `flower` holds the traits, and the pose as `random_pose` gives it.
     """
     x, y = axes(canvas.shape[-1])
-    dx, dy = turn(x - pose["x"], y - pose["y"], pose["lean"])
-    dx, dy = dx / pose["size"], dy / (pose["size"] * pose["tilt"])
+    dx, dy = turn(x - flower["x"], y - flower["y"], flower["lean"])
+    dx, dy = dx / flower["size"], dy / (flower["size"] * flower["tilt"])
     angle = torch.atan2(dy, dx)
-    radius = (dx * dx + dy * dy).sqrt() / (1 + pose["cup"] * angle.sin())
-    (twist,) = numbers("twist", species)
-    spun = angle + pose["turn"] + twist * radius
-    colour, cover = petals((radius, spun), species, pose, inner=False)
+    radius = (dx * dx + dy * dy).sqrt() / (1 + flower["cup"] * angle.sin())
+    (twist,) = numbers("twist", flower)
+    spun = angle + flower["turn"] + twist * radius
+    colour, cover = petals(radius, spun, flower, inner=False)
     fallen = torch.roll(cover, (canvas.shape[-1] // 16,) * 2, (1, 2)).unsqueeze(1)
-    blurred = functional.avg_pool2d(fallen, 5, stride=1, padding=2)
-    canvas = paint(canvas * (1 - 0.45 * blurred), colour, cover)
-    double = species[:, list(CHOICES).index("layers")].nonzero().squeeze(1)
-    polar, inner_pose = (radius[double], spun[double]), {k: v[double] for k, v in pose.items()}
-    inner = petals(polar, species[double], inner_pose, inner=True)
+    shadow = functional.avg_pool2d(fallen, 5, stride=1, padding=2)
+    canvas = paint(canvas * (1 - 0.45 * shadow), colour, cover)
+    double = flower["layers"].nonzero().squeeze(1)
+    inner = petals(radius[double], spun[double], some(flower, double), inner=True)
     canvas[double] = paint(canvas[double], *inner)
-    share, hue, saturation, value = numbers("centre", species)
+    share, hue, saturation, value = numbers("centre", flower)
     grain = 1 + 0.3 * (dx * 26).sin() * (dy * 26).sin() - 0.4 * (radius / share).clamp(0, 1) ** 4
-    disc = edge_cover(share - radius, pose["size"] * pose["tilt"].sqrt())
+    disc = edge_cover(share - radius, flower["size"] * flower["tilt"].sqrt())
     canvas = paint(canvas, rgb(hue, saturation, value) * grain.unsqueeze(1), disc)
     return canvas, torch.maximum(cover, disc)
 
@@ -180,15 +145,15 @@ def leaf(size: int, dice: Dice, *, present: Tensor) -> tuple[Tensor, Tensor]:
     length, width = dice.uniform(0.5, 1.1), dice.uniform(0.08, 0.25)
     inside = width * (1 - (dx / length) ** 2) - dy.abs()
     green = rgb(dice.uniform(0.22, 0.40), dice.uniform(0.35, 0.8), dice.uniform(0.2, 0.6))
-    rib = 0.78 + 0.45 * torch.exp(-((dy / 0.03) ** 2))
+    rib = 0.78 + 0.45 * (1 - dy.abs() / 0.06).clamp(min=0)
     return green * rib.unsqueeze(1), edge_cover(inside) * present
 
 
-def stem(size: int, pose: dict[str, Tensor], dice: Dice) -> tuple[Tensor, Tensor]:
+def stem(size: int, flower: dict[str, Tensor], dice: Dice) -> tuple[Tensor, Tensor]:
     """A bent stem from the flower's middle downwards: colour (B, 3, 1, 1), and cover (B, S, S)."""
     x, y = axes(size)
-    down = (y - pose["y"]).clamp(min=0)
-    bent = (x - pose["x"] - dice.uniform(-0.3, 0.3) * down**2).abs()
+    down = (y - flower["y"]).clamp(min=0)
+    bent = (x - flower["x"] - dice.uniform(-0.3, 0.3) * down**2).abs()
     green = rgb(dice.uniform(0.22, 0.36), dice.uniform(0.4, 0.7), dice.uniform(0.25, 0.5))
     return green, edge_cover(0.045 - bent) * (down > 0)
 
@@ -219,7 +184,7 @@ def photograph(canvas: Tensor, dice: Dice) -> Tensor:
     shadow = 1 - 0.45 * dice.chance(0.5) * torch.sigmoid(6 * dice.noise(size, cells=4)[:, 0])
     canvas = canvas * light * (slope * shadow).unsqueeze(1)
     small = functional.interpolate(canvas, size=(24, 24), mode="area")
-    soft = functional.interpolate(small, size=(size, size), mode="bicubic")
+    soft = functional.interpolate(small, size=(size, size), mode="bilinear")
     canvas = torch.lerp(canvas, soft, dice.uniform(-0.7, 0.3).clamp(0, 1).unsqueeze(1))
     grain = torch.randn(canvas.shape, generator=dice.generator)
     return canvas + dice.uniform(0, 0.02).unsqueeze(1) * grain
@@ -256,7 +221,8 @@ def draw_scenes(species: Tensor, *, size: int, seed: int) -> tuple[Tensor, Tenso
     canvas = background(dice, size)
     for _ in range(2):
         canvas = paint(canvas, *leaf(size, dice, present=dice.chance(0.5)))
-    front, behind = random_pose(dice), random_pose(dice)
+    traits = dict(zip(CHOICES, species.unbind(1), strict=True))
+    front, behind = ({**traits, **random_pose(dice)} for _ in range(2))
     canvas = paint(canvas, *stem(size, front, dice))
     direction = dice.uniform(0, 2 * math.pi)
     behind["x"] = front["x"] + 0.75 * direction.cos()
@@ -264,11 +230,21 @@ def draw_scenes(species: Tensor, *, size: int, seed: int) -> tuple[Tensor, Tenso
     behind["size"] = behind["size"] * 0.6
     flowers = torch.zeros(len(species), size, size)
     two = dice.chance(0.25).view(-1).nonzero().squeeze(1)
-    canvas[two], flowers[two] = bloom(
-        canvas[two], species[two], {k: v[two] for k, v in behind.items()}
-    )
-    canvas, cover = bloom(canvas, species, front)
+    canvas[two], flowers[two] = bloom(canvas[two], some(behind, two))
+    canvas, cover = bloom(canvas, front)
     colour, hidden = leaf(size, dice, present=dice.chance(0.2))
     canvas = photograph(paint(canvas, colour, hidden), dice)
     masks = torch.maximum(flowers, cover) * (1 - hidden) > 0.5
     return (canvas.clamp(0, 1) * 255).round().to(torch.uint8), masks
+
+
+def draw_species(*, count: int = 8, seed: int = 0, size: int = 64, **traits: str) -> Tensor:
+    """Pictures of a species of your own choice, side by side: uint8 (3, H, W).
+
+    Name its traits in words, as in `draw_species(petals="five", outline="heart")`:
+    practice_species.WORDS lists them, and a trait that is not named takes its first word.
+    Raises FlowersError for a word that is not there.
+    """
+    species = torch.tensor([species_row(traits)] * count)
+    pictures, _ = draw_scenes(species, size=size, seed=seed)
+    return make_grid(pictures, nrow=4, pad_value=255)
