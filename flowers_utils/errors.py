@@ -7,6 +7,7 @@ All other errors keep their traceback.
 
 import contextlib
 import gc
+import traceback
 from collections.abc import Iterator
 
 import torch
@@ -46,15 +47,16 @@ def out_of_memory_explained(batch_size: int) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        error.__traceback__ = None  # it holds the tensors of the failed step
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors of the failed step
     else:
         return
     gc.collect()
     torch.cuda.empty_cache()  # does nothing without CUDA
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
+    smaller = f", run config.TRAINING_CONFIG['batch_size'] = {batch_size // 2} in a new cell"
     raise FlowersError(
         f"The device ran out of memory at batch size {batch_size}. Close other programs that use "
-        f"it, run config.TRAINING_CONFIG['batch_size'] = {max(2, batch_size // 2)} in a new cell, "
-        "then run this cell again. If that does not help, take a smaller BACKBONE."
+        f"it{smaller if batch_size > 3 else ''}, then run this cell again. "
+        "If that does not help, take a smaller BACKBONE."
     )

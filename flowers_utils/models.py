@@ -233,6 +233,27 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     return sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
 
 
+def output_shapes(model: nn.Module, size: int) -> list[tuple[str, tuple[int, ...]]]:
+    """Name and output shape (without the batch) of each stage, for an image `(3, size, size)`."""
+    shapes = [("image", (3, size, size))]
+    hooks = []
+    for name, child in model.named_children():
+        inside = list(child.named_children()) if name == "features" else []
+        for part, stage in [(f"{name}.{i}", block) for i, block in inside] or [(name, child)]:
+
+            def note(_: nn.Module, __: object, output: torch.Tensor, part: str = part) -> None:
+                shapes.append((part, tuple(output.shape[1:])))
+
+            hooks.append(stage.register_forward_hook(note))
+    try:
+        with eval_mode(model), torch.no_grad():
+            model(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return shapes
+
+
 def fingerprint(model: nn.Module, *, backbone_only: bool = True) -> str:
     """A short hash of parameters and buffers (BatchNorm's statistics too): equal means unmoved."""
     head = f"{BACKBONES[model.architecture].classifier}."

@@ -143,13 +143,21 @@ def train_phase(
     stem = f"{model.architecture}_{re.sub('[^a-z0-9]+', '', phase.name.lower())}"
     files = resume.PhaseFiles(Path(folder), stem, identity)
     with out_of_memory_explained(config.TRAINING_CONFIG["batch_size"]):
+        return _run_phase(model, data, device, phase, files)
+
+
+def _run_phase(
+    model: nn.Module, data: FlowerData, device: Device, phase: Phase, files: resume.PhaseFiles
+) -> PhaseResult:
+    """What is left to do of a phase; in a function of its own, so that after an error for lack of
+    memory no variable holds its tensors."""
+    training = PhaseInProgress(model, data, device, phase)
+    note = files.restore(training, fresh=phase.fresh)
+    if not training.history:  # make it anew: a damaged state may have been loaded in part
         training = PhaseInProgress(model, data, device, phase)
-        note = files.restore(training, fresh=phase.fresh)
-        if not training.history:  # make it anew: a damaged state may have been loaded in part
-            training = PhaseInProgress(model, data, device, phase)
-        if note:
-            say(note)
-        training.run(files)
+    if note:
+        say(note)
+    training.run(files)
     best = training.model.eval()
     best.load_state_dict(training.best, strict=False)
     note = f"{note} {files.problem}".strip()
@@ -184,7 +192,7 @@ class PhaseInProgress:
         epochs, done = self.phase.epochs, len(self.history)
         counted = len(self.data.train) + (0 if self.frozen else len(self.data.val))
         if done == epochs:
-            return
+            return files.mend_checkpoint(self.checkpoint())
         with Progress(epochs * counted, self.phase.name, unit="image") as bar:
             bar.skip(done * counted)
             for epoch in range(done + 1, epochs + 1):
@@ -194,6 +202,9 @@ class PhaseInProgress:
                     if files.saving_is_due() or epoch == epochs:
                         files.save(self, self.checkpoint())
                 except KeyboardInterrupt as stop:
+                    # A stop on the last line of a with block can lose what it would have reset.
+                    torch.set_grad_enabled(True)
+                    torch.set_autocast_enabled(self.device.torch_device.type, False)
                     raise Stopped(f"{where}: stopped. {files.saved()}") from stop
                 except FlowersError as error:
                     raise FlowersError(f"{where}: {error} {files.saved()}") from error

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -149,6 +150,15 @@ def test_intervals_are_the_same_for_the_same_seed() -> None:
     )
     assert first.loss == again.loss and first.mean_per_class == again.mean_per_class
     assert first.loss != other.loss
+
+
+def test_intervals_do_not_need_kilobytes_a_photograph() -> None:
+    logits, labels = random_answers(3000, 6, seed=0)
+    tracemalloc.start()
+    compute_metrics(logits, labels, class_names=names(6))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1000 * len(labels)
 
 
 def test_calibration_error_of_a_known_case() -> None:

@@ -145,7 +145,7 @@ def test_given_weights_are_loaded_into_the_backbone_but_not_the_head():
     ids=["unknown", "missing", "other shape"],
 )
 def test_weights_of_another_network_are_named(change):
-    with pytest.raises(FlowersError, match=r"another network: .*conv\d\.weight"):
+    with pytest.raises(FlowersError, match=r"another network\. .*conv\d\.weight"):
         build_model("resnet18", num_classes=7, weights=change(blank().state_dict()))
 
 

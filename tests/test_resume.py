@@ -69,7 +69,7 @@ def test_a_phase_interrupted_in_any_epoch_ends_bit_identical(tmp_path, monkeypat
 def test_a_stop_says_what_is_saved_and_how_to_go_on(tmp_path, monkeypatch):
     stop = stopped_phase(tmp_path, monkeypatch, 3)
     assert isinstance(stop, Stopped)
-    assert "stopped in epoch 3. Epochs 1 to 2 are saved; run this cell again" in str(stop)
+    assert "epoch 3: stopped. Epochs 1 to 2 are saved; run this cell again" in str(stop)
 
 
 def test_many_interruptions_in_a_row_change_nothing(tmp_path, monkeypatch, quiet):

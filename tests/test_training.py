@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 import flowers_utils as fu
 import transfer_learning_config as config
-from flowers_utils import training
 from flowers_utils.device import Device, choose_device, seed_everything
 from flowers_utils.errors import FlowersError
 from flowers_utils.models import build_model, fingerprint, freeze_backbone, parameter_groups
@@ -121,7 +120,7 @@ def test_phase_1_moves_the_head_and_nothing_else(tmp_path):
 
 def test_the_proof_of_phase_1_fails_if_batchnorm_is_put_into_train_mode(tmp_path, monkeypatch):
     """The network whose fingerprint is shown is the one that trains, so the proof can fail."""
-    monkeypatch.setattr(training, "train_mode", lambda model: model.train())
+    monkeypatch.setattr("flowers_utils.models.train_mode", lambda model: model.train())
     model = small_model()
     result = small_phase(tmp_path, model=model, **PHASES[1])
     assert fingerprint(result.model) != fingerprint(model)

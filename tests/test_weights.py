@@ -68,7 +68,7 @@ def test_a_damaged_or_foreign_file_is_named_and_not_opened_blindly(cached, tenso
         cached.write_bytes(cached.read_bytes()[:100_000])
     elif damage == "a web page":
         cached.write_text("<!DOCTYPE html><html>Log in</html>", encoding="utf-8")
-    with pytest.raises(FlowersError, match="damaged or for another network") as caught:
+    with pytest.raises(FlowersError, match="damaged or of another network") as caught:
         imagenet_weights(NAME)
     assert str(cached) in str(caught.value) and "Delete it" in str(caught.value)
     assert not marker.exists()

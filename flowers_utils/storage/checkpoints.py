@@ -1,6 +1,5 @@
 """Checkpoints: what one holds, how it is made, checked, and turned back into a network."""
 
-import math
 import os
 import platform
 from typing import Any
@@ -97,21 +96,45 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
 
 def _values_hold(checkpoint: dict[str, Any]) -> dict[str, bool]:
     """For each key whose value can be wrong although its type is right: whether it is not."""
-    normalization, names = checkpoint["normalization"], checkpoint["class_names"]
-    numbers = [*normalization.get("mean", ()), *normalization.get("std", ())]
-    temperature = checkpoint.get("temperature", 1.0)
+    names, normalization = checkpoint["class_names"], checkpoint["normalization"]
     return {
-        "class_names": len(names) == checkpoint["num_classes"] >= 2
-        and all(isinstance(name, str) for name in names),
+        "num_classes": 2 <= checkpoint["num_classes"] == len(names),
+        "class_names": all(isinstance(name, str) for name in names),
         "image_size": 8 <= checkpoint["image_size"] <= 2048,
-        "normalization": len(numbers) == 6
-        and all(isinstance(value, float) and 0 < value <= 1 for value in numbers),
-        "state_dict": all(
-            isinstance(value, torch.Tensor) and bool(torch.isfinite(value).all())
-            for value in checkpoint["state_dict"].values()
+        "normalization": all(
+            isinstance(values, list)
+            and len(values) == 3
+            and all(_is_number(value, low, 1.0) for value in values)
+            for values, low in ((normalization.get("mean"), 0.0), (normalization.get("std"), 1e-3))
         ),
-        "temperature": isinstance(temperature, (int, float)) and 0 < temperature < math.inf,
+        "state_dict": all(
+            isinstance(key, str)
+            and _is_plain_tensor(value)
+            and not ("running_var" in key and value.min() < 0)
+            for key, value in checkpoint["state_dict"].items()
+        ),
+        "data": all(isinstance(checkpoint["data"].get(key), str) for key in ("source", "title")),
+        "temperature": _is_number(checkpoint.get("temperature", 1.0), 1e-3, 1e3),
     }
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return type(value) in (int, float) and low <= value <= high  # false for nan, too
+
+
+def _is_plain_tensor(value: Any) -> bool:
+    """Whether it is an ordinary tensor, as `_plain` makes it, without nan or infinity.
+
+    It holds as many numbers as its shape says: a single one can pose as a tensor of any size.
+    """
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout is torch.strided
+        and value.dtype in (torch.float32, torch.int64)
+        and value.device.type == "cpu"
+        and 0 < value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+        and bool(torch.isfinite(value).all())
+    )
 
 
 def model_from_checkpoint(

@@ -1,5 +1,6 @@
 """Files that survive: written whole or not at all, and read without running code from them."""
 
+import contextlib
 import errno
 import json
 import os
@@ -49,8 +50,9 @@ def atomic_write(
 def _remove_leftovers(path: Path) -> None:
     """Half-written files of runs that were killed; those of a run in progress are younger."""
     for part in path.parent.glob(f".{path.stem}-????????{path.suffix}"):
-        if time.time() - part.stat().st_mtime > LEFTOVER_AFTER:
-            part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another run renames its own at any moment
+            if time.time() - part.stat().st_mtime > LEFTOVER_AFTER:
+                part.unlink(missing_ok=True)
 
 
 def rename(old: Path, new: Path) -> None:

@@ -131,6 +131,16 @@ class PhaseFiles:
         self.problem = ""
         self.epochs_saved, self.saved_at = len(state["history"]), time.monotonic()
 
+    def mend_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write the checkpoint of a finished phase again if its file is gone or not this one."""
+        try:
+            there = load_tensors(self.checkpoint)["state_dict"]
+            whole = all(torch.equal(there[key], x) for key, x in checkpoint["state_dict"].items())
+        except (FlowersError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            save_tensors(self.checkpoint, checkpoint)
+
     def saved(self) -> str:
         """What a stop leaves behind, in words."""
         if not self.epochs_saved:
