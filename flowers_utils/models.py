@@ -270,7 +270,7 @@ def how_far_each_group_moved(before: nn.Module, after: nn.Module) -> dict[str, f
 
     def values(model: nn.Module, modules: tuple[str, ...]) -> torch.Tensor:
         stage = [p for path in modules for p in model.get_submodule(path).parameters()]
-        return nn.utils.parameters_to_vector(stage).detach().cpu()
+        return torch.cat([p.detach().cpu().flatten() for p in stage])  # any memory layout
 
     moved = {}
     for name, modules in BACKBONES[after.architecture].groups.items():

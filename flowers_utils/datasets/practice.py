@@ -44,6 +44,18 @@ DRAWING_BATCH = 64
 _STREAMS = {"train": 1, "val": 2, "test": 3, "source": 4}
 
 
+def traits_in_words(logits: Tensor) -> list[str]:
+    """What the pretrained network says to each picture: logits (N, words of all traits) in words."""
+    answers = logits.split([len(words) for words in WORDS.values()], dim=1)
+    return [
+        ", ".join(
+            f"{trait} {words[answer[row].argmax()]}"
+            for (trait, words), answer in zip(WORDS.items(), answers, strict=True)
+        )
+        for row in range(len(logits))
+    ]
+
+
 def _scenes(labels: np.ndarray, *, size: int, key: list[int]) -> Iterator[tuple]:
     """Pictures and masks of `draw_scenes`, one a label, in batches with a seed each."""
     species = torch.tensor(PRACTICE_SPECIES)
@@ -160,7 +172,7 @@ def _train_source(settings: dict, device: Device) -> tuple[dict[str, Tensor], Te
                 )
                 bar.note(f"traits read rightly: {100 * float(right.mean()):.0f} %")
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    return {k: v for k, v in state.items() if not k.startswith("fc.")}, right
+    return state, right
 
 
 def _optimizer_and_schedule(model: nn.Module, settings: dict, device: Device, *, steps: int):
@@ -182,7 +194,7 @@ def pretrain_backbone(
     images: int | None = None,
     fresh: bool = False,
 ) -> dict[str, Tensor]:
-    """State dict of a ResNet18 without its head, pretrained on source flowers; kept in `path`.
+    """State dict of a ResNet18 that reads traits, pretrained on source flowers; kept in `path`.
 
     torchvision's key names, float32, on the CPU. A whole file made with the same settings is
     reused; any other, or `fresh=True`, is replaced. `images` shortens the training.
@@ -209,6 +221,7 @@ def _kept_backbone(path: Path, settings: dict) -> dict[str, Tensor] | None:
     state = content.get("state_dict")
     if content.get("settings") != settings or not isinstance(state, dict):
         return None
-    wanted = {k: v.shape for k, v in resnet18().state_dict().items() if not k.startswith("fc.")}
+    outputs = sum(map(len, WORDS.values()))
+    wanted = {k: v.shape for k, v in resnet18(num_classes=outputs).state_dict().items()}
     fits = {k: getattr(v, "shape", None) for k, v in state.items()} == wanted
     return state if fits and all(v.isfinite().all() for v in state.values()) else None

@@ -140,9 +140,6 @@ def calls_on_one_image(
 
     `None` among the files (an 8-bit file that was not kept) is passed over.
     """
-    # Not at the top: importing it logs a warning where a CUDA toolkit is installed but no card.
-    from torch.utils.benchmark import Timer
-
     content = load_checkpoint(checkpoint)
     image = np.zeros((1, 3, content["image_size"], content["image_size"]), dtype=np.uint8)
     runs = {"PyTorch": partial(_run, Deployable(content))}

@@ -2,6 +2,6 @@
 
 from flowers_utils.machine.epoch_time import where_time_goes
 from flowers_utils.machine.preflight import preflight
-from flowers_utils.machine.speed import count_flops, profile_model
+from flowers_utils.machine.speed import count_flops, latency_in_turn, profile_model
 
-__all__ = ["count_flops", "preflight", "profile_model", "where_time_goes"]
+__all__ = ["count_flops", "latency_in_turn", "preflight", "profile_model", "where_time_goes"]

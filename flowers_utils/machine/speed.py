@@ -5,7 +5,7 @@ trusted, and waits for CUDA, whose calls return before the work is done.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch.utils.benchmark import Measurement
 
 THROUGHPUT_BATCH = 32
+ROUNDS = 15  # of calls that are timed in turn
 
 
 def measure(call: Callable[[], object], device: Device, *, seconds: float) -> "Measurement":
@@ -38,6 +39,17 @@ def measure(call: Callable[[], object], device: Device, *, seconds: float) -> "M
     threads = torch.get_num_threads()  # else the Timer measures on one
     timer = Timer("call()", globals={"call": and_wait}, num_threads=threads)
     return timer.blocked_autorange(min_run_time=seconds)
+
+
+def latency_in_turn(
+    calls: Mapping[str, Callable[[], object]], device: Device, *, rounds: int = ROUNDS
+) -> dict[str, float]:
+    """Median milliseconds of each call, timed in turn: a busy minute falls on all of them alike."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            times[name].append(measure(call, device, seconds=0.02).median)
+    return {name: 1000 * float(np.median(each)) for name, each in times.items()}
 
 
 @dataclass(frozen=True)
