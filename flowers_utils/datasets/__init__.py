@@ -3,15 +3,9 @@
 from flowers_utils.datasets.folder import describe_folder
 from flowers_utils.datasets.load import data_root, load_data, split_table, starting_weights
 from flowers_utils.datasets.photos import open_photo
-<<<<<<< HEAD
 from flowers_utils.datasets.practice import flower_masks
 from flowers_utils.datasets.practice_drawing import draw_species
 from flowers_utils.datasets.practice_species import describe_species, traits_in_words
-=======
-from flowers_utils.datasets.practice import flower_masks, traits_in_words
-from flowers_utils.datasets.practice_drawing import draw_species
-from flowers_utils.datasets.practice_species import describe_species
->>>>>>> page
 
 __all__ = [
     "data_root",
