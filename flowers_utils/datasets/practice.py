@@ -44,18 +44,6 @@ DRAWING_BATCH = 64
 _STREAMS = {"train": 1, "val": 2, "test": 3, "source": 4}
 
 
-def traits_in_words(logits: Tensor) -> list[str]:
-    """What the pretrained network says to each picture: logits (N, words of all traits) in words."""
-    answers = logits.split([len(words) for words in WORDS.values()], dim=1)
-    return [
-        ", ".join(
-            f"{trait} {words[answer[row].argmax()]}"
-            for (trait, words), answer in zip(WORDS.items(), answers, strict=True)
-        )
-        for row in range(len(logits))
-    ]
-
-
 def _scenes(labels: np.ndarray, *, size: int, key: list[int]) -> Iterator[tuple]:
     """Pictures and masks of `draw_scenes`, one a label, in batches with a seed each."""
     species = torch.tensor(PRACTICE_SPECIES)
