@@ -12,13 +12,11 @@ from flowers_utils.errors import FlowersError
 DATA_WORDS = ("auto", "flowers102", "practice")
 _EPOCHS, _RATE, _SHARE = (int, 1, 10_000), (float, 1e-8, 1.0), (float, 0.0, 1.0)
 _NETWORK = {"resnet18", "resnet50", "efficientnet_b0", "efficientnet_b3", "mobilenet_v2"}
-_FILE = {"name": str, "md5": str}
-_EXPECTATION = {"promised": _SHARE, "published": [_SHARE], "val_range": [_SHARE, _SHARE]}
 
 # How to read a rule:
 # (int, 2, 4096): a whole number from 2 to 4096; (float, 0, 1): any number between; (.., None): or None;
 # {"a", "b"}: one of these texts; str: a text that is not empty; [rule]: a list of one or more;
-# [rule, rule]: a list of exactly two; a dict: exactly these keys ("*": any keys).
+# [rule, rule]: a list of exactly two; a dict: exactly these keys ("*": any others); object: anything.
 _TRAINING = {
     "batch_size": (int, 2, 4096),
     "learning_rate": _RATE,
@@ -44,20 +42,12 @@ _RULES: dict[str, Any] = {
     "COMPARISON": [_NETWORK],
     "AUGMENTATION": _AUGMENTATION,
     "NORMALIZATION": {"mean": [_SHARE] * 3, "std": [(float, 1e-3, 1.0)] * 3},
-    "DATASET": {
-        "name": str,
-        "num_classes": (int, 2, 100_000),
-        "splits": dict.fromkeys(("train", "val", "test"), (int, 2, 10_000_000)),
-        "base_urls": [str],
-        **dict.fromkeys(("archive", "labels", "setid"), _FILE),
-    },
+    "DATASET": {"base_urls": [str], "*": object},
     "PATHS": {"models": str, "cache": str},
-    "EXPECTED": {"phase1": _EXPECTATION, "phase2": _EXPECTATION},
 }
-_SEED = (int, 0, 2**31 - 1)  # as numpy's seeds must be
-# What may be handed to `check_numbers`, by name.
-_NUMBERS = {**_TRAINING, **_AUGMENTATION, **_RULES["PHASES"]["phase2"], "seed": _SEED}
-_NUMBERS["number"] = (int, 1, 99)
+# What may be handed to `check_numbers`, by name; numpy's seeds must be of 31 bits, too.
+_OTHERS = {"number": (int, 1, 99), "seed": (int, 0, 2**31 - 1)}
+_NUMBERS = {**_TRAINING, **_AUGMENTATION, **_RULES["PHASES"]["phase2"], **_OTHERS}
 
 
 def check_config() -> None:
@@ -82,10 +72,86 @@ def check_knobs(data: Any, profile: Any, seed: Any) -> tuple[str, str, int]:
     data, profile, seed = (v.strip() if isinstance(v, str) else v for v in (data, profile, seed))
     if isinstance(seed, str) and seed.isdecimal():  # `papermill -r` hands it over as text
         seed = int(seed)
-    folder, problems = data in DATA_WORDS or _folder(data), []
-    profiles = ", ".join(map(repr, config.PROFILES))
-    for name, good, must, value in (
-        ("DATA", folder, "'auto', 'flowers102', 'practice' or the path of a folder that is there", data),
-        ("PROFILE", profile in [*config.PROFILES], f"one of {profiles}", profile),
-    ):
-        ...
+    problems = []
+    rules = {"DATA": Path, "PROFILE": set(config.PROFILES), "SEED": _OTHERS["seed"]}
+    for (name, rule), value in zip(rules.items(), (data, profile, seed), strict=True):
+        try:
+            _check(name, value, rule)
+        except FlowersError as error:
+            problems.append(str(error))
+    if problems:
+        raise FlowersError("\n".join(problems))
+    return data if data in DATA_WORDS else str(Path(data).expanduser()), profile, seed
+
+
+def check_numbers(where: str, values: dict[str, Any]) -> None:
+    """Raise FlowersError for a value that cannot work: `check_numbers("Phase 2", {"epochs": 0})`."""
+    for name, value in values.items():
+        _check(f"{name} of {where}", value, _NUMBERS[name])
+
+
+def profile_epochs(profile: str, phase: str) -> int:
+    """Epochs that `phase` ("phase1" or "phase2") runs in `profile`."""
+    return config.PROFILES[profile]["epochs"] or config.PHASES[phase]["epochs"]
+
+
+def _check(where: str, value: Any, rule: Any) -> None:
+    """One value, or all that it holds, against its rule in the table."""
+    if isinstance(rule, dict):
+        _check_keys(where, value, rule)
+        for key in value:
+            _check(f"{where}[{key!r}]", value[key], rule.get(key) or rule["*"])
+    elif isinstance(rule, list):
+        if not isinstance(value, (tuple, list)) or not value or len(rule) not in (1, len(value)):
+            many = "one or more" if len(rule) == 1 else len(rule)
+            _refuse(where, f"a list of {many} values", value)
+        for each in value:
+            _check(where, each, rule[0])
+    elif rule is not object and not _fits(value, rule):
+        _refuse(where, _in_words(rule), value)
+
+
+def _check_keys(where: str, value: Any, rule: dict[str, Any]) -> None:
+    if not isinstance(value, dict):
+        _refuse(where, "a dict", value)
+    for key in () if "*" in rule else value:
+        if key not in rule:
+            raise FlowersError(f"{where} has no key {key!r}; its keys are {', '.join(rule)}.")
+    for key in rule.keys() - value.keys() - {"*"}:
+        raise FlowersError(f"{where} lacks the key {key!r}.")
+
+
+def _fits(value: Any, rule: Any) -> bool:
+    # `type`, not `isinstance`: True is an int; and numpy's numbers make a checkpoint unsafe to open.
+    if rule is Path:
+        return _is_data(value)
+    if rule is str or isinstance(rule, set):
+        return type(value) is str and (bool(value.strip()) if rule is str else value in rule)
+    kind, low, high, *or_none = rule
+    if value is None:
+        return bool(or_none)
+    return type(value) in (int, kind) and low <= value <= high  # false for nan
+
+
+def _in_words(rule: Any) -> str:
+    if rule is Path:
+        words = ", ".join(map(repr, DATA_WORDS))
+        return f"{words} or the path (in quotes) of a folder that is there"
+    if rule is str:
+        return "a text in quotes"
+    if isinstance(rule, set):
+        return f"one of {', '.join(sorted(rule))}"
+    return f"a {'whole' if rule[0] is int else 'plain'} number from {rule[1]:,} to {rule[2]:,}"
+
+
+def _is_data(value: Any) -> bool:
+    """Whether it is one of DATA_WORDS, or the path of a folder that is there."""
+    try:
+        return value in DATA_WORDS or (str(value) and Path(value).expanduser().is_dir())
+    except (OSError, RuntimeError, TypeError, ValueError):
+        return False  # no path at all, or no such user as in "~name"
+
+
+def _refuse(where: str, must: str, value: Any) -> NoReturn:
+    shown = " ".join(repr(value).split())[:200]  # an array's own text has several lines
+    raise FlowersError(f"{where} must be {must}, but it is {shown}.")
