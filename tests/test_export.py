@@ -159,20 +159,22 @@ def test_photographs_that_do_not_fit_are_refused(checkpoint, tmp_path):
 def test_int8_answers_and_needs_no_space_elsewhere(
     exports, data, photographs, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(quantization, "TOLERANCE", 1.0)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "too small to exist"))
     out = tmp_path / "int8.onnx"
-    values = quantization.quantize_onnx(exports[".onnx"]["path"], out, data, tolerance=1.0)
+    values = quantization.quantize_onnx(exports[".onnx"]["path"], out, data)
     probabilities = quantization.open_export(out)(photographs)
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-4)
     assert values["path"] == out.as_posix() and list(tmp_path.iterdir()) == [out]
 
 
 @pytest.mark.slow
-def test_a_resnet18_of_8_bits_is_a_quarter_of_the_size(data, photographs, tmp_path):
+def test_a_resnet18_of_8_bits_is_a_quarter_of_the_size(data, photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantization, "TOLERANCE", 1.0)
     checkpoint = saved(tmp_path / "resnet18.pth", data, "resnet18")
     out = tmp_path / "resnet18.onnx"
     whole = export.export_onnx(checkpoint, out, photographs=photographs)
-    small = quantization.quantize_onnx(out, tmp_path / "int8.onnx", data, tolerance=1.0)
+    small = quantization.quantize_onnx(out, tmp_path / "int8.onnx", data)
     assert small["size_bytes"] < 0.3 * whole["size_bytes"]
 
 

@@ -57,7 +57,7 @@ def export_program(
     Raises FlowersError, and writes nothing, if the file cannot be opened or does not agree.
     """
 
-    def write(part: Path, module: nn.Module, example: dict[str, Any], facts: dict) -> None:
+    def write(part: Path, module: nn.Module, example: dict, facts: dict) -> None:
         program = torch.export.export(module, **example)
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # it holds the paths of this computer
@@ -76,7 +76,7 @@ def export_onnx(
     """
     import onnx  # here, not above: only this function needs it, and it takes a second to load
 
-    def write(part: Path, module: nn.Module, example: dict[str, Any], facts: dict) -> None:
+    def write(part: Path, module: nn.Module, example: dict, facts: dict) -> None:
         names = {"input_names": ["images"], "output_names": ["probabilities"]}
         settings = {"dynamo": True, "opset_version": OPSET, "verbose": False}
         proto = torch.onnx.export(module, **example, **names, **settings).model_proto
@@ -144,10 +144,7 @@ def _facts(checkpoint: dict[str, Any]) -> dict[str, str]:
 
 
 def reopen(path: Path, images: np.ndarray) -> np.ndarray:
-    """Probabilities of all images together, then of the first alone, from a fresh Python process.
-
-    Raises FlowersError if the process fails or takes longer than RELOAD_SECONDS.
-    """
+    """Probabilities of all images together, then of the first alone, from a fresh Python process."""
     with scratch_beside(path) as folder:
         photographs, answers = folder / "photographs.npy", folder / "answers.npy"
         np.save(photographs, images)
@@ -159,23 +156,24 @@ def reopen(path: Path, images: np.ndarray) -> np.ndarray:
         except subprocess.SubprocessError as error:
             last = (error.stderr or str(error).encode()).decode(errors="replace").splitlines()[-1]
             raise FlowersError(
-                f"A fresh Python process could not open and run the exported file ({last}), so it "
-                "was not kept. Check that the packages of requirements.txt are installed and that "
-                "the computer is not busy, then run this cell again."
+                f"A fresh Python process could not open and run the exported file ({last}), so it was "
+                "not kept. Close other programs and run this cell again."
             ) from error
         return np.load(answers)
 
 
 @contextlib.contextmanager
 def scratch_beside(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path`, removed afterwards; inside, all temporary files go there.
+    """An empty folder beside `path`, removed afterwards, where all temporary files go.
 
-    Libraries write theirs to the system's folder, which may be too small: on some servers /tmp is a
-    piece of memory.
+    Libraries write theirs to the system's folder, which on some servers is a small piece of memory.
     """
     system_folder = tempfile.tempdir
-    settings = {"prefix": ".scratch-", "ignore_cleanup_errors": True}
-    with tempfile.TemporaryDirectory(dir=path.parent.resolve(), **settings) as folder:
+    with tempfile.TemporaryDirectory(
+        dir=path.parent.resolve(),
+        prefix=".scratch-",
+        ignore_cleanup_errors=True,  # Windows: a library may still hold a file
+    ) as folder:
         tempfile.tempdir = folder  # the public setting of the tempfile module
         try:
             yield Path(folder)

@@ -73,10 +73,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def photo_picker() -> Any:
-    """Show an upload button in a live notebook and return it, for `photo_from`.
-
-    In a headless run nobody could press it: nothing is shown, and None is returned.
-    """
+    """Show an upload button and return it, for `photo_from`; None where nobody could press it."""
     if progress_style() != "widget":
         return None
     from IPython.display import display  # both come with Jupyter, and only a notebook has a page
@@ -88,10 +85,7 @@ def photo_picker() -> Any:
 
 
 def photo_from(button: Any, path: str | os.PathLike | None = None) -> Image.Image | None:
-    """The photograph uploaded with the button of `photo_picker`, else the one at `path`, else None.
-
-    Raises FlowersError if the file is no photograph.
-    """
+    """The photograph uploaded with the button of `photo_picker`, else the one at `path`, else None."""
     if button is None or not button.value:
         return None if path is None else open_photo(path)
     upload = button.value[-1]

@@ -23,11 +23,7 @@ CALIBRATION = 128  # photographs from which the ranges of activations are taken
 
 
 def quantize_onnx(
-    float_path: str | os.PathLike,
-    out: str | os.PathLike,
-    data: FlowerData,
-    *,
-    tolerance: float = TOLERANCE,
+    float_path: str | os.PathLike, out: str | os.PathLike, data: FlowerData
 ) -> dict[str, Any]:
     """Quantise an exported ONNX file to 8 bits; keep it only if it holds on val.
 
@@ -46,24 +42,20 @@ def quantize_onnx(
             _accuracy(out, data.val),
             _accuracy(float_path, data.val),
         )
-        kept = after >= before - tolerance - 1e-9  # for the rounding of the subtraction
+        kept = after >= before - TOLERANCE - 1e-9  # for the rounding of the subtraction
     finally:
         if not kept:
             out.unlink()
-    lost = f"That loses more than {100 * tolerance:g} percentage points, so it was not kept."
+    lost = f"That loses more than {100 * TOLERANCE:g} percentage points, so it was not kept."
     return {
         "kind": "ONNX, 8 bits",
         "path": out.as_posix() if kept else None,
         "size_bytes": size,
-        "float_size_bytes": float_size,
-        "photographs": len(data.val),
         "accuracy": after,
         "float_accuracy": before,
-        "sentence": (
-            f"ONNX, 8 bits: {size / 1e6:.1f} MB instead of {float_size / 1e6:.1f} MB, val accuracy "
-            f"{after:.1%} instead of {before:.1%} ({len(data.val)} photographs). "
-            + (f"Kept as '{out.as_posix()}'." if kept else lost)
-        ),
+        "sentence": f"ONNX, 8 bits: {size / 1e6:.1f} MB instead of {float_size / 1e6:.1f} MB, val "
+        f"accuracy {after:.1%} instead of {before:.1%} ({len(data.val)} photographs). "
+        + (f"Kept as '{out.as_posix()}'." if kept else lost),
     }
 
 
@@ -81,11 +73,10 @@ def _quantize(source: Path, target: Path, data: FlowerData) -> None:
     seen = denormalise(eval_batch(images, data.image_size)).numpy()
 
     class Photographs(ort.CalibrationDataReader):
-        batches = _in_batches(seen)
+        batches = ({"images": batch} for batch in _in_batches(seen))
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {"images": batch}
+            return next(self.batches, None)
 
     with scratch_beside(target) as folder:
         prepared = folder / "prepared.onnx"  # BatchNorm folded into the convolutions
@@ -116,16 +107,13 @@ def _accuracy(path: Path, split: Split) -> float:
 
 
 def open_export(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
-    """An exported file as a function: uint8 images `(B, 3, S, S)` to probabilities `(B, classes)`.
-
-    It computes on the CPU, with as many threads as PyTorch has there.
-    """
+    """An exported file as a function: uint8 images `(B, 3, S, S)` to probabilities `(B, classes)`."""
     if Path(path).suffix != ".onnx":
         return partial(_run, torch.export.load(path).module())
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = torch.get_num_threads()  # as many as PyTorch has
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})[0]
 

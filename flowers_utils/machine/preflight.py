@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import psutil  # comes with ipykernel
 import torch
 from packaging.requirements import Requirement  # comes with matplotlib and Jupyter
 
@@ -33,7 +34,7 @@ PROBE_SECONDS = 2.0
 OTHER_PASSES = 8  # over a split without training: before and after the phases, stored features
 COMPARISON_PASSES = 17  # the five backbones of part two, counted in passes of a ResNet18
 EVERYTHING_ELSE = 60.0  # seconds of a run that are neither training nor evaluation: figures, export
-Answer = tuple[str, str]  # "ok", "warn" or "fail"; and the detail
+Answer = tuple[str, str]  # the status and the detail of a Check
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def each_check(data: str = "auto", profile: str = "full") -> Iterator[Check]:
     questions = {
         "packages": partial(packages, REQUIREMENTS.read_text(encoding="utf-8")),
         "device": lambda: ("ok", device.describe()),
-        "memory": memory,
+        "memory": lambda: enough(psutil.virtual_memory().available, MEMORY, "close programs"),
         "disk": lambda: enough(shutil.disk_usage(Path.cwd()).free, DISK, "free some"),
         flowers.what: lambda: (flowers.status, flowers.detail),
         f"pretrained {config.BACKBONE}": partial(weights, on_practice),
@@ -115,13 +116,6 @@ def packages(requirements: str) -> Answer:
     if problems:
         return status, f"{'; '.join(problems)}; run: python -m pip install -r requirements.txt"
     return "ok", f"torch {version('torch')} and all others as required"
-
-
-def memory() -> Answer:
-    import psutil  # comes with ipykernel
-
-    smaller = "close other programs, or make TRAINING_CONFIG['batch_size'] smaller"
-    return enough(psutil.virtual_memory().available, MEMORY, smaller)
 
 
 def enough(free: float, bounds: tuple[float, float], advice: str) -> Answer:
@@ -188,18 +182,16 @@ def progress_bars() -> Answer:
 
 
 def figures() -> Answer:
-    backend = os.environ.get("MPLBACKEND", "")
-    if backend and not backend.startswith("module://"):
-        return "warn", f"MPLBACKEND is '{backend}', which draws none into a notebook; unset it"
-    return "ok", "drawn into the notebook"
+    backend = os.environ.get("MPLBACKEND") or "module://"
+    if backend.startswith("module://"):
+        return "ok", "drawn into the notebook"
+    return "warn", f"MPLBACKEND is '{backend}', which draws none into a notebook; unset it"
 
 
 def _summary(device: Device, flowers: str, profile: str) -> str:
     """On what the lesson runs and for about how long."""
     times = lesson_seconds(device, on_practice=flowers == PRACTICE, profile=profile)
-    first, second = (
-        f"{int(s / 60) + 1} min" if s < 7200 else f"{s / 3600:.1f} hours" for s in times
-    )
+    first, second = (f"{int(s / 60) + 1} min" if s < 7200 else f"{s / 3600:.1f} h" for s in times)
     as_many = f" (if they are as many as {config.DATASET['name']})" if flowers == OWN else ""
     return (
         f"profile '{profile}' runs on {flowers}, {device.describe()}: about {first} for "
@@ -209,14 +201,12 @@ def _summary(device: Device, flowers: str, profile: str) -> str:
 
 def lesson_seconds(device: Device, *, on_practice: bool, profile: str) -> tuple[float, float]:
     """About how long parts one and two take here, in seconds, from a few real steps."""
-    resize, crop = config.AUGMENTATION["resize"], config.AUGMENTATION["crop"]
-    counts = config.DATASET["splits"]
-    if on_practice:
-        resize, crop = practice.PRACTICE_RESIZE, practice.PRACTICE_CROP
-        counts = practice.SPLIT_SIZES
+    photos = (config.AUGMENTATION["resize"], config.AUGMENTATION["crop"])
+    drawings = (practice.PRACTICE_RESIZE, practice.PRACTICE_CROP)
+    counts = practice.SPLIT_SIZES if on_practice else config.DATASET["splits"]
     if limit := config.PROFILES[profile]["images"]:
         counts = dict.fromkeys(counts, limit)
-    train, forward = seconds_here(device, resize, crop)
+    train, forward = seconds_here(device, *(drawings if on_practice else photos))
     epoch = train * counts["train"] + forward * counts["val"]
     phase2 = profile_epochs(profile, "phase2") * epoch  # training from scratch takes as long
     passes = profile_epochs(profile, "phase1") + OTHER_PASSES
@@ -224,9 +214,7 @@ def lesson_seconds(device: Device, *, on_practice: bool, profile: str) -> tuple[
     if not on_practice:
         return part_one, phase2 + COMPARISON_PASSES * forward * counts["train"]
     if not (Path(config.PATHS["models"]) / "practice_backbone.pth").is_file():
-        # Its pretraining begins with small pictures, and work grows with the area.
-        area = sum(share * (size / crop) ** 2 for size, share in practice.PRETRAINING["sizes"])
-        part_one += train * area * practice.PRETRAINING["images"]
+        part_one += train * practice.PRETRAINING["images"]
     return part_one, phase2
 
 
@@ -238,7 +226,6 @@ def seconds_here(device: Device, resize: int, crop: int) -> tuple[float, float]:
         Split("", np.zeros((count, 3, side, side), np.uint8), labels) for side in (resize, crop)
     )
     model = build_model(config.BACKBONE, num_classes=config.DATASET["num_classes"], weights=None)
-    *training, evaluation = seconds_an_image(
-        model, lesson_loop((train, val), device), train, val
-    ).values()
+    loop = lesson_loop((train, val), device)
+    *training, evaluation = seconds_an_image(model, loop, train, val).values()
     return sum(training), evaluation

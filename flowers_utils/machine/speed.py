@@ -67,11 +67,7 @@ def latency_in_turn(
 
 @dataclass(frozen=True)
 class ModelProfile:
-    """Speed and size of one model on one device.
-
-    `flops` is for one image, a multiply-add counted as two. `peak_memory_of` says what was measured:
-    "device" (memory allocated on the GPU) or "process" (the most that the whole Python process held).
-    """
+    """Speed and size of one model on one device; `flops` is for one image, a multiply-add is two."""
 
     device: str
     precision: str
@@ -82,7 +78,7 @@ class ModelProfile:
     p95_ms: float
     images_per_second: float
     peak_memory_bytes: int
-    peak_memory_of: str
+    peak_memory_of: str  # "device" (allocated on the GPU) or "process" (all of Python)
     disk_bytes: int
 
     def as_dict(self) -> dict[str, str | int | float]:
@@ -109,9 +105,8 @@ def profile_model(
 ) -> ModelProfile:
     """Measure a model at the device's precision; `checkpoint` is the file whose size is given.
 
-    The images are black: a convolutional network does the same work for every image. The model
-    stays on the device, in its mode. On CUDA the counter of peak memory is reset, so read the peak
-    of a training run before.
+    The images are black: a convolutional network does the same work for every image. On CUDA the
+    counter of peak memory is reset, so read the peak of a training run before.
     """
     device.place(model)
     on_cuda = device.torch_device.type == "cuda"
@@ -151,7 +146,7 @@ def count_flops(model: nn.Module, *, image_size: int) -> int:
 
 @dataclass(frozen=True)
 class Loop:
-    """A way of training: how one batch gets from the disk to the network, for train and for val."""
+    """How one batch of train or val gets from the disk to the network."""
 
     device: Device
     decode: Callable[[Split], Any]
@@ -159,9 +154,7 @@ class Loop:
     prepare: Callable[[Any], torch.Tensor]
 
 
-def where_time_goes(
-    model: nn.Module, data: FlowerData, device: Device
-) -> dict[str, dict[str, float]]:
+def where_time_goes(model: nn.Module, data: FlowerData, device: Device) -> dict[str, dict]:
     """Seconds that one epoch of Phase 2 spends in each part, for two ways of training.
 
     Name of the loop -> name of the part -> seconds, scaled up from one batch. The textbook loop
@@ -170,23 +163,19 @@ def where_time_goes(
     """
     count = images_a_batch(device, data.image_size)
     train, val = (split.subset(range(min(count, len(split)))) for split in (data.train, data.val))
-    side = data.image_size if data.is_practice else JPEG_SIDE
-    loops = {
+    side, found = data.image_size if data.is_practice else JPEG_SIDE, {}
+    for name, loop in {
         "textbook": textbook_loop((train, val), device, side=side),
         "this lesson": lesson_loop((train, val), device),
-    }
-    return {
-        name: {
-            part: seconds * len(data.val if part == "evaluation" else data.train)
-            for part, seconds in seconds_an_image(model, loop, train, val).items()
-        }
-        for name, loop in loops.items()
-    }
+    }.items():
+        found[name] = seconds_an_image(model, loop, train, val)
+        for part in found[name]:
+            found[name][part] *= len(data.val if part == "evaluation" else data.train)
+    return found
 
 
 def images_a_batch(device: Device, size: int) -> int:
-    """Fewer on a CPU, where a whole batch of photographs takes seconds."""
-    slow = device.torch_device.type == "cpu" and size > 64
+    slow = device.torch_device.type == "cpu" and size > 64  # a whole batch would take seconds
     return 8 if slow else config.TRAINING_CONFIG["batch_size"]
 
 
@@ -194,7 +183,13 @@ def textbook_loop(splits: tuple[Split, Split], device: Device, *, side: int) -> 
     """JPEG files of `side` pixels, opened and augmented one by one, as torchvision's data sets do."""
     resize, crop = (split.images.shape[-1] for split in splits)
     augment, prepare = train_transform(resize=resize, crop=crop), eval_transform(size=crop)
-    files = {split.name: [as_jpeg(image, side) for image in split.images] for split in splits}
+
+    def as_jpeg(image: np.ndarray) -> io.BytesIO:
+        file, photo = io.BytesIO(), Image.fromarray(image.transpose(1, 2, 0))
+        photo.resize((side, side)).save(file, "JPEG", quality=90)
+        return file
+
+    files = {split.name: [as_jpeg(image) for image in split.images] for split in splits}
     return Loop(
         Device(device.torch_device, device.name),  # float32, contiguous
         decode=lambda split: [Image.open(file).convert("RGB") for file in files[split.name]],
@@ -220,14 +215,6 @@ def lesson_loop(splits: tuple[Split, Split], device: Device) -> Loop:
     )
 
 
-def as_jpeg(image: np.ndarray, side: int) -> io.BytesIO:
-    """A uint8 image `(3, S, S)` as a JPEG file in memory, `side` pixels wide and high."""
-    file = io.BytesIO()
-    photo = Image.fromarray(image.transpose(1, 2, 0)).resize((side, side), Image.Resampling.BICUBIC)
-    photo.save(file, "JPEG", quality=90)
-    return file
-
-
 def seconds_an_image(model: nn.Module, loop: Loop, train: Split, val: Split) -> dict[str, float]:
     """Seconds for one image in each part of an epoch, in which the whole network learns.
 
@@ -239,26 +226,23 @@ def seconds_an_image(model: nn.Module, loop: Loop, train: Split, val: Split) -> 
     labels, val_labels = (split.labels.to(device.torch_device) for split in (train, val))
     raw = loop.decode(train)
 
-    def augment() -> torch.Tensor:
-        return device.place_batch(loop.augment(raw))
+    def evaluation() -> None:
+        images = device.place_batch(loop.prepare(loop.decode(val)))
+        evaluate(network, [(images, val_labels)], device)
 
     def forward() -> None:
         with device.autocast():
             network(images)
 
-    def evaluation() -> None:
-        images = device.place_batch(loop.prepare(loop.decode(val)))
-        evaluate(network, [(images, val_labels)], device)
-
     parts = {
         "decode": lambda: loop.decode(train),
-        "augmentation": augment,
+        "augmentation": lambda: device.place_batch(loop.augment(raw)),
         "forward": forward,
         "backward": lambda: train_one_epoch(network, [(images, labels)], optimizer, device),
         "evaluation": evaluation,
     }
     with torch.random.fork_rng():  # torchvision's transforms draw from the global generator
-        images = augment()
+        images = parts["augmentation"]()
         models.train_mode(network)
         times = {name: measure(part, device, seconds=0.5).median for name, part in parts.items()}
     times["backward"] = max(times["backward"] - times["forward"], 0.0)  # timed with it
