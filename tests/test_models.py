@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v2
 
+from flowers_utils.datasets.weights import imagenet_weights, weights_file
 from flowers_utils.errors import FlowersError
 from flowers_utils.models import (
     BACKBONES,
@@ -21,11 +22,10 @@ from flowers_utils.models import (
     freeze_backbone,
     head_of,
     how_far_each_group_moved,
-    imagenet_weights,
+    output_shapes,
     parameter_groups,
     train_mode,
     unfreeze,
-    weights_file,
 )
 
 RATES = {"backbone_lr": 1e-4, "head_lr": 1e-3}
@@ -163,6 +163,12 @@ def test_features_are_what_the_classifier_sees(name):
     assert features.shape == (2, head_of(model).in_features)
 
 
+def test_stages_are_listed_with_the_shapes_that_they_give():
+    shapes = dict(output_shapes(blank(), 64))
+    assert shapes["image"] == (3, 64, 64)
+    assert shapes["layer2"] == (128, 8, 8) and shapes["fc"] == (102,)
+
+
 # ImageNet weights: from torch's cache if they fit, else one message says what to do
 
 
@@ -186,7 +192,8 @@ def test_a_float16_substitute_in_the_cache_is_taken(cached):
     state = mobilenet_v2(weights=None).state_dict()
     small = {key: v.half() for key, v in state.items() if not key.endswith("num_batches_tracked")}
     torch.save(small, cached)
-    model = build_model("mobilenet_v2", num_classes=5)
+    found = imagenet_weights("mobilenet_v2")
+    model = build_model("mobilenet_v2", num_classes=5, weights=found)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     taken = model.state_dict()["features.0.0.weight"]
     torch.testing.assert_close(taken.half(), small["features.0.0.weight"])
