@@ -4,16 +4,14 @@ import errno
 import gc
 import io
 import random
-import sys
-import threading
 import weakref
-import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from small_training import CPU, NAME, SmallNet, facts, history, small_data, small_model, small_phase
+from small_training import NAME, SmallNet, facts, history, small_data, small_model, small_phase
 
 import transfer_learning_config as config
 from flowers_utils import models, training
@@ -145,21 +143,16 @@ def test_a_restore_that_runs_out_of_memory_is_not_called_damaged(tmp_path, monke
 # Writing: the disk is full, or may not be written
 
 
-def fail_to_write(monkeypatch, where, error, epochs):
-    """While an epoch of `epochs` is saved, writing fails at `where`."""
-    owner, name = {
-        "save": (files.torch, "save"),
-        "flush": (files.os, "fsync"),
-        "rename": (files.Path, "replace"),
-    }[where]
+def fail_to_write(monkeypatch, owner, name, error, epochs):
+    """While an epoch of `epochs` is saved, the function that writes leaves half a file, and fails."""
     whole, train, passes = getattr(owner, name), training.train_one_epoch, []
 
-    def failing(*args, **kwargs):
-        if len(passes) in epochs:
-            if where == "save":
-                Path(args[1]).write_bytes(b"half a fi")
-            raise error
-        return whole(*args, **kwargs)
+    def failing(content, path):
+        if len(passes) not in epochs:
+            return whole(content, path)
+        if name == "save":
+            path.write_bytes(b"half a fi")
+        raise error
 
     def counted(*args, **kwargs):
         passes.append(1)
@@ -169,21 +162,22 @@ def fail_to_write(monkeypatch, where, error, epochs):
     monkeypatch.setattr(training, "train_one_epoch", counted)
 
 
-FULL = OSError(errno.ENOSPC, "No space left on device")
+FULL, READ_ONLY, BROKEN = (
+    OSError(number, "in the system's words") for number in (errno.ENOSPC, errno.EROFS, errno.EIO)
+)
 WRITE_FAULTS = {
-    "full": ("save", FULL, "disk is full"),
-    "full, torch's writer": ("save", RuntimeError("PytorchStreamWriter failed"), "disk is full"),
-    "full at the flush": ("flush", FULL, "disk is full"),
-    "read-only": ("save", OSError(errno.EROFS, "Read-only system"), "cannot be written"),
-    "rename": ("rename", OSError(errno.EIO, "Input/output error"), "was not written"),
+    "full": (torch, "save", FULL, "disk is full"),
+    "full, torch's writer": (torch, "save", RuntimeError("PytorchStreamWriter"), "disk is full"),
+    "read-only": (torch, "save", READ_ONLY, "cannot be written"),
+    "rename": (Path, "replace", BROKEN, "was not written"),
 }
 
 
 @pytest.mark.parametrize("fault", WRITE_FAULTS)
 def test_files_that_cannot_be_written_do_not_stop_training(tmp_path, monkeypatch, quiet, fault):
-    where, error, told = WRITE_FAULTS[fault]
+    *writer, error, told = WRITE_FAULTS[fault]
     with monkeypatch.context() as patch:
-        fail_to_write(patch, where, error, range(2, 7))
+        fail_to_write(patch, *writer, error, range(2, 7))
         with pytest.warns(UserWarning, match=f"Training goes on, but: .*{told}"):
             result = small_phase(tmp_path)
     assert "Not everything could be saved" in result.note and told in result.note
@@ -197,65 +191,16 @@ def test_files_that_cannot_be_written_do_not_stop_training(tmp_path, monkeypatch
 
 
 def test_space_that_comes_back_in_time_leaves_nothing_to_tell(tmp_path, monkeypatch, quiet):
-    fail_to_write(monkeypatch, "save", FULL, (2, 3))
+    fail_to_write(monkeypatch, torch, "save", FULL, (2, 3))
     with pytest.warns(UserWarning, match="disk is full"):
         result = small_phase(tmp_path)
     assert result.note == "" and facts(result) == quiet
 
 
-def stopped_at_line(folder, stop):
-    """Train; at the line of this package that is number `stop`, the stop button is pressed.
-
-    Returns the number of lines that ran.
-    """
-    package, lines = str(Path(training.__file__).parent), 0
-
-    def trace(frame, event, _):
-        nonlocal lines
-        if not frame.f_code.co_filename.startswith(package):
-            return None
-        if event == "line":
-            lines += 1
-            if lines == stop:
-                raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        small_phase(folder, epochs=2)
-    except KeyboardInterrupt:
-        assert lines >= stop
-    finally:
-        sys.settrace(before)
-        torch.set_grad_enabled(True)  # a stop within a with may lose its end
-    return lines
-
-
-@pytest.mark.slow
-def test_a_stop_at_any_line_leaves_whole_files_and_a_bit_identical_end(tmp_path):
-    lines = stopped_at_line(tmp_path / "quiet", 0)
-    quiet, places = facts(small_phase(tmp_path / "quiet", epochs=2)), random.Random(0)
-    for attempt in range(20):
-        for _ in range(2):
-            stopped_at_line(tmp_path / str(attempt), places.randint(1, lines))
-        for path in (tmp_path / str(attempt)).glob("[!.]*.pth"):
-            files.load_tensors(path)
-        assert facts(small_phase(tmp_path / str(attempt), epochs=2)) == quiet
-
-
 def test_two_phases_in_one_folder_at_once_leave_whole_files(tmp_path):
-    seeds, found = (0, 1), {}
-
-    def train(seed):
-        found[seed] = small_phase(tmp_path, seed=seed, device=CPU, model=small_model(seed))
-
-    threads = [threading.Thread(target=train, args=(seed,)) for seed in seeds]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(found) == [0, 1]
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(small_phase, tmp_path, seed=seed) for seed in (0, 1)]
+    assert [len(run.result().history) for run in runs] == [6, 6]
     for path in tmp_path.iterdir():
         files.load_tensors(path)
     load_checkpoint(tmp_path / BEST)
@@ -357,34 +302,16 @@ ODD_VALUES = (None, 10**400, -1, "text", float("nan"), True, [], {1: 2}, torch.e
 
 
 def mutated(value, rng):
-    """`value` with something in it replaced, left out or renamed, at any depth."""
+    """`value` with something in it replaced or left out, at any depth."""
     if not isinstance(value, dict) or not value or rng.random() < 0.15:
         return rng.choice(ODD_VALUES)
-    chosen, how = rng.choice(list(value)), rng.random()
-    if how < 0.1:
-        return {key: v for key, v in value.items() if key != chosen}
-    if how < 0.2:
-        return {(7 if key == chosen else key): v for key, v in value.items()}
-    return {key: mutated(v, rng) if key == chosen else v for key, v in value.items()}
-
-
-def mutated_bytes(whole, rng):
-    """One member of the archive with bytes changed, and a checksum that fits what it is now."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(out, "w") as new:
-        chosen = rng.choice([name for name in old.namelist() if name.endswith("data.pkl")])
-        for name in old.namelist():
-            content = bytearray(old.read(name))
-            for _ in range(rng.choice((1, 8)) if name == chosen else 0):
-                content[rng.randrange(len(content))] = rng.randrange(256)
-            new.writestr(name, bytes(content))
-    return out.getvalue()
+    chosen = rng.choice(list(value))
+    rest = {key: v for key, v in value.items() if key != chosen}
+    return rest if rng.random() < 0.1 else {**rest, chosen: mutated(value[chosen], rng)}
 
 
 @pytest.mark.slow
 def test_a_fuzzed_checkpoint_works_or_is_told(checkpoint, tmp_path):
-    rng, told = random.Random(0), 0
-    for _ in range(100):
-        told += bool(read(tmp_path, mutated(checkpoint, rng)))
-        told += bool(read(tmp_path, mutated_bytes(saved(checkpoint), rng)))
-    assert told > 60
+    rng = random.Random(0)
+    told = [read(tmp_path, mutated(checkpoint, rng)) for _ in range(200)]
+    assert len(list(filter(None, told))) > 60
