@@ -217,7 +217,7 @@ def test_the_notebook_runs_headless_on_flowers102(executed):
     notebook, log, results = executed
     assert "Oxford Flowers102" in outputs_of(notebook, "data")
     assert "Not one number moved" in outputs_of(notebook, "proof")
-    assert "**Phase 2:** 1 epochs" in outputs_of(notebook, "phase2")
+    assert "**Phase 2:** 1 epoch in" in outputs_of(notebook, "phase2")
     assert "it/s]" not in log and "\x1b[A" not in log
     assert results["profile"] == "smoke" and results["data"]["source"] == "flowers102"
 
