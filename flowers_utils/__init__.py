@@ -10,7 +10,7 @@ try:
     import sklearn
     import torch
     import torchvision
-    import tqdm  # noqa: F401
+    import tqdm
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
         f"The package '{missing.name}' is missing. In a terminal, in the project's folder and with "

@@ -25,6 +25,8 @@ def say(text: str) -> None:
 
     A console that lacks a character (Windows: cp1252) shows its code instead; nothing fails.
     """
+    if not text:
+        return
     try:
         print(text, flush=True)
     except UnicodeEncodeError:

@@ -18,7 +18,7 @@ import torch
 from small_training import CPU, NAME, SmallNet, facts, small_phase
 
 import transfer_learning_config as config
-from flowers_utils import training
+from flowers_utils import models, training
 from flowers_utils.errors import FlowersError, out_of_memory_explained
 from flowers_utils.models import build_model
 from flowers_utils.storage import files
@@ -142,7 +142,7 @@ NO_MEMORY = {
 def test_without_memory_a_smaller_batch_is_named_and_nothing_is_held(
     tmp_path, monkeypatch, quiet, kind
 ):
-    made, make = [], training.make_optimizer
+    made, make = [], models.make_optimizer
 
     def remembered(*args, **kwargs):
         optimizer = make(*args, **kwargs)
@@ -151,7 +151,7 @@ def test_without_memory_a_smaller_batch_is_named_and_nothing_is_held(
         return optimizer
 
     with monkeypatch.context() as patch, pytest.raises(FlowersError) as caught:
-        patch.setattr(training, "make_optimizer", remembered)
+        patch.setattr(models, "make_optimizer", remembered)
         in_forward_pass(patch, 2, 2, NO_MEMORY[kind])
         small_phase(tmp_path)
     message = str(caught.value)  # and `caught` holds the error with its frames

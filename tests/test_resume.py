@@ -9,7 +9,7 @@ import torch
 from small_training import NAME, facts, noisy_colours, small_data, small_phase
 
 import transfer_learning_config as config
-from flowers_utils import training
+from flowers_utils import models, training
 from flowers_utils.device import Device
 from flowers_utils.errors import Stopped
 from flowers_utils.models import build_model
@@ -270,7 +270,7 @@ def test_a_damaged_state_is_told_and_training_starts_anew(tmp_path, quiet, damag
 
 
 def test_runs_in_one_process_leave_nothing_in_memory(tmp_path, monkeypatch):
-    alive, make = [], training.make_optimizer
+    alive, make = [], models.make_optimizer
 
     def remembered(*args, **kwargs):
         optimizer = make(*args, **kwargs)
@@ -278,7 +278,7 @@ def test_runs_in_one_process_leave_nothing_in_memory(tmp_path, monkeypatch):
         alive.extend(weakref.ref(p) for group in optimizer.param_groups for p in group["params"])
         return optimizer
 
-    monkeypatch.setattr(training, "make_optimizer", remembered)
+    monkeypatch.setattr(models, "make_optimizer", remembered)
     for run in range(4):
         result = small_phase(tmp_path, epochs=2, fresh=True, **PHASES[1 + run % 2])
     gc.collect()

@@ -12,12 +12,17 @@ import flowers_utils as fu
 import transfer_learning_config as config
 from flowers_utils.device import Device, choose_device, seed_everything
 from flowers_utils.errors import FlowersError
-from flowers_utils.models import build_model, fingerprint, freeze_backbone, parameter_groups
+from flowers_utils.models import (
+    build_model,
+    fingerprint,
+    freeze_backbone,
+    make_optimizer,
+    parameter_groups,
+)
 from flowers_utils.storage.checkpoints import load_checkpoint, model_from_checkpoint
 from flowers_utils.training import (
     Phase,
     evaluate,
-    make_optimizer,
     train_one_epoch,
     train_phase,
 )

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torchvision.models import mobilenet_v2
 
+from flowers_utils.datasets.weights import imagenet_weights, weights_file
 from flowers_utils.errors import FlowersError
-from flowers_utils.models import build_model, fingerprint, imagenet_weights, weights_file
+from flowers_utils.models import build_model, fingerprint
 
 NAME = "mobilenet_v2"  # the smallest file of those the lesson knows
 

@@ -21,7 +21,8 @@ from flowers_utils.device import Device
 from flowers_utils.machine.speed import measure
 from flowers_utils.models import build_model, train_mode, unfreeze
 from flowers_utils.progress import Progress
-from flowers_utils.training import evaluate, make_optimizer, train_one_epoch
+from flowers_utils.models import make_optimizer
+from flowers_utils.training import evaluate, train_one_epoch
 from flowers_utils.transforms import (
     augment_batch,
     draw_augmentation,

@@ -16,10 +16,11 @@ from flowers_utils.datasets.disk import check_writable, megabytes
 from flowers_utils.datasets.download import reachable
 from flowers_utils.datasets.folder import describe_folder
 from flowers_utils.datasets.load import data_root
+from flowers_utils.datasets.weights import imagenet_weights, weights_file
 from flowers_utils.device import Device, choose_device
 from flowers_utils.errors import FlowersError
 from flowers_utils.machine.epoch_time import lesson_seconds
-from flowers_utils.models import BACKBONES, imagenet_weights, weights_file
+from flowers_utils.models import BACKBONES
 
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 14)
 REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
