@@ -19,6 +19,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from remake_outputs import LIMIT, NOTEBOOK, ROOT, WIDGET, paths_in, sources_hash
 
+import flowers_utils
 from flowers_utils.exercises.proofs import names_made, sections_of_names
 
 # Runs in the kernel before the first cell: makes the tiny data set count as whole.
@@ -125,6 +126,15 @@ def test_each_section_needs_only_earlier_ones_and_those_of_part_two_only_part_on
         if cell.cell_type == "code":
             assert names_read(cell.source) <= known, cell.id
             known = known | names_made(cell.source)
+
+
+def test_every_helper_that_the_notebook_calls_is_there():
+    for cell in code_cells():
+        for path in re.findall(r"\bfu((?:\.\w+)+)", cell.source):
+            found = flowers_utils
+            for name in path.split(".")[1:]:
+                assert hasattr(found, name), (cell.id, path)
+                found = getattr(found, name)
 
 
 def test_the_section_told_is_the_one_that_makes_the_name_first(tmp_path):
