@@ -1,10 +1,8 @@
 """Where the flowers come from: Flowers102, the practice flowers, or a student's own folder."""
 
-import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from flowers_utils.config_check import check_knobs
 from flowers_utils.data import FlowerData, Split, check_data
 from flowers_utils.datasets import flowers102, practice
 from flowers_utils.datasets.cache import cached_array, decoded
-from flowers_utils.datasets.disk import as_path
 from flowers_utils.datasets.folder import SPLITS, Files, read_folder
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
@@ -28,7 +25,13 @@ from flowers_utils.storage.results import markdown_table
 
 def data_root() -> Path:
     """The folder that holds `flowers-102`: FLOWERS_DATA_DIR, else `data`. It may be read-only."""
-    return as_path(os.environ.get("FLOWERS_DATA_DIR") or "data")
+    text = os.environ.get("FLOWERS_DATA_DIR") or "data"
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # else a folder named "~" would be made
+        raise FlowersError(
+            f"The home folder in '{text}' is not known here; write the whole path instead of '~'."
+        ) from error
 
 
 def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> FlowerData:
@@ -39,75 +42,68 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
     `profile` may limit the number of images. Raises FlowersError that says what to do.
     """
     choice, profile, seed = check_knobs(choice, profile, seed)
-    limit = config.PROFILES[profile]["images"]
+    limit, root, note = config.PROFILES[profile]["images"], data_root(), ""
+    if choice == "auto":
+        ready = flowers102.flowers102_lies_ready(root) or flowers102.flowers102_is_reachable()
+        choice, note = ("flowers102", "") if ready else ("practice", practice_banner(root))
     if choice == "practice":
-        data = load_practice(limit=limit, seed=seed)
+        data = load_practice(limit=limit, seed=seed, note=note)
     elif choice == "flowers102":
-        data = _load_flowers102(limit)
-    elif choice == "auto":
-        why_not = why_no_flowers102(data_root())
-        if why_not:
-            data = load_practice(limit=limit, seed=seed, note=practice_banner(why_not))
-        else:
-            data = _load_flowers102(limit)
+        data = _load_flowers102(root, limit)
     else:
-        data = _load_own_folder(as_path(choice), limit, seed)
+        data = _load_own_folder(Path(choice), limit, seed)
     check_data(data)
     return data
 
 
-def why_no_flowers102(root: Path) -> str:
-    """Empty if Flowers102 is on disk (unpacked or not) or can be downloaded, else the reason."""
-    if flowers102.flowers102_lies_ready(root) or flowers102.flowers102_is_reachable():
-        return ""
-    return f"Flowers102 is not (whole) in '{root}', and its server cannot be reached from here"
-
-
-def practice_banner(why: str) -> str:
+def practice_banner(root: Path) -> str:
     """What a student must see when the lesson does not run on real photographs."""
     bar = "=" * 88
     return (
-        f"{bar}\n  PRACTICE FLOWERS: drawn by a formula, not photographs.\n  {why}.\n"
+        f"{bar}\n  PRACTICE FLOWERS: drawn by a formula, not photographs.\n"
+        f"  Flowers102 is not (whole) in '{root}', and its server cannot be reached from here.\n"
         "  Every figure, table and result below says 'practice'. Accuracies here say nothing about\n"
         f"  Flowers102; to use it, see 'Download errors' in README.md.\n{bar}"
     )
 
 
-def _load_flowers102(limit: int | None) -> FlowerData:
+def _load_flowers102(root: Path, limit: int | None) -> FlowerData:
     """Oxford Flowers102 with its official splits, downloaded if need be."""
-    root = data_root()
     flowers102.ensure_flowers102(root)
     files = {name: flowers102.read_split(root, name) for name in SPLITS}
-    fields = _photographs(files, limit, "flowers102", {})
-    title, names = flowers102.title_for(fields["photo_side"]), flowers102.FLOWERS102_NAMES
+    fields, title = _photographs(files, limit, "flowers102", {}), config.DATASET["name"]
+    if fields["photo_side"] < flowers102.FULL_SIDE:  # they score lower
+        title += f" (copies, {fields['photo_side']} pixels)"
+    names = flowers102.FLOWERS102_NAMES
     return FlowerData(source="flowers102", title=title, class_names=names, **fields)
 
 
 def _load_own_folder(folder: Path, limit: int | None, seed: int) -> FlowerData:
     """A student's own photographs; `read_folder` says what may lie in the folder."""
     own = read_folder(folder, seed=seed)
-    # Two folders of the same name keep their caches apart.
-    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:6]
     return FlowerData(
         source="folder",
         title=f"own flowers '{folder.resolve().name}'",
         class_names=own.class_names,
         note=own.note,
-        **_photographs(own.files, limit, f"folder{place}", own.left_out),
+        **_photographs(own.files, limit, "folder", own.left_out),
     )
 
 
 def _photographs(
-    files: Files, limit: int | None, name: str, left_out: Mapping[str, str]
+    files: Files, limit: int | None, name: str, left_out: dict[str, str]
 ) -> dict[str, Any]:
     """The fields of FlowerData that every set of photographs fills alike: splits and sizes.
 
     Raises one FlowersError that names the broken photographs of all splits.
     """
     resize, crop = config.AUGMENTATION["resize"], config.AUGMENTATION["crop"]
-    splits, left_out, troubles = {}, dict(left_out), []
+    splits, short, troubles = {}, {}, []
     for split, (photos, labels) in files.items():
-        chosen = _spread(len(photos), limit)
+        count = len(photos)
+        used = min(limit or count, count)
+        chosen = np.linspace(0, count - 1, used).round().astype(int)  # spread evenly
+        short[split] = "; ".join(filter(None, (left_out.get(split), _short(count - used))))
         try:
             images = decoded(
                 [photos[i] for i in chosen],
@@ -115,34 +111,20 @@ def _photographs(
                 cache=Path(config.PATHS["cache"]),
                 name=f"{name}-{split}-{limit or 'all'}",
             )
+            splits[split] = Split(split, images, torch.tensor(labels)[chosen])
         except FlowersError as error:  # raised below, when the other splits have been tried too
             troubles.append(str(error))
-            continue
-        splits[split] = Split(split, images, torch.tensor([labels[i] for i in chosen]))
-        told = (left_out.get(split), _short(len(photos) - len(chosen)))
-        left_out[split] = "; ".join(filter(None, told))
     if troubles:
-        raise FlowersError("\n".join(dict.fromkeys(troubles)))
-    side = _shorter_side(files["train"][0][0])
+        raise FlowersError("\n".join(troubles))
+    with Image.open(files["train"][0][0]) as image:  # one stands for all: a set is of one making
+        side = min(image.size)
+    left_out = {split: text for split, text in (left_out | short).items() if text}
     sizes = {"resize_size": resize, "image_size": crop, "photo_side": side}
-    return {**splits, **sizes, "left_out": {name: text for name, text in left_out.items() if text}}
+    return {**splits, **sizes, "left_out": left_out}
 
 
 def _short(left_out: int) -> str:
     return f"{left_out:,} photographs, since this profile is short" if left_out else ""
-
-
-def _spread(count: int, limit: int | None) -> list[int]:
-    """All indices, or `limit` of them spread evenly over the split."""
-    if limit is None or limit >= count:
-        return list(range(count))
-    return np.linspace(0, count - 1, limit).round().astype(int).tolist()
-
-
-def _shorter_side(photo: Path) -> int:
-    """In pixels, from the first bytes of the file. One stands for all: a set is of one making."""
-    with Image.open(photo) as image:
-        return min(image.size)
 
 
 def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") -> FlowerData:
@@ -150,7 +132,7 @@ def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") ->
     resize, crop = practice.PRACTICE_RESIZE, practice.PRACTICE_CROP
     sizes = {"train": resize, "val": crop, "test": crop}
     splits = {split: _practice_split(split, size, limit, seed) for split, size in sizes.items()}
-    fewer = {name: practice.SPLIT_SIZES[name] - len(split) for name, split in splits.items()}
+    left_out = {name: _short(practice.SPLIT_SIZES[name] - len(splits[name])) for name in splits}
     return FlowerData(
         source="practice",
         title="practice flowers",
@@ -159,7 +141,7 @@ def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") ->
         resize_size=resize,
         image_size=crop,
         note=note,
-        left_out={name: _short(count) for name, count in fewer.items() if count},
+        left_out={name: text for name, text in left_out.items() if text},
     )
 
 
@@ -168,10 +150,8 @@ def _practice_split(split: str, size: int, limit: int | None, seed: int) -> Spli
     labels = practice.practice_labels(split, limit=limit)
 
     def draw(bar: Progress) -> list[np.ndarray]:
-        images, _ = practice.draw_practice_split(
-            split, size=size, seed=seed, limit=limit, progress=bar
-        )
-        return [images]
+        how = {"size": size, "seed": seed, "limit": limit, "progress": bar}
+        return [practice.draw_practice_split(split, **how)[0]]
 
     facts = [f"version {practice.PRACTICE_VERSION}", f"seed {seed}"]
     name, shape = f"practice-{split}-{limit or 'all'}-{size}", (len(labels), 3, size, size)
@@ -190,9 +170,8 @@ def split_table(data: FlowerData) -> str:
         rows.append([split.name, len(split), len(counts), *ends, left])
     headers = ["split", "photographs", "classes", "smallest class", "largest class", "left out"]
     whole = _plain(data.left_out.get("", ""))
-    return markdown_table(headers, rows) + (
-        f"\n\nLeft out of all splits: {whole}." if whole else ""
-    )
+    table = markdown_table(headers, rows)
+    return f"{table}\n\nLeft out of all splits: {whole}." if whole else table
 
 
 def _plain(text: str) -> str:
