@@ -65,8 +65,8 @@ def test_a_server_with_a_passing_fault_still_gives_the_file(server, path, faults
         ("cut, no range", "the connection was cut.* 147 kB have arrived and are kept", 4),
         ("wrong", "not the right file", 1),
         ("slow", "silent for too long", 3),
-        ("404", "does not give it, HTTP 404", 1),
-        ("500", "in trouble, HTTP 500", 3),
+        ("404", "404 Client Error", 1),
+        ("500", "500 Server Error", 3),
         ("login page", "login page", 1),
     ],
 )

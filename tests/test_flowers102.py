@@ -126,7 +126,7 @@ def test_an_archive_writes_nothing_but_photographs_and_must_hold_all(server, tmp
     few = dict(list(PHOTOS.items())[:4])
     inner = archive_of({**others, **few}, links={"jpg/image_00005.jpg": "image_00001.jpg"})
     server.serve({**SMALL_SET, "flowers.tgz": inner})
-    with pytest.raises(FlowersError, match=r"lacks 2 photographs of Flowers102 \(image_00005.jpg"):
+    with pytest.raises(FlowersError, match=r"lacks image_00005\.jpg and more"):
         ensure(base)
     assert unpacked(base) == few and list(tmp_path.rglob("evil*")) == []
 

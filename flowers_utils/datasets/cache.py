@@ -5,6 +5,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +28,12 @@ def decode(path: Path, size: int) -> np.ndarray:
 def decoded(files: Sequence[Path], *, size: int, cache: Path, name: str) -> np.ndarray:
     """All `files` decoded once: memory-mapped uint8 `(N, 3, size, size)`, read-only.
 
-    The cache is named after what it holds, so it is rebuilt when a file, the size or the way of
-    decoding changes. Raises one FlowersError that names all photographs that cannot be opened.
+    Rebuilt when a file, the size or the way of decoding changes. Raises one FlowersError that names
+    all photographs that cannot be opened.
     """
     facts = [f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files]
-    shape = (len(files), 3, size, size)
-    return cached_array(
-        cache, f"{name}-{size}", facts, shape, lambda bar: _decode_all(files, size, bar)
-    )
+    shape, make = (len(files), 3, size, size), partial(_decode_all, files, size)
+    return cached_array(cache, f"{name}-{size}", facts, shape, make)
 
 
 def _decode_all(files: Sequence[Path], size: int, bar: Progress) -> Iterator[np.ndarray]:

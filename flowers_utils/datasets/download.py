@@ -98,25 +98,18 @@ def _fetch(url: str, part: Path, md5: str) -> None:
     try:
         with _open(url, start, SILENCE) as response:
             if response.status_code != 416:  # 416: nothing lies beyond `part`
-                _check_answer(response)
+                response.raise_for_status()
+                if _is_web_page(response):
+                    reason = "a web page came instead, perhaps the network's login page"
+                    raise _TransferError(reason, final=True)
                 _store(response, part)
     except requests.RequestException as error:
-        raise _TransferError(_in_words(error), final=isinstance(error, ValueError)) from error
+        refused = error.response is not None and error.response.status_code < 500
+        mistyped = isinstance(error, ValueError)
+        raise _TransferError(_in_words(error), final=refused or mistyped) from error
     if file_md5(part) != md5:
         part.unlink()  # if its beginning is of another run, that may have been at fault
         raise _TransferError("not the right file came (wrong checksum)", final=start == 0)
-
-
-def _check_answer(response: requests.Response) -> None:
-    """Raise _TransferError unless the server sends the file."""
-    code = response.status_code
-    if code >= 500 or code in (408, 429):  # overloaded: it may answer a moment later
-        raise _TransferError(f"the server is in trouble, HTTP {code}", final=False)
-    if code >= 400:
-        raise _TransferError(f"the server does not give it, HTTP {code}", final=True)
-    if _is_web_page(response):
-        reason = "a web page came instead of the file, perhaps the network's login page"
-        raise _TransferError(reason, final=True)
 
 
 def _in_words(error: BaseException) -> str:

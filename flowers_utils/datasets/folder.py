@@ -99,15 +99,14 @@ def _each(listed: Listed) -> Iterator[tuple[str, str, Path]]:
 
 
 def _contents(listed: Listed) -> dict[Path, str]:
-    """A key for each photograph; equal keys mean equal bytes.
-
-    Only files of equal size are read. Empty ones are broken, not copies of each other.
-    """
+    """A key for each photograph, equal for equal bytes; only files of equal size are read."""
     by_size = defaultdict(list)
     for *_, photo in _each(listed):
         by_size[photo.stat().st_size].append(photo)
     return {
-        photo: file_md5(photo) if size and len(alike) > 1 else str(photo)
+        photo: file_md5(photo)
+        if size and len(alike) > 1
+        else str(photo)  # empty: broken, not a copy
         for size, alike in by_size.items()
         for photo in alike
     }
@@ -140,18 +139,18 @@ def _common_classes(listed: Listed, left_out: dict[str, str]) -> tuple[str, ...]
 
 
 def _overlaps(listed: Listed, contents: dict[Path, str]) -> list[str]:
-    """A warning for each pair of given splits that share photographs."""
+    """A warning for val and test, where they are given and share photographs with train."""
     seen = defaultdict(list)
     for split, _, photo in _each(listed):
         seen[split].append(contents[photo])
-    told = []
-    for earlier, later in (("train", "val"), ("train", "test"), ("val", "test")):
-        if count := len([key for key in seen[later] if key in set(seen[earlier])]):
-            told.append(
-                f"Warning: {earlier} holds {count} of the {len(seen[later])} photographs of {later} "
-                f"too, so the accuracy on {later} will be too high. Take them out of one of the two."
-            )
-    return told
+    train = set(seen["train"])
+    counts = {split: sum(key in train for key in seen[split]) for split in ("val", "test")}
+    return [
+        f"Warning: train holds {count} of the {len(seen[split])} photographs of {split} too, so the "
+        f"accuracy on {split} will be too high. Take them out of one of the two."
+        for split, count in counts.items()
+        if count
+    ]
 
 
 def _cut(

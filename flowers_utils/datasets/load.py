@@ -3,6 +3,7 @@
 import os
 import re
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ from flowers_utils.errors import FlowersError
 from flowers_utils.models import imagenet_weights
 from flowers_utils.progress import Progress
 from flowers_utils.storage.results import markdown_table
+
+# What a student must see when the lesson does not run on real photographs.
+PRACTICE_BANNER = """\
+PRACTICE FLOWERS: drawn by a formula, not photographs. Flowers102 is not (whole) in '{root}', and
+its server cannot be reached from here. Every figure, table and result below says 'practice'.
+Accuracies here say nothing about Flowers102; to use it, see 'Download errors' in README.md."""
 
 
 def data_root() -> Path:
@@ -44,8 +51,9 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
     choice, profile, seed = check_knobs(choice, profile, seed)
     limit, root, note = config.PROFILES[profile]["images"], data_root(), ""
     if choice == "auto":
-        ready = flowers102.flowers102_lies_ready(root) or flowers102.flowers102_is_reachable()
-        choice, note = ("flowers102", "") if ready else ("practice", practice_banner(root))
+        choice = "flowers102"
+        if not (flowers102.flowers102_lies_ready(root) or flowers102.flowers102_is_reachable()):
+            choice, note = "practice", PRACTICE_BANNER.format(root=root)
     if choice == "practice":
         data = load_practice(limit=limit, seed=seed, note=note)
     elif choice == "flowers102":
@@ -54,17 +62,6 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
         data = _load_own_folder(Path(choice), limit, seed)
     check_data(data)
     return data
-
-
-def practice_banner(root: Path) -> str:
-    """What a student must see when the lesson does not run on real photographs."""
-    bar = "=" * 88
-    return (
-        f"{bar}\n  PRACTICE FLOWERS: drawn by a formula, not photographs.\n"
-        f"  Flowers102 is not (whole) in '{root}', and its server cannot be reached from here.\n"
-        "  Every figure, table and result below says 'practice'. Accuracies here say nothing about\n"
-        f"  Flowers102; to use it, see 'Download errors' in README.md.\n{bar}"
-    )
 
 
 def _load_flowers102(root: Path, limit: int | None) -> FlowerData:
@@ -98,12 +95,13 @@ def _photographs(
     Raises one FlowersError that names the broken photographs of all splits.
     """
     resize, crop = config.AUGMENTATION["resize"], config.AUGMENTATION["crop"]
-    splits, short, troubles = {}, {}, []
+    splits, troubles = {}, []
     for split, (photos, labels) in files.items():
-        count = len(photos)
-        used = min(limit or count, count)
-        chosen = np.linspace(0, count - 1, used).round().astype(int)  # spread evenly
-        short[split] = "; ".join(filter(None, (left_out.get(split), _short(count - used))))
+        used = min(limit or len(photos), len(photos))
+        chosen = np.linspace(0, len(photos) - 1, used).round().astype(int)  # spread evenly
+        if text := _short(split, len(photos) - used):
+            told = [left_out[split]] if split in left_out else []
+            left_out = left_out | {split: "; ".join([*told, *text.values()])}
         try:
             images = decoded(
                 [photos[i] for i in chosen],
@@ -118,21 +116,31 @@ def _photographs(
         raise FlowersError("\n".join(troubles))
     with Image.open(files["train"][0][0]) as image:  # one stands for all: a set is of one making
         side = min(image.size)
-    left_out = {split: text for split, text in (left_out | short).items() if text}
     sizes = {"resize_size": resize, "image_size": crop, "photo_side": side}
     return {**splits, **sizes, "left_out": left_out}
 
 
-def _short(left_out: int) -> str:
-    return f"{left_out:,} photographs, since this profile is short" if left_out else ""
+def _short(split: str, left_out: int) -> dict[str, str]:
+    text = f"{left_out:,} photographs, since this profile is short"
+    return {split: text} if left_out else {}
 
 
 def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") -> FlowerData:
-    """The built-in practice flowers: the same shapes, splits and labels as Flowers102, smaller."""
+    """The built-in practice flowers: the same shapes, splits and labels as Flowers102, smaller.
+
+    Drawn once and cached like decoded photographs.
+    """
     resize, crop = practice.PRACTICE_RESIZE, practice.PRACTICE_CROP
-    sizes = {"train": resize, "val": crop, "test": crop}
-    splits = {split: _practice_split(split, size, limit, seed) for split, size in sizes.items()}
-    left_out = {name: _short(practice.SPLIT_SIZES[name] - len(splits[name])) for name in splits}
+    facts = [f"version {practice.PRACTICE_VERSION}", f"seed {seed}"]
+    splits, left_out = {}, {}
+    for split, whole in practice.SPLIT_SIZES.items():
+        labels = torch.from_numpy(practice.practice_labels(split, limit=limit))
+        size = resize if split == "train" else crop
+        draw = partial(_drawn, split, size=size, seed=seed, limit=limit)
+        name, shape = f"practice-{split}-{limit or 'all'}-{size}", (len(labels), 3, size, size)
+        images = cached_array(Path(config.PATHS["cache"]), name, facts, shape, draw)
+        splits[split] = Split(split, images, labels)
+        left_out |= _short(split, whole - len(labels))
     return FlowerData(
         source="practice",
         title="practice flowers",
@@ -141,22 +149,13 @@ def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") ->
         resize_size=resize,
         image_size=crop,
         note=note,
-        left_out={name: text for name, text in left_out.items() if text},
+        left_out=left_out,
     )
 
 
-def _practice_split(split: str, size: int, limit: int | None, seed: int) -> Split:
-    """One split, drawn once and cached like decoded photographs."""
-    labels = practice.practice_labels(split, limit=limit)
-
-    def draw(bar: Progress) -> list[np.ndarray]:
-        how = {"size": size, "seed": seed, "limit": limit, "progress": bar}
-        return [practice.draw_practice_split(split, **how)[0]]
-
-    facts = [f"version {practice.PRACTICE_VERSION}", f"seed {seed}"]
-    name, shape = f"practice-{split}-{limit or 'all'}-{size}", (len(labels), 3, size, size)
-    images = cached_array(Path(config.PATHS["cache"]), name, facts, shape, draw)
-    return Split(split, images, torch.from_numpy(labels))
+def _drawn(split: str, bar: Progress, **how: int | None) -> list[np.ndarray]:
+    """One split in one block, as `cached_array` wants it."""
+    return [practice.draw_practice_split(split, progress=bar, **how)[0]]
 
 
 def split_table(data: FlowerData) -> str:
@@ -190,9 +189,6 @@ def starting_weights(
     if not data.is_practice:
         return imagenet_weights(backbone)
     if backbone != "resnet18":
-        raise FlowersError(
-            f"Practice flowers come with a ResNet18 only; set BACKBONE = 'resnet18' instead of "
-            f"'{backbone}', or use real photographs."
-        )
+        raise FlowersError("Practice flowers come with a ResNet18 only; set BACKBONE = 'resnet18'.")
     path = Path(config.PATHS["models"]) / "practice_backbone.pth"
     return practice.pretrain_backbone(path, device=device, seed=seed)

@@ -10,20 +10,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flowers_utils.errors import FlowersError
 
-SHOWN = 20  # so many broken photographs stand in a message; the rest is counted
-
 # Pillow says what a file is, by its first bytes: names lie.
 PHOTO, BROKEN = "photograph", "broken photograph"
-PHOTO_FORMATS = {
-    *("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
-}
+NO_PHOTOS = {"EPS", "GRIB", "HDF5", "MPEG", "PSD", "WMF", "FITS", "ICO", "PDF"}  # Pillow opens them
 PHOTO_ENDINGS = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp"}
 RAW_ENDINGS = {".dng", ".cr2", ".nef", ".arw", ".pef"}  # all that Pillow sees of it is a thumbnail
-WHY_NOT_OPENED = {
-    FileNotFoundError: "is not there: check the path.",
-    PermissionError: "cannot be read: no permission. Change that, or copy the photograph.",
-    Image.DecompressionBombError: "is too large to be opened safely: save it smaller.",
-}
 
 
 def kind_of(path: Path) -> str:
@@ -36,7 +27,7 @@ def kind_of(path: Path) -> str:
         return "no file"  # a pipe or a device: reading it could wait for ever
     try:
         with Image.open(path) as image:
-            if image.format in PHOTO_FORMATS and ending not in RAW_ENDINGS:
+            if image.format not in NO_PHOTOS and ending not in RAW_ENDINGS:
                 return PHOTO
     except UnidentifiedImageError:
         pass
@@ -75,18 +66,13 @@ def open_photo(path: str | os.PathLike) -> Image.Image:
         with Image.open(path) as image:
             return to_rgb(image)
     except Exception as error:  # a damaged photograph makes Pillow raise almost anything
-        raise FlowersError(f"'{path}' {_why_not_opened(path, error)}") from error
-
-
-def _why_not_opened(path: str | os.PathLike, error: Exception) -> str:
-    if Path(path).is_dir():
-        return "is a folder, not a photograph; give the path of one photograph in it."
-    for kind, text in WHY_NOT_OPENED.items():
-        if isinstance(error, kind):
-            return text
-    unknown = isinstance(error, UnidentifiedImageError)  # its own words repeat the path
-    why = "no image format that is known here" if unknown else error or type(error).__name__
-    return f"cannot be opened ({why}): if a viewer shows it, save it as JPEG; else fetch it again."
+        why = getattr(error, "strerror", None) or error or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # its own words repeat the path
+            why = "no image format that is known here"
+        raise FlowersError(
+            f"'{path}' cannot be opened as a photograph ({why}). If a viewer shows it, save it as "
+            "JPEG; else fetch it again."
+        ) from error
 
 
 def check_photos(paths: Sequence[Path]) -> None:
@@ -98,5 +84,4 @@ def check_photos(paths: Sequence[Path]) -> None:
         except FlowersError as error:
             reasons.append(str(error))
     if reasons:
-        more = [f"... and {len(reasons) - SHOWN} more."] if len(reasons) > SHOWN else []
-        raise FlowersError("\n".join([*reasons[:SHOWN], *more]))
+        raise FlowersError("\n".join(reasons))
