@@ -16,7 +16,7 @@ from torchvision.datasets import Flowers102
 
 import transfer_learning_config as config
 from flowers_utils.datasets import flowers102, load
-from flowers_utils.datasets.load import data_root, load_data, split_table
+from flowers_utils.datasets.load import load_data, split_table
 from flowers_utils.errors import FlowersError
 from flowers_utils.transforms import eval_batch, eval_transform
 
@@ -192,10 +192,3 @@ def test_the_backbone_starts_from_weights_that_fit_the_data(tiny_data, cpu, monk
     assert load.starting_weights(data, cpu, backbone="resnet18") == "practice"
     with pytest.raises(FlowersError, match="ResNet18 only"):
         load.starting_weights(data, cpu, backbone="resnet50")
-
-
-def test_a_home_folder_that_nobody_knows_is_told_and_not_made(monkeypatch):
-    monkeypatch.setattr("pathlib.os.path.expanduser", lambda path: path)  # as where nobody knows it
-    monkeypatch.setenv("FLOWERS_DATA_DIR", "~/data")
-    with pytest.raises(FlowersError, match="write the whole path instead"):
-        data_root()

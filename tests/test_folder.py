@@ -11,7 +11,7 @@ from PIL import Image
 
 import transfer_learning_config as config
 from flowers_utils.datasets.folder import SPLITS, describe_folder, read_folder
-from flowers_utils.datasets.load import load_data, split_table
+from flowers_utils.datasets.load import data_root, load_data, split_table
 from flowers_utils.errors import FlowersError
 
 
@@ -84,26 +84,21 @@ def test_a_missing_split_is_cut_from_train_alike_for_a_seed_and_told(folder, giv
     assert len(set(paths)) == len(paths)
 
 
-def test_single_folders_around_the_set_are_entered(folder):
-    fill(folder / "flowers" / "flowers", "rose", "tulip")
-    assert counts(read_folder(folder, seed=0)) == [6, 2, 2]
+def test_a_folder_around_the_set_is_entered_and_what_is_no_split_is_named(folder):
+    fill(folder / "flowers" / "train", "rose", "tulip")
+    photo(folder / "flowers" / "test" / "1.jpg")  # without labels, as competitions give it
+    own = read_folder(folder, seed=0)
+    assert counts(own) == [6, 2, 2] and "'test' (beside" in own.left_out[""]
 
 
 def test_hidden_folders_and_files_are_passed_over(folder):
     fill(folder, "rose", "tulip")
-    for hidden in (".ipynb_checkpoints", "__MACOSX", "@eaDir"):
+    for hidden in (".git", "__MACOSX", "@eaDir"):
         photo(folder / hidden / "1.jpg")
         photo(folder / "rose" / hidden / "1.jpg")
     (folder / "rose" / "._1.jpg").write_bytes(b"x")
     own = read_folder(folder, seed=0)
     assert own.class_names == ("rose", "tulip") and sum(counts(own)) == 10 and own.left_out == {}
-
-
-def test_folders_beside_the_splits_are_named_as_left_out(folder):
-    fill(folder / "train", "rose", "tulip")
-    photo(folder / "test" / "1.jpg")  # without labels, as competitions give it
-    own = read_folder(folder, seed=0)
-    assert counts(own) == [6, 2, 2] and "'test' (beside" in own.left_out[""]
 
 
 @pytest.mark.parametrize(
@@ -229,3 +224,10 @@ def test_the_table_shows_each_split_with_its_smallest_and_largest_class(folder):
     assert table[3].startswith(r"| val | 5 | 2 | 2 (\$R\$ 5\$) | 3 (tulip\|) | 1 .txt (")
     assert "21 photographs of 2 classes (train 11, val 5, test 5)" in describe_folder(folder)
     assert data.photo_side == 8
+
+
+def test_a_home_folder_that_nobody_knows_is_told_and_not_made(monkeypatch):
+    monkeypatch.setattr("pathlib.os.path.expanduser", lambda path: path)  # as where nobody knows it
+    monkeypatch.setenv("FLOWERS_DATA_DIR", "~/data")
+    with pytest.raises(FlowersError, match="write the whole path instead"):
+        data_root()

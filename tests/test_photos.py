@@ -1,8 +1,6 @@
 """Photographs from everywhere: each is opened upright in RGB, or told by name; decoded once."""
 
 import io
-import os
-import random
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +13,6 @@ from flowers_utils.datasets.cache import decode, decoded
 from flowers_utils.datasets.photos import PHOTO, kind_of, open_photo
 from flowers_utils.errors import FlowersError
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES") or 60)
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 BLACK, GREY = (0, 0, 0), (128, 128, 128)
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(80)
@@ -127,26 +124,6 @@ def test_a_folder_or_nothing_is_told(tmp_path):
     assert "(No such file or directory)" in told(open_photo, tmp_path / "none.jpg")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP"])
-def test_a_fuzzed_photograph_is_rgb_or_told(tmp_path, kind):
-    rng = random.Random(f"{os.environ.get('FUZZ_SEED') or 0} {kind}")
-    whole = encoded(two_colours(), kind, **({} if kind == "GIF" else {"exif": exif_turned(6)}))
-    refused = 0
-    for _ in range(EXAMPLES):
-        content = bytearray(whole[: rng.choice((len(whole), rng.randrange(len(whole))))] or b"x")
-        for _ in range(rng.choice((1, 2, 8))):
-            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-        path = written(tmp_path, bytes(content))
-        kind_of(path)
-        try:
-            assert decode(path, 8).shape == (3, 8, 8)
-        except FlowersError as error:
-            assert "photo.jpg" in str(error)
-            refused += 1
-    assert refused > 0
-
-
 # Decoding once
 
 
@@ -165,24 +142,20 @@ def cache_files(tmp_path):
     return sorted((tmp_path / "cache").glob("*.npy"))
 
 
-def test_the_cache_is_reused_memory_mapped_and_read_only(make, files, monkeypatch):
+def test_the_cache_is_reused_until_a_photograph_changes(make, files, tmp_path, monkeypatch):
     first = make()
     assert first.dtype == np.uint8 and first.shape == (3, 3, 32, 32)
     assert np.array_equal(first[1], decode(files[1], 32))
-    monkeypatch.setattr(cache_module, "decode", None)  # decoding again would fail
-    second = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "decode", None)  # decoding again would fail
+        second = make()
     assert isinstance(second, np.memmap) and not second.flags.writeable
     assert np.array_equal(first, second)
-
-
-def test_a_changed_photograph_makes_a_new_cache_and_removes_the_old(make, files, tmp_path):
-    first = np.array(make())
     Image.new("RGB", (30, 30), "green").save(files[0])
-    assert not np.array_equal(first, make())
-    assert len(cache_files(tmp_path)) == 1
+    assert not np.array_equal(first, make()) and len(cache_files(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:500], lambda b: b"", lambda b: b"x" * len(b)])
+@pytest.mark.parametrize("damage", [lambda b: b[:500], lambda b: b"x" * len(b)])
 def test_a_damaged_cache_is_made_anew(make, tmp_path, damage):
     first = np.array(make())
     (path,) = cache_files(tmp_path)

@@ -65,8 +65,8 @@ def cached_array(
 ) -> np.ndarray:
     """A uint8 array of `shape`, memory-mapped from `cache`; made if it is not there.
 
-    `make(bar)` gives its rows, or blocks of them, in order and moves the bar. `facts` is everything
-    the content depends on. Older arrays of the same name are removed.
+    `make(bar)` gives blocks of its rows in order and moves the bar; the content depends on `facts`
+    alone. Older arrays of the same name are removed.
     """
     digest = hashlib.sha256("\n".join([str(CACHE_VERSION), str(shape), *facts]).encode())
     path = cache / f"{name}-{digest.hexdigest()[:12]}.npy"

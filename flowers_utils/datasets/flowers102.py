@@ -50,10 +50,7 @@ def missing_images(root: Path) -> list[str]:
 
 
 def flowers102_is_whole(root: Path) -> bool:
-    """Whether both `.mat` files are right and every photograph is there.
-
-    Photographs are not judged by a checksum: shrunken copies of the set are welcome.
-    """
+    """Whether both `.mat` files are right and every photograph is there, be it a shrunken copy."""
     base = root / "flowers-102"
     found = [_find_right(root, key) for key in MATLAB_FILES]
     return all(file and file.parent == base for file in found) and not missing_images(root)

@@ -3,9 +3,9 @@
 import os
 import re
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -68,46 +68,37 @@ def _load_flowers102(root: Path, limit: int | None) -> FlowerData:
     """Oxford Flowers102 with its official splits, downloaded if need be."""
     flowers102.ensure_flowers102(root)
     files = {name: flowers102.read_split(root, name) for name in SPLITS}
-    fields, title = _photographs(files, limit, "flowers102", {}), config.DATASET["name"]
-    if fields["photo_side"] < flowers102.FULL_SIDE:  # they score lower
-        title += f" (copies, {fields['photo_side']} pixels)"
-    names = flowers102.FLOWERS102_NAMES
-    return FlowerData(source="flowers102", title=title, class_names=names, **fields)
+    data = _decoded("flowers102", flowers102.FLOWERS102_NAMES, files, limit)
+    small = data.photo_side < flowers102.FULL_SIDE  # such copies score lower
+    copies = f" (copies, {data.photo_side} pixels)" if small else ""
+    return replace(data, title=config.DATASET["name"] + copies)
 
 
 def _load_own_folder(folder: Path, limit: int | None, seed: int) -> FlowerData:
     """A student's own photographs; `read_folder` says what may lie in the folder."""
     own = read_folder(folder, seed=seed)
-    return FlowerData(
-        source="folder",
-        title=f"own flowers '{folder.resolve().name}'",
-        class_names=own.class_names,
-        note=own.note,
-        **_photographs(own.files, limit, "folder", own.left_out),
-    )
+    data = _decoded("folder", own.class_names, own.files, limit)
+    left_out = dict(own.left_out)
+    for split, text in data.left_out.items():
+        left_out[split] = f"{left_out[split]}; {text}" if split in left_out else text
+    title = f"own flowers '{folder.resolve().name}'"
+    return replace(data, title=title, note=own.note, left_out=left_out)
 
 
-def _photographs(
-    files: Files, limit: int | None, name: str, left_out: dict[str, str]
-) -> dict[str, Any]:
-    """The fields of FlowerData that every set of photographs fills alike: splits and sizes.
-
-    Raises one FlowersError that names the broken photographs of all splits.
-    """
+def _decoded(source: str, names: tuple[str, ...], files: Files, limit: int | None) -> FlowerData:
+    """Photographs as FlowerData, or one FlowersError that names the broken ones of all splits."""
     resize, crop = config.AUGMENTATION["resize"], config.AUGMENTATION["crop"]
-    splits, troubles = {}, []
+    splits, left_out, troubles = {}, {}, []
     for split, (photos, labels) in files.items():
         used = min(limit or len(photos), len(photos))
         chosen = np.linspace(0, len(photos) - 1, used).round().astype(int)  # spread evenly
-        if text := _short(split, len(photos) - used):
-            told = [left_out[split]] if split in left_out else []
-            left_out = left_out | {split: "; ".join([*told, *text.values()])}
+        left_out |= _short(split, len(photos) - used)
         try:
             images = decoded(
                 [photos[i] for i in chosen],
                 size=resize if split == "train" else crop,
                 cache=Path(config.PATHS["cache"]),
-                name=f"{name}-{split}-{limit or 'all'}",
+                name=f"{source}-{split}-{limit or 'all'}",
             )
             splits[split] = Split(split, images, torch.tensor(labels)[chosen])
         except FlowersError as error:  # raised below, when the other splits have been tried too
@@ -117,7 +108,7 @@ def _photographs(
     with Image.open(files["train"][0][0]) as image:  # one stands for all: a set is of one making
         side = min(image.size)
     sizes = {"resize_size": resize, "image_size": crop, "photo_side": side}
-    return {**splits, **sizes, "left_out": left_out}
+    return FlowerData(source, "", names, **splits, **sizes, left_out=left_out)
 
 
 def _short(split: str, left_out: int) -> dict[str, str]:
@@ -183,8 +174,8 @@ def starting_weights(
 ) -> dict[str, torch.Tensor]:
     """The state dict that the backbone starts from, as `build_model` takes it, with its old head.
 
-    ImageNet's weights for photographs. For practice flowers a backbone pretrained here and now on
-    other species of the same formula (some minutes, kept in `models/` for every profile).
+    ImageNet's for photographs; for practice flowers one pretrained here and now on other species of
+    the same formula (some minutes, kept in `models/` for every profile).
     """
     if not data.is_practice:
         return imagenet_weights(backbone)
