@@ -172,21 +172,3 @@ def test_a_drive_that_cannot_map_files_is_read_into_memory_and_told(make, monkey
     monkeypatch.setattr("mmap.mmap", no_maps)
     assert np.array_equal(first, make())
     assert "cannot map files into memory" in capsys.readouterr().out
-
-
-def test_an_interrupted_cache_leaves_no_file(make, tmp_path, monkeypatch):
-    def stop(path, size):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cache_module, "decode", stop)
-    with pytest.raises(KeyboardInterrupt):
-        make()
-    assert not [p for p in (tmp_path / "cache").iterdir() if p.suffix != ".lock"]
-
-
-def test_all_broken_photographs_are_named_in_one_go(make, files, tmp_path):
-    for file in files[1:]:
-        file.write_bytes(file.read_bytes()[:300])
-    message = told(make)
-    assert all(f"'{file}'" in message for file in files[1:]) and f"'{files[0]}'" not in message
-    assert cache_files(tmp_path) == []

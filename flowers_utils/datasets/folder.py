@@ -22,12 +22,12 @@ Listed = dict[str, dict[str, list[Path]]]  # split -> class -> photographs
 
 @dataclass(frozen=True)
 class OwnFolder:
-    """A student's folder, ready to be decoded."""
+    """A student's folder, ready to be decoded; `note` and `left_out` as in FlowerData."""
 
     class_names: tuple[str, ...]
     files: Files
-    note: str  # what was decided for the student, and what is doubtful
-    left_out: dict[str, str]  # split ("" for the whole folder) -> what is not used, and why
+    note: str
+    left_out: dict[str, str]
 
 
 def read_folder(folder: Path, *, seed: int) -> OwnFolder:
