@@ -17,9 +17,9 @@ from flowers_utils.data import FlowerData, Split, check_data
 from flowers_utils.datasets import flowers102, practice
 from flowers_utils.datasets.cache import cached_array, decoded
 from flowers_utils.datasets.folder import SPLITS, Files, read_folder
+from flowers_utils.datasets.weights import imagenet_weights
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
-from flowers_utils.models import imagenet_weights
 from flowers_utils.progress import Progress
 from flowers_utils.storage.results import markdown_table
 

@@ -21,8 +21,8 @@ import transfer_learning_config as config
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import Estimate, wilson
-from flowers_utils.models import backbone_features, eval_mode
-from flowers_utils.training import evaluate, make_optimizer, train_one_epoch
+from flowers_utils.models import backbone_features, eval_mode, make_optimizer
+from flowers_utils.training import evaluate, train_one_epoch
 from flowers_utils.transforms import Batches
 
 Features = tuple[Tensor, Tensor]  # (N, F) float32 and labels (N,), as `predict_features` gives them
