@@ -126,11 +126,8 @@ def _in_words(error: BaseException) -> str:
 def _store(response: requests.Response, part: Path) -> None:
     """Append what the server sends to `part`, or start anew where the server ignores ranges."""
     resumed = response.status_code == 206
-    start, announced = (
-        _length(part) if resumed else 0,
-        int(response.headers.get("Content-Length", 0)),
-    )
-    total = start + announced if announced else 0
+    start, announced = _length(part) if resumed else 0, response.headers.get("Content-Length")
+    total = start + int(announced) if announced else 0
     bar = Progress(total, f"Downloading {part.stem}", unit="B")
     with bar, part.open("ab" if resumed else "wb") as file:
         bar.skip(start)
