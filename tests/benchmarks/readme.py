@@ -98,8 +98,9 @@ def results_block(runs: Mapping[str, Any]) -> str:
         f"seed {run['seed']}; in brackets the 95 % interval)."
     )
     real = [_real_words(run) for key, run in runs.items() if key.startswith(REAL)]
-    words = textwrap.fill(" ".join([text, *real, _expected_words()]), LINE)
-    return f"{markdown_table(['what', 'accuracy', 'time', 'device'], rows)}\n\n{words}"
+    table = markdown_table(["what", "accuracy", "time", "device"], rows)
+    texts = [" ".join([text, *real]), _expected_words()]
+    return "\n\n".join([table, *(textwrap.fill(words, LINE) for words in texts)])
 
 
 def _plain(version: str) -> str:
