@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import transfer_learning_config as config
 from flowers_utils import models
 from flowers_utils.data import FlowerData, Split
-from flowers_utils.device import PRECISION_NAMES, Device, peak_memory_bytes
+from flowers_utils.device import PRECISION_NAMES, Device
 from flowers_utils.training import evaluate, make_optimizer, train_one_epoch
 from flowers_utils.transforms import (
     augment_batch,
@@ -77,8 +77,6 @@ class ModelProfile:
     median_ms: float
     p95_ms: float
     images_per_second: float
-    peak_memory_bytes: int
-    peak_memory_of: str  # "device" (allocated on the GPU) or "process" (all of Python)
     disk_bytes: int
 
     def as_dict(self) -> dict[str, str | int | float]:
@@ -94,7 +92,6 @@ class ModelProfile:
             "latency, one image": f"{self.median_ms:.1f} ms (95 % within {self.p95_ms:.1f} ms)",
             f"throughput, batch {THROUGHPUT_BATCH}": f"{self.images_per_second:.0f} images/s",
             "size on disk": f"{self.disk_bytes / 1e6:.1f} MB",
-            f"peak memory ({self.peak_memory_of})": f"{self.peak_memory_bytes / 1e6:.0f} MB",
         }
         width = max(map(len, rows))
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
@@ -105,13 +102,9 @@ def profile_model(
 ) -> ModelProfile:
     """Measure a model at the device's precision; `checkpoint` is the file whose size is given.
 
-    The images are black: a convolutional network does the same work for every image. On CUDA the
-    counter of peak memory is reset, so read the peak of a training run before.
+    The images are black: a convolutional network does the same work for every image.
     """
     device.place(model)
-    on_cuda = device.torch_device.type == "cuda"
-    if on_cuda:
-        torch.cuda.reset_peak_memory_stats(device.torch_device)
 
     def timed(count: int) -> "Measurement":
         images = device.place_batch(torch.zeros(count, 3, image_size, image_size))
@@ -128,8 +121,6 @@ def profile_model(
         median_ms=1000 * single.median,
         p95_ms=1000 * float(np.percentile(single.times, 95)),
         images_per_second=THROUGHPUT_BATCH / batch.median,
-        peak_memory_bytes=peak_memory_bytes(device),
-        peak_memory_of="device" if on_cuda else "process",
         disk_bytes=Path(checkpoint).stat().st_size,
     )
 
