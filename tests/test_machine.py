@@ -203,7 +203,7 @@ def test_both_loops_are_timed_in_the_same_parts_for_a_whole_epoch(tiny_data, cpu
     seconds = speed.where_time_goes(model.eval(), tiny_data, cpu)
     assert list(seconds) == ["textbook", "this lesson"]
     for parts in seconds.values():
-        assert list(parts) == ["decode", "augmentation", "forward", "backward", "evaluation"]
+        assert list(parts) == ["decode", "augmentation", "forward", "backward"]
         assert parts["decode"] == pytest.approx(1e-3)  # 24 images, all in one batch
     assert fingerprint(model, backbone_only=False) == before
     assert torch.equal(torch.get_rng_state(), random_state)
