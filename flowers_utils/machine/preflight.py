@@ -69,6 +69,7 @@ def each_check(data: str = "auto", profile: str = "full") -> Iterator[Check]:
         "packages": partial(packages, REQUIREMENTS.read_text(encoding="utf-8")),
         "device": lambda: ("ok", device.describe()),
         "memory": lambda: enough(psutil.virtual_memory().available, MEMORY, "close programs"),
+        "processor": lambda: processor(psutil.cpu_percent(interval=0.3)),
         "disk": lambda: enough(shutil.disk_usage(Path.cwd()).free, DISK, "free some"),
         flowers.what: lambda: (flowers.status, flowers.detail),
         f"pretrained {config.BACKBONE}": partial(weights, on_practice),
@@ -116,6 +117,12 @@ def packages(requirements: str) -> Answer:
     if problems:
         return status, f"{'; '.join(problems)}; run: python -m pip install -r requirements.txt"
     return "ok", f"torch {version('torch')} and all others as required"
+
+
+def processor(busy: float) -> Answer:
+    if busy <= 50:
+        return "ok", "free"
+    return "warn", f"other programs use {busy:.0f} % of it; the lesson is faster without them"
 
 
 def enough(free: float, bounds: tuple[float, float], advice: str) -> Answer:
