@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import torch
 
+import transfer_learning_config as config
+
 
 class _SentenceOnly:
     """Jupyter and IPython ask an error for this method before they print its traceback."""
@@ -40,8 +42,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def out_of_memory_explained(batch_size: int) -> Iterator[None]:
-    """Turn an error for lack of memory into a sentence, and free what the failed step held."""
+def out_of_memory_explained() -> Iterator[None]:
+    """A decorator: errors for lack of memory become a sentence, and what the function held is freed."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -54,6 +56,7 @@ def out_of_memory_explained(batch_size: int) -> Iterator[None]:
     torch.cuda.empty_cache()  # does nothing without CUDA
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
+    batch_size = config.TRAINING_CONFIG["batch_size"]
     smaller = f", run config.TRAINING_CONFIG['batch_size'] = {batch_size // 2} in a new cell"
     raise FlowersError(
         f"The device ran out of memory at batch size {batch_size}. Close other programs that use "

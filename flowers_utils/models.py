@@ -4,12 +4,13 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 from torchvision import models as tv
 
+import transfer_learning_config as config
+from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
 
 
@@ -24,7 +25,6 @@ class Backbone:
 
 
 def _stages(stem: tuple[str, ...], stages: list[str]) -> dict[str, tuple[str, ...]]:
-    """A group for the stem, and one for each stage."""
     return {"stem": stem, **{stage: (stage,) for stage in stages}}
 
 
@@ -50,15 +50,14 @@ def build_model(
     name: str = "resnet18",
     *,
     num_classes: int,
-    weights: str | dict[str, torch.Tensor] | None = "imagenet",
+    weights: dict[str, torch.Tensor] | None,
     seed: int = 0,
 ) -> nn.Module:
     """A network of torchvision with a new head of `num_classes` outputs.
 
-    `weights`: `"imagenet"`, a state dict for the backbone (its head, if any, is ignored), or None
-    for random ones. What is random is drawn from `seed` alone, so the same call gives the same
-    network whatever ran before. Raises FlowersError for an unknown name, or weights that cannot
-    be had or do not fit.
+    `weights`: a state dict for the backbone (its head, if any, is ignored), or None for random
+    ones. What is random is drawn from `seed` alone, so the same call gives the same network
+    whatever ran before. Raises FlowersError for an unknown name, or weights that do not fit.
     """
     if name not in BACKBONES:
         raise FlowersError(f"BACKBONE must be one of {', '.join(BACKBONES)}, but it is {name!r}.")
@@ -67,8 +66,6 @@ def build_model(
         model = BACKBONES[name].build(weights=None)
         model.architecture = name
         _replace_head(model, num_classes)
-    if weights == "imagenet":
-        weights = imagenet_weights(name)
     if weights is not None:
         _load_backbone(model, weights)
     return model
@@ -93,38 +90,6 @@ def _load_backbone(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
     except RuntimeError as error:  # torch names each tensor that does not fit, a line each
         wrong = str(error).splitlines()[-1].strip()
         raise FlowersError(f"These weights are for another network. {wrong}") from error
-
-
-def weights_file(name: str) -> Path:
-    """Where torch keeps the ImageNet weights of a network (TORCH_HOME moves it)."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(BACKBONES[name].weights.url).name
-
-
-def imagenet_weights(name: str) -> dict[str, torch.Tensor]:
-    """The ImageNet weights of a network, from torch's cache or else downloaded into it.
-
-    A file in the cache is judged by whether it loads with the right names and shapes, not by its
-    hash, so that an instructor can hand out a substitute; a download is checked by its hash.
-    Raises FlowersError with the way out.
-    """
-    backbone, file, there = BACKBONES[name], weights_file(name), weights_file(name).is_file()
-    options = {"check_hash": True, "map_location": "cpu", "weights_only": True}
-    try:
-        content = backbone.weights.get_state_dict(**options)
-        with torch.device("meta"):  # a network of names and shapes only, to compare with
-            backbone.build(weights=None).load_state_dict(content, assign=True)
-        return content
-    except Exception as error:  # torch, urllib and pickle raise almost anything here
-        if there:
-            raise FlowersError(
-                f"The weights file '{file}' is damaged or of another network ({type(error).__name__}"
-                "). Delete it and run this cell again, so that it is downloaded anew."
-            ) from error
-        raise FlowersError(
-            f"The ImageNet weights of {name} could not be downloaded ({error}). Connect to the "
-            f"network and run this cell again, or save {backbone.weights.url} as '{file}' yourself."
-            " If that folder cannot be written, set TORCH_HOME to one of your own."
-        ) from error
 
 
 def classifier_of(model: nn.Module) -> nn.Module:
@@ -227,6 +192,15 @@ def check_groups_cover(model: nn.Module, groups: list[dict]) -> None:
             )
 
 
+def make_optimizer(
+    groups: list[dict], device: Device, *, weight_decay: float | None = None
+) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019) for parameter groups; None: the config's weight decay."""
+    decay = config.TRAINING_CONFIG["weight_decay"] if weight_decay is None else weight_decay
+    fused = device.torch_device.type != "mps"  # one kernel for all parameters; too new on MPS
+    return torch.optim.AdamW(groups, weight_decay=decay, fused=fused)
+
+
 def count_parameters(model: nn.Module) -> tuple[int, int]:
     """Number of parameters: (all, those that may learn)."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
@@ -236,21 +210,17 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 def output_shapes(model: nn.Module, size: int) -> list[tuple[str, tuple[int, ...]]]:
     """Name and output shape (without the batch) of each stage, for an image `(3, size, size)`."""
     shapes = [("image", (3, size, size))]
-    hooks = []
-    for name, child in model.named_children():
-        inside = list(child.named_children()) if name == "features" else []
-        for part, stage in [(f"{name}.{i}", block) for i, block in inside] or [(name, child)]:
+    stages = dict(model.named_children())
+    blocks = stages.pop("features", nn.Module()).named_children()
+    stages |= {f"features.{name}": block for name, block in blocks}
+    with contextlib.ExitStack() as hooks, eval_mode(model), torch.no_grad():
+        for name, stage in stages.items():
 
-            def note(_: nn.Module, __: object, output: torch.Tensor, part: str = part) -> None:
-                shapes.append((part, tuple(output.shape[1:])))
+            def note(_: nn.Module, __: object, output: torch.Tensor, name: str = name) -> None:
+                shapes.append((name, tuple(output.shape[1:])))
 
-            hooks.append(stage.register_forward_hook(note))
-    try:
-        with eval_mode(model), torch.no_grad():
-            model(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
-    finally:
-        for hook in hooks:
-            hook.remove()
+            hooks.enter_context(stage.register_forward_hook(note))
+        model(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
     return shapes
 
 

@@ -31,7 +31,6 @@ class EpochResult:
 
     loss: float
     top1: float
-    count: int
 
 
 def train_one_epoch(
@@ -73,10 +72,8 @@ def evaluate(model: nn.Module, batches: Batches, device: Device) -> EpochResult:
 
 
 def _batch_sums(logits: Tensor, loss: Tensor, labels: Tensor) -> Tensor:
-    """Sums over a batch, shape `(3,)`: loss, right answers, images.
-
-    Sums and not means, so that a smaller last batch counts less. They stay on the device: reading
-    a number from a GPU in each step would make the program wait for it.
+    """Sums over a batch, shape `(3,)`: loss, right answers, images. With sums, and not means, a
+    smaller last batch counts less. They stay on the device: to read a number is to wait for a GPU.
     """
     right, count = (logits.argmax(dim=1) == labels).sum(), len(labels)
     return torch.stack([loss * count, right, torch.full_like(loss, count)]).float()
@@ -84,35 +81,24 @@ def _batch_sums(logits: Tensor, loss: Tensor, labels: Tensor) -> Tensor:
 
 def _means(sums: Tensor) -> EpochResult:
     loss, right, count = sums.tolist()
-    if count == 0:
-        raise FlowersError("There is nothing to train or evaluate on: no batch of images came.")
     if not math.isfinite(loss):
         raise FlowersError(
-            "The loss is no longer a finite number: training has diverged. "
-            "Try a learning rate ten times smaller, or choose_device(fast=False)."
+            "The loss is no longer a finite number: training has diverged. Try a learning rate ten "
+            "times smaller, or choose_device(fast=False)."
         )
-    return EpochResult(loss / count, right / count, int(count))
-
-
-def make_optimizer(
-    groups: list[dict], device: Device, *, weight_decay: float | None = None
-) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019) for parameter groups; None: the config's weight decay."""
-    decay = config.TRAINING_CONFIG["weight_decay"] if weight_decay is None else weight_decay
-    fused = device.torch_device.type != "mps"  # one kernel for all parameters; too new on MPS
-    return torch.optim.AdamW(groups, weight_decay=decay, fused=fused)
+    return EpochResult(loss / count, right / count)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """What one phase of training does."""
+    """What one phase of training does; `title` gives its files their names."""
 
     number: int
     epochs: int
     head_lr: float
     backbone_lr: float | None = None  # None: the backbone is frozen
-    title: str = ""  # "Phase 1" if empty; also gives the phase's files their names
     seed: int = 0
+    title: str = ""  # "Phase 1" if empty
     fresh: bool = False  # train anew even if this very phase was trained and saved before
 
     @property
@@ -121,16 +107,16 @@ class Phase:
 
     def numbers(self) -> dict[str, Any]:
         """The values that decide what is learned."""
-        names = ("number", "epochs", "head_lr", "backbone_lr", "seed")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        numbers = {**vars(self), "title": None, "fresh": None}
+        return {key: value for key, value in numbers.items() if value is not None}
 
 
+@out_of_memory_explained()
 def train_phase(
     model: nn.Module, data: FlowerData, device: Device, phase: Phase, folder: str | Path = "models"
 ) -> PhaseResult:
-    """Train a copy of `model` for one phase, with its own optimizer and schedule.
+    """Train a copy of `model` for one phase; the result's model is the one that was best on val.
 
-    The result's model holds the weights that were best on val; `model` itself stays as it is.
     Writes `<network>_phase<N>_best.pth` and `..._resume.pth` into `folder`: a phase that was
     stopped goes on after its last saved epoch, a finished one is loaded, and files of another run
     are renamed. Raises FlowersError for what cannot work, before the first step; Stopped for a stop.
@@ -142,21 +128,11 @@ def train_phase(
     identity = resume.identity(model, data, device, phase.numbers())
     stem = f"{model.architecture}_{re.sub('[^a-z0-9]+', '', phase.name.lower())}"
     files = resume.PhaseFiles(Path(folder), stem, identity)
-    with out_of_memory_explained(config.TRAINING_CONFIG["batch_size"]):
-        return _run_phase(model, data, device, phase, files)
-
-
-def _run_phase(
-    model: nn.Module, data: FlowerData, device: Device, phase: Phase, files: resume.PhaseFiles
-) -> PhaseResult:
-    """What is left to do of a phase; in a function of its own, so that after an error for lack of
-    memory no variable holds its tensors."""
     training = PhaseInProgress(model, data, device, phase)
     note = files.restore(training, fresh=phase.fresh)
     if not training.history:  # make it anew: a damaged state may have been loaded in part
         training = PhaseInProgress(model, data, device, phase)
-    if note:
-        say(note)
+    say(note)
     training.run(files)
     best = training.model.eval()
     best.load_state_dict(training.best, strict=False)
@@ -167,8 +143,8 @@ def _run_phase(
 class PhaseInProgress:
     """Network, optimizer and history of a phase between two epochs.
 
-    It trains a copy of the model it is given, so that a phase can be started again from the very
-    same weights. The whole network trains in Phase 1, too: what is frozen gets no gradients.
+    It trains a copy, so that a phase can start again from the very same weights: of the whole
+    network, in Phase 1 too, where what is frozen gets no gradients.
     """
 
     PARTS = ("optimizer", "scheduler", "scaler")  # each has a state of its own
@@ -179,7 +155,8 @@ class PhaseInProgress:
         self.frozen = phase.backbone_lr is None
         models.freeze_backbone(self.model) if self.frozen else models.unfreeze(self.model)
         rates = {"backbone_lr": phase.backbone_lr or 0.0, "head_lr": phase.head_lr}
-        self.optimizer = make_optimizer(models.parameter_groups(self.model, **rates), device)
+        groups = models.parameter_groups(self.model, **rates)
+        self.optimizer = models.make_optimizer(groups, device)
         every, gamma = (config.TRAINING_CONFIG[key] for key in ("step_size", "gamma"))
         self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, every, gamma)
         self.scaler = device.scaler()
@@ -192,22 +169,20 @@ class PhaseInProgress:
         epochs, done = self.phase.epochs, len(self.history)
         counted = len(self.data.train) + (0 if self.frozen else len(self.data.val))
         if done == epochs:
-            return files.mend_checkpoint(self.checkpoint())
+            return files.save(self, self.checkpoint())  # again, in case the checkpoint is gone
         with Progress(epochs * counted, self.phase.name, unit="image") as bar:
             bar.skip(done * counted)
             for epoch in range(done + 1, epochs + 1):
-                where = f"{self.phase.name}, epoch {epoch}"
+                where = f"{self.phase.name}, epoch {epoch}:"
                 try:
                     self.run_epoch(epoch, bar)
-                    if files.saving_is_due() or epoch == epochs:
-                        files.save(self, self.checkpoint())
                 except KeyboardInterrupt as stop:
-                    # A stop on the last line of a with block can lose what it would have reset.
-                    torch.set_grad_enabled(True)
-                    torch.set_autocast_enabled(self.device.torch_device.type, False)
-                    raise Stopped(f"{where}: stopped. {files.saved()}") from stop
+                    again = "Run this cell again to go on."
+                    raise Stopped(f"{where} stopped. {files.saved()} {again}") from stop
                 except FlowersError as error:
-                    raise FlowersError(f"{where}: {error} {files.saved()}") from error
+                    raise FlowersError(f"{where} {error} {files.saved()}") from error
+                if files.saving_is_due() or epoch == epochs:
+                    files.save(self, self.checkpoint())
 
     def run_epoch(self, epoch: int, bar: Progress) -> None:
         """Train on every training photograph once, evaluate on val, remember the best weights."""
@@ -219,9 +194,9 @@ class PhaseInProgress:
         train = train_one_epoch(self.model, batches, self.optimizer, self.device, self.scaler)
         val = self.validate(bar)
         self.scheduler.step()
-        row = {"phase": self.phase.number, "epoch": epoch}
+        row = {"phase": self.phase.number, "epoch": epoch, "learning_rates": rates}
         row |= {"train_loss": train.loss, "train_accuracy": train.top1}
-        row |= {"val_loss": val.loss, "val_accuracy": val.top1, "learning_rates": rates}
+        row |= {"val_loss": val.loss, "val_accuracy": val.top1}
         self.history.append({**row, "seconds": time.perf_counter() - start})
         best = best_row(self.history)
         if best["epoch"] == epoch:
@@ -230,8 +205,7 @@ class PhaseInProgress:
             f"epoch {epoch}/{self.phase.epochs}, train loss {train.loss:.3f}, val {val.top1:.1%}, "
             f"best val {best['val_accuracy']:.1%} (epoch {best['epoch']})"
         )
-        if epoch < self.phase.epochs:  # the last one stands in the line that stays
-            bar.line(bar.status())
+        bar.line(bar.status())
 
     def validate(self, bar: Progress) -> EpochResult:
         """Loss and accuracy on val.
@@ -244,9 +218,8 @@ class PhaseInProgress:
             return evaluate(self.model, bar.follow(pictures), self.device)
         if not self.val_features:
             with models.eval_mode(self.model), torch.no_grad(), self.device.autocast():
-                self.val_features = [
-                    (models.backbone_features(self.model, x), y) for x, y in pictures
-                ]
+                for images, labels in pictures:
+                    self.val_features.append((models.backbone_features(self.model, images), labels))
         return evaluate(models.classifier_of(self.model), self.val_features, self.device)
 
     def learned(self) -> dict[str, Tensor]:
@@ -258,9 +231,9 @@ class PhaseInProgress:
     def checkpoint(self) -> dict[str, Any]:
         """The checkpoint of the best epoch."""
         row = best_row(self.history)
-        new = {"epoch": row["epoch"], "weights": self.best}
-        new["metrics"] = {key: row[key] for key in ("val_accuracy", "val_loss")}
-        return make_checkpoint(self.model, self.data, **new)
+        metrics = {key: row[key] for key in ("val_accuracy", "val_loss")}
+        content = {"epoch": row["epoch"], "metrics": metrics, "weights": self.best}
+        return make_checkpoint(self.model, self.data, **content)
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on after the last finished epoch."""

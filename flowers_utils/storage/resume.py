@@ -3,7 +3,7 @@
 import time
 import warnings
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,13 +19,6 @@ from flowers_utils.storage.files import keep_earlier, load_tensors, save_tensors
 SECONDS_BETWEEN_SAVES = 10.0  # a fast card must not wait for the disk after every short epoch
 STATE_VERSION = 2  # raise it when training or the content of a state changes
 NOT_OF_A_PHASE = ("total_epochs", "learning_rate")  # a phase has its own epochs and rates
-
-
-class HasState(Protocol):
-    """Anything whose state goes out and in as a dict, as in PyTorch."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 def identity(
@@ -58,9 +51,10 @@ class PhaseFiles:
         self.saved_at = time.monotonic()
         self.problem = ""  # why the newest content is not on disk
 
-    def restore(self, training: HasState, *, fresh: bool = False) -> str:
+    def restore(self, training: Any, *, fresh: bool = False) -> str:
         """Take `training` to where it stopped, if this very run is saved; returns what to say.
 
+        `training` has `state_dict()` and `load_state_dict()`, as things in PyTorch have.
         Files of another run, or any if `fresh`, are first renamed: nothing trained is ever lost.
         """
         state, why_not = self._load()
@@ -78,9 +72,8 @@ class PhaseFiles:
         if not any(kept):
             return ""
         names = " and ".join(f"'{path.name}'" for path in kept if path)
-        return f"Training starts anew. {why_not} What was there is kept as {names}.".replace(
-            "  ", " "
-        )
+        told = ["Training starts anew.", why_not, f"What was there is kept as {names}."]
+        return " ".join(filter(None, told))
 
     def _load(self) -> tuple[dict[str, Any] | None, str]:
         """The saved state if it is of this very run, else None and a sentence on why not."""
@@ -117,7 +110,7 @@ class PhaseFiles:
     def saving_is_due(self) -> bool:
         return time.monotonic() - self.saved_at >= SECONDS_BETWEEN_SAVES
 
-    def save(self, training: HasState, checkpoint: dict[str, Any]) -> None:
+    def save(self, training: Any, checkpoint: dict[str, Any]) -> None:
         """Write both files. A full disk is told but does not stop training: memory holds the best."""
         state = training.state_dict()
         content = {"identity": self.identity, "threads": torch.get_num_threads(), "training": state}
@@ -131,22 +124,11 @@ class PhaseFiles:
         self.problem = ""
         self.epochs_saved, self.saved_at = len(state["history"]), time.monotonic()
 
-    def mend_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write the checkpoint of a finished phase again if its file is gone or not this one."""
-        try:
-            there = load_tensors(self.checkpoint)["state_dict"]
-            whole = all(torch.equal(there[key], x) for key, x in checkpoint["state_dict"].items())
-        except (FlowersError, KeyError, TypeError):
-            whole = False
-        if not whole:
-            save_tensors(self.checkpoint, checkpoint)
-
     def saved(self) -> str:
         """What a stop leaves behind, in words."""
-        if not self.epochs_saved:
-            return "Nothing of it is saved yet; run this cell again to start it anew."
-        saved = "Epoch 1 is" if self.epochs_saved == 1 else f"Epochs 1 to {self.epochs_saved} are"
-        return f"{saved} saved; run this cell again to go on."
+        if self.epochs_saved < 2:
+            return ("Nothing of it is saved yet.", "Epoch 1 is saved.")[self.epochs_saved]
+        return f"Epochs 1 to {self.epochs_saved} are saved."
 
 
 def match_layout(optimizer: torch.optim.Optimizer) -> None:

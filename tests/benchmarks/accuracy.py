@@ -22,8 +22,9 @@ from torchvision.models import resnet18
 
 import transfer_learning_config as config
 from flowers_utils.datasets.load import data_root, load_data
+from flowers_utils.datasets.weights import imagenet_weights
 from flowers_utils.device import choose_device, seed_everything
-from flowers_utils.models import build_model, imagenet_weights
+from flowers_utils.models import build_model
 from flowers_utils.training import Phase, train_phase
 from flowers_utils.transforms import eval_transform, train_transform
 from tests.benchmarks.report import at_least
@@ -99,7 +100,9 @@ def lesson(seed: int, epochs: int, size: int) -> list[float]:
     """Best accuracy on val after each phase, by the lesson's loop."""
     config.AUGMENTATION.update(resize=size * 256 // 224, crop=size)
     device, data = choose_device(), load_data("flowers102")
-    model = build_model(num_classes=data.num_classes, weights="imagenet", seed=seed)
+    model = build_model(
+        num_classes=data.num_classes, weights=imagenet_weights("resnet18"), seed=seed
+    )
     accuracies = []
     with tempfile.TemporaryDirectory() as folder:
         for phase, backbone_lr in enumerate(RATES.values(), start=1):
