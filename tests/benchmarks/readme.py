@@ -3,8 +3,8 @@
     python -m tests.benchmarks.readme models models/quick --device "two cores with AVX512-BF16"
 
 Each folder holds the `results.json` of a finished run. The numbers are kept, trimmed, in
-`tests/benchmarks/results.json`, beside those of earlier runs on other data; the tables are made from
-that file, and so is the picture, if one of the folders holds a full run on practice flowers.
+`tests/benchmarks/results.json`: one run for each set of flowers, the latest. The tables are made from
+that file. A run on practice flowers gives the picture too, so its final checkpoint must be there.
 Without a folder the tables are made anew. Nobody types a measured number.
 """
 
@@ -27,10 +27,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).with_name("results.json")
 PICTURE = ROOT / ".github" / "lesson.png"
 LINE = 120  # characters
-MAIN, REAL = (
-    "practice-full",
-    "flowers102",
-)  # the run in README's table; what real photographs' begin with
+MAIN, REAL = "practice", "flowers102"  # the runs that README shows: its table, and a line below it
 
 
 def trimmed(folder: Path, *, device: str | None) -> dict[str, Any]:
@@ -97,7 +94,7 @@ def results_block(runs: Mapping[str, Any]) -> str:
         f"{_plain(versions['torch'])}, torchvision {_plain(versions['torchvision'])}, "
         f"seed {run['seed']}; in brackets the 95 % interval)."
     )
-    real = [_real_words(run) for key, run in runs.items() if key.startswith(REAL)]
+    real = [_real_words(runs[REAL])] if REAL in runs else []
     table = markdown_table(["what", "accuracy", "time", "device"], rows)
     texts = [" ".join([text, *real]), _expected_words()]
     return "\n\n".join([table, *(textwrap.fill(words, LINE) for words in texts)])
@@ -201,9 +198,8 @@ def main() -> int:
     runs = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for folder in given.folders:
         run = trimmed(folder, device=given.device)
-        name = f"{run['data']['source']}-{run['profile']}"
-        runs[name] = run
-        if name == MAIN:
+        runs[run["data"]["source"]] = run
+        if run["data"]["source"] == MAIN:
             size = save_picture(folder, load_results(folder / "results.json"), PICTURE)
             print(f"{PICTURE.relative_to(ROOT)}: {size / 1e3:.0f} kB. Look at it.")
     RESULTS.write_text(json.dumps(runs, indent=1, sort_keys=True) + "\n", encoding="utf-8")
