@@ -140,9 +140,10 @@ def comparison(rows: Sequence[ComparisonRow], *, title: str) -> Figure:
             ax.errorbar(values, places, xerr=bars, **style, label=f"after {name}")
     sizes = [f"{r.name}\n{r.latency_ms:.0f} ms, {r.parameters / 1e6:.1f} M" for r in trained]
     ax.set_yticks(range(len(trained)), sizes, fontsize=9)
-    ax.set_xlabel("accuracy on val (%) with its 95 % interval")
+    ax.set_xlabel(
+        "accuracy on val (%) with its 95 % interval; at the names: time for one image, parameters"
+    )
     ax.invert_yaxis()
     ax.grid()
-    figure.supylabel("time for one image, parameters", fontsize=10)
     figure.legend(loc="outside lower center", ncols=2)
     return figure

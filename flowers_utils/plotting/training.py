@@ -72,7 +72,7 @@ def _mark_best(ax: Axes, history: Sequence[Mapping[str, Any]], stars: Sequence[i
 
 
 def _mark_the_fall(ax: Axes, history: Sequence[Mapping[str, Any]]) -> None:
-    """Say why val falls at first in Phase 2, if it does."""
+    """Say that val falls at first in Phase 2, if it does: above, where it covers no curve."""
     first = sum(row["phase"] == 1 for row in history)
     if not 0 < first < len(history):
         return
@@ -80,15 +80,8 @@ def _mark_the_fall(ax: Axes, history: Sequence[Mapping[str, Any]]) -> None:
     after = history[first]["val_accuracy"]
     if after >= before:
         return
-    ax.annotate(
-        f"falls by {100 * (before - after):.1f} points:\nthe head's rate jumps\nback, BatchNorm"
-        "\nlearns again",
-        (first + 1, 100 * after),
-        xytext=(0.47, 0.05),
-        textcoords="axes fraction",
-        fontsize=9,
-        arrowprops={"arrowstyle": "->", "color": GREY},
-    )
+    fall = 100 * (before - after)
+    ax.set_title(f"{ax.get_title()}\nPhase 2 first falls by {fall:.1f} points", fontsize=10)
 
 
 def _draw_rates(ax: Axes, history: Sequence[Mapping[str, Any]], epochs: np.ndarray) -> None:
@@ -113,7 +106,7 @@ def movement(moved: Mapping[str, float], *, title: str) -> Figure:
     figure = new_figure("How far each stage moved in Phase 2", title, height=3.2, alt=f"{words}.")
     ax = figure.subplots()
     bars = ax.bar(list(moved), [100 * value for value in moved.values()], color=BLUE, alpha=0.8)
-    ax.bar_label(bars, fmt="%.1f", fontsize=9)
+    ax.bar_label(bars, fmt="%.2g", fontsize=9)
     ax.set(ylabel="change (% of the weights' size)")
     ax.tick_params(axis="x", labelrotation=0 if len(moved) < 8 else 60)
     ax.margins(y=0.15)
@@ -154,11 +147,12 @@ def experiment(results: Mapping[str, Sequence[Mapping[str, float]]], *, title: s
         loss.plot(epochs, [row["train_loss"] for row in rows], **style, label=label(name))
         accuracy.plot(epochs, [100 * row["val_accuracy"] for row in rows], **style)
     known = [row["train_loss"] for rows in results.values() for row in rows]
-    known = [value for value in known if np.isfinite(value) and value > 0]
+    known = [value for value in known if np.isfinite(value) and value > 1e-3]  # as good as 0
     if known and max(known) > 20 * min(known):
         loss.set_yscale("log")
         steps = (1,) if max(known) > 1e3 * min(known) else (1, 2, 5)
         plain_log_axis(loss.yaxis, min(known), max(known), steps=steps)
+        loss.set_ylim(bottom=0.8 * min(known))
     loss.set(xlabel="epoch", ylabel="training loss (nats)")
     accuracy.set(xlabel="epoch", ylabel="accuracy on val (%)", ylim=(0, 100))
     for ax in (loss, accuracy):
