@@ -21,7 +21,6 @@ pytestmark = pytest.mark.slow
 THREE_EPOCHS = """
 import transfer_learning_config as config
 from flowers_utils.storage import resume
-
 config.PROFILES["smoke"]["epochs"] = 3
 resume.SECONDS_BETWEEN_SAVES = 0.0  # so that a stop after the first epoch can go on
 """
@@ -64,8 +63,7 @@ def wait_for(condition, what):
 @pytest.fixture(scope="module")
 def browser():
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not program or not driver:
         pytest.skip("Chromium or its driver (chromedriver) is not installed")
     options = webdriver.ChromeOptions()
@@ -97,7 +95,7 @@ def lab(project):
     env = {**os.environ, **{key: str(project / place) for key, place in PLACES.items()}}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0"]
     command += ["--ip=127.0.0.1", "--IdentityProvider.token=flowers"]
-    command += ["--LabApp.expose_app_in_browser=True"]  # how a test asks for a cell's state
+    command += ["--expose-app-in-browser"]  # how a test asks for a cell's state
     with (project / "own" / "log.txt").open("w") as log:
         server = subprocess.Popen(command, cwd=project, env=env, stdout=log, stderr=log)
     try:
@@ -144,8 +142,8 @@ class Page:
     def error_at_the_end(self, cell_id):
         """The error that a cell ends with, or None."""
         wait_for(lambda: self.state(cell_id)["state"] == "idle", f"the end of {cell_id}")
-        outputs = self.state(cell_id)["outputs"]
-        return next((out for out in outputs if out["output_type"] == "error"), None)
+        errors = [o for o in self.state(cell_id)["outputs"] if o["output_type"] == "error"]
+        return errors[0] if errors else None
 
     def figures(self, window_width):
         self.driver.set_window_size(window_width, 900)
