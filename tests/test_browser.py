@@ -1,7 +1,6 @@
 """The lesson in JupyterLab, in a real browser: what a student sees and presses.
 
 Needs Chromium with its driver, and selenium (`pip install selenium`); else the tests are skipped.
-JupyterLab serves a copy of the project, to this machine alone: a tiny Flowers102, three epochs.
 """
 
 import json
