@@ -5,7 +5,9 @@ exercises. The machinery behind it: datasets, storage, insight, deploy, machine,
 """
 
 try:
+    import filelock
     import matplotlib
+    import requests
     import scipy
     import sklearn
     import torch
@@ -14,8 +16,8 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
         f"The package '{missing.name}' is missing. In a terminal, in the project's folder and with "
-        "its virtual environment active, run: pip install -r requirements.txt"
-    ) from missing
+        "its virtual environment active, run: python -m pip install -r requirements.txt"
+    ) from None
 
 from flowers_utils import (
     config_check,

@@ -6,58 +6,37 @@ saved in a notebook: so each piece of work ends with one line of plain text, whi
 """
 
 import html
-import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import PurePath
-from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 HEADLESS = {"papermill", "nbconvert", "nbclient", "pytest", "jupyter-nbconvert", "jupyter-execute"}
 
 
-def say(text: str) -> None:
-    """Print one line that must be seen before long work begins.
-
-    A console that lacks a character (Windows: cp1252) shows its code instead; nothing fails.
-    """
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print a line at once; what a console lacks (Windows: cp1252) becomes a code like `\\u4e2d`."""
     if not text:
         return
-    try:
-        print(text, flush=True)
-    except UnicodeEncodeError:
-        encoding = sys.stdout.encoding or "ascii"
-        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    stream = stream or sys.stdout
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
 def clock(seconds: float) -> str:
     """Seconds in words that are quick to read: `8 s`, `3 min 05 s`, `1 h 12 min`."""
-    whole = round(max(0.0, seconds))
-    if whole < 60:
+    minutes, whole = divmod(round(seconds), 60)
+    if minutes == 0:
         return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def program_name(command: list[str]) -> str:
-    """What a command line runs: "papermill" for `python -m papermill a.ipynb`, "" for `python -c ...`.
-
-    Only the program counts: the paths that it is given may contain any word.
-    """
-    names = [re.sub(r"(-script)?\.(exe|pyw?)$", "", PurePath(word).name) for word in command]
-    if not names or not names[0].startswith("python"):
-        return names[0] if names else ""
-    for place, word in enumerate(command[1:], start=1):
-        if word in ("-m", "-c"):
-            return "".join(command[place + 1 : place + 2]) if word == "-m" else ""
-        if not word.startswith("-"):
-            return names[place]
-    return ""
+    return (
+        f"{minutes} min {whole:02d} s"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )
 
 
 def is_headless() -> bool:
@@ -65,41 +44,35 @@ def is_headless() -> bool:
     import psutil  # comes with ipykernel, so it is there wherever a kernel runs
 
     try:
-        for process in psutil.Process().parents():
-            name = program_name(process.cmdline())
-            # Not yet an answer: Windows puts a second python between; pytest-xdist a `python -c`.
-            if name not in ("", "ipykernel_launcher"):
-                return name in HEADLESS
+        commands = [process.cmdline() for process in psutil.Process().parents()]
     except psutil.Error:
-        pass  # processes of other users may not be looked at
-    return False
+        return False  # processes of other users may not be looked at
+    # `papermill a.ipynb`, `python -m papermill`, `C:\venv\Scripts\papermill.exe`
+    return any(PurePath(word).stem in HEADLESS for command in commands for word in command[:3])
 
 
 def progress_style() -> str:
     """`"widget"` in a live notebook, `"terminal"` where only text is drawn, else `"lines"`."""
-    if "ipykernel" in sys.modules and "IPython" in sys.modules:
-        if is_headless():
-            return "lines"
-        return "widget" if find_spec("ipywidgets") else "terminal"
-    return "terminal" if sys.stderr.isatty() else "lines"
+    if "ipykernel" not in sys.modules:
+        return "terminal" if sys.stderr.isatty() else "lines"
+    if is_headless():
+        return "lines"
+    return "widget" if find_spec("ipywidgets") else "terminal"
 
 
 class Progress:
     """A progress bar as a context manager; shows how far the work is and the time left.
 
-    `total` counts in `unit`s ("B" for bytes) and is None or 0 if unknown; `style` overrides what
-    `progress_style()` finds. The last note stands in the line that stays.
+    `total` counts in `unit`s ("B" for bytes), None or 0 if unknown; `style`: see `progress_style`.
     """
 
-    def __init__(
-        self, total: int | None, title: str, *, unit: str = "step", style: str | None = None
-    ):
+    def __init__(self, total: int | None, title: str, *, unit: str = "step", style: str = ""):
         self.total, self.title, self.unit = total or 0, title, unit
         self.done = self.first = 0
         self.text = ""
         self.started = self.drawn = time.monotonic()
-        kinds = {"widget": _Widget, "terminal": _TextBar, "lines": _Lines}
-        self.bar = kinds[style or progress_style()]()
+        kind = {"widget": _Widget, "terminal": _TextBar}.get(style or progress_style())
+        self.bar = kind() if kind else None  # None: a plain line now and then
 
     def skip(self, count: int) -> None:
         """Start at `count`: work that an earlier run already did and that costs no time now."""
@@ -108,10 +81,10 @@ class Progress:
     def update(self, count: int = 1) -> None:
         """Advance by `count` units."""
         self.done += count
-        if time.monotonic() - self.drawn > self.bar.seconds_between:
+        if time.monotonic() - self.drawn > (0.2 if self.bar else 15.0):  # seconds
             self.drawn = time.monotonic()
             share = min(1.0, self.done / self.total) if self.total else 0.0
-            self.bar.draw(share, self.status())
+            self.bar.draw(share, self.status()) if self.bar else say(self.status())
 
     def follow(self, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
         """Hand on (images, labels) batch by batch, and advance by the images of each that is done."""
@@ -119,67 +92,47 @@ class Progress:
             yield images, labels
             self.update(len(labels))
 
-    def seconds_left(self) -> float:
-        """Time left in seconds, if the rest goes as fast as what is done."""
-        done_now = max(1, self.done - self.first)
-        return (time.monotonic() - self.started) / done_now * max(0, self.total - self.done)
-
     def status(self) -> str:
         """How far the work is: `Phase 1: 50 %   best val 71 %   3 min 05 s left`."""
-        how_far, left = self.amount(), ""
-        if self.total:
-            how_far = f"{100 * self.done / self.total:.0f} %"
-            left = f"{clock(self.seconds_left())} left"
-        return "   ".join(filter(None, [f"{self.title}: {how_far}", self.text, left]))
+        if not self.total:
+            return self._line(self.amount())
+        spent = time.monotonic() - self.started  # the rest will go as fast as what this run did
+        left = spent / max(1, self.done - self.first) * max(0, self.total - self.done)
+        return self._line(f"{100 * self.done / self.total:.0f} %", f"{clock(left)} left")
+
+    def _line(self, how_far: str, end: str = "") -> str:
+        return "   ".join(filter(None, [f"{self.title}: {how_far}", self.text, end]))
 
     def amount(self) -> str:
         """What is done: `1,020 images`, `345 MB`, or `12 of 64 steps` if it is not all."""
         if self.unit == "B":
             return f"{self.done / 1e6:,.0f} MB"
-        of_all = f" of {self.total:,}" if self.done < self.total else ""
-        return f"{self.done:,}{of_all} {self.unit}{'' if self.done == 1 and not of_all else 's'}"
+        return (
+            f"{self.done:,}{f' of {self.total:,}' if self.done < self.total else ''} {self.unit}s"
+        )
 
     def note(self, text: str) -> None:
-        """Show `text` behind the bar, from the next update on."""
+        """Show `text` behind the bar from the next update on, and in the line that stays."""
         self.text = text
 
     def line(self, text: str) -> None:
         """Print one full line (only where there is no bar to read it from)."""
-        if isinstance(self.bar, _Lines):
+        if self.bar is None:
             self.drawn = time.monotonic()
             say(text)
 
     def __enter__(self) -> "Progress":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Replace the bar by one line of text, which is saved with the notebook."""
-        done = f"{self.title}: {'stopped after ' if kind else ''}{self.amount()}"
-        took = clock(time.monotonic() - self.started)
-        self.bar.close("   ".join(filter(None, [done, self.text, took])))
-
-
-class _Lines:
-    """No bar: a line now and then."""
-
-    seconds_between = 15.0
-
-    def draw(self, share: float, status: str) -> None:
-        say(status)
-
-    def close(self, last: str) -> None:
-        say(last)
+        how_far = f"{'stopped after ' if kind else ''}{self.amount()}"
+        last = self._line(how_far, clock(time.monotonic() - self.started))
+        self.bar.close(last) if self.bar else say(last)
 
 
 class _TextBar:
     """A bar of text that is drawn over itself; tqdm knows how wide and how rich a console is."""
-
-    seconds_between = 0.2
 
     def __init__(self):
         self.bar = tqdm(total=1.0, bar_format="|{bar:20}| {desc}", leave=False)
@@ -195,8 +148,6 @@ class _TextBar:
 
 class _Widget:
     """A bar as wide as the notebook, its text on a line above."""
-
-    seconds_between = 0.2  # more often would only load the browser
 
     def __init__(self):
         # Not at the top: a shell needs neither, and `progress_style` has looked for them.

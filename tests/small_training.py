@@ -1,12 +1,14 @@
 """A network and a data set so small that a phase of training takes a moment.
 
-Run as a program (`python -m tests.small_training`), it trains in child processes for every line it
-reads, so that a test can kill a child and start another without delay.
+As a program (`python -m tests.small_training FOLDER SEED KILLS`) it trains in child processes that
+it kills, until one comes to the end.
 """
 
-import json
 import os
+import random
+import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,10 @@ def register_small_net() -> None:
     BACKBONES[NAME] = Backbone(SmallNet, None, "classifier", {"stem": ("conv1", "bn1")})
 
 
+def small_model(seed: int = 0) -> nn.Module:
+    return build_model(NAME, num_classes=4, weights=None, seed=seed)
+
+
 def noisy_colours(name: str, count: int, *, size: int, seed: int) -> Split:
     """Patches of four colours under so much noise that val accuracy goes up and down."""
     rng = np.random.default_rng(seed)
@@ -54,15 +60,15 @@ def noisy_colours(name: str, count: int, *, size: int, seed: int) -> Split:
     return Split(name, whole.copy(), torch.from_numpy(labels).long())
 
 
-def small_data(seed: int = 0) -> FlowerData:
+def small_data(val_seed: int = 1) -> FlowerData:
     """Four classes; training at 20 pixels, val and test at 16."""
     return FlowerData(
         source="folder",
         title="test patches",
         class_names=("red", "green", "blue", "grey"),
-        train=noisy_colours("train", 24, size=20, seed=3 * seed),
-        val=noisy_colours("val", 16, size=16, seed=3 * seed + 1),
-        test=noisy_colours("test", 16, size=16, seed=3 * seed + 2),
+        train=noisy_colours("train", 24, size=20, seed=0),
+        val=noisy_colours("val", 16, size=16, seed=val_seed),
+        test=noisy_colours("test", 16, size=16, seed=2),
         resize_size=20,
         image_size=16,
     )
@@ -70,18 +76,21 @@ def small_data(seed: int = 0) -> FlowerData:
 
 def small_phase(folder: Path, *, model=None, data=None, device=CPU, **changes) -> PhaseResult:
     """Six epochs of Phase 2 on `small_data`, or what `changes` (fields of a Phase) make of it."""
-    data = data or small_data()
-    model = model or build_model(NAME, num_classes=data.num_classes, weights=None)
     usual = {"number": 2, "epochs": 6, "head_lr": 0.02, "backbone_lr": 0.01}
-    return train_phase(model, data, device, Phase(**{**usual, **changes}), folder=folder)
+    phase = Phase(**{**usual, **changes})
+    return train_phase(model or small_model(), data or small_data(), device, phase, folder=folder)
+
+
+def history(result: PhaseResult) -> list[dict]:
+    """The rows of a history without their times."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in result.history]
 
 
 def facts(result: PhaseResult) -> tuple:
     """All that must be alike, bit by bit: history without times, best weights, best checkpoint."""
-    history = [{k: v for k, v in row.items() if k != "seconds"} for row in result.history]
     saved = load_checkpoint(result.checkpoint)
     return (
-        history,
+        history(result),
         (result.best_epoch, result.best_val_accuracy),
         {key: value.tolist() for key, value in result.model.state_dict().items()},
         {key: value.tolist() for key, value in saved["state_dict"].items()},
@@ -89,31 +98,37 @@ def facts(result: PhaseResult) -> tuple:
     )
 
 
-def train_in_children() -> None:
-    """For each line `["folder", [seed, ...]]` read: fork a child for each seed that trains there.
+def killed_training(folder: Path, seed: int, kills: int) -> int:
+    """Train in child processes, of which the first `kills` are killed, each a few epochs further.
 
-    Prints the process ids on one line, and on a later one how they ended.
+    Returns how many were still at work when the signal came.
     """
-    for line in sys.stdin:
-        folder, seeds = json.loads(line)
-        children = []
-        for seed in seeds:
-            child = os.fork()
-            if child == 0:
-                small_phase(Path(folder), seed=seed, epochs=KILLED_EPOCHS)
-                os._exit(0)
-            children.append(child)
-        answer(children)
-        answer([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+    moments, state, stopped = random.Random(seed), folder / f"{NAME}_phase2_resume.pth", 0
+    for kill in range(kills + 1):
+        child = os.fork()
+        if child == 0:
+            small_phase(folder, seed=seed, epochs=KILLED_EPOCHS)
+            os._exit(0)
+        if kill < kills:
+            wait_for_writes(state, moments.randint(1, 4))
+            time.sleep(moments.uniform(0, 0.02))
+            os.kill(child, moments.choice((signal.SIGKILL, signal.SIGTERM)))
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code == 0 or kill < kills
+        stopped += code < 0
+    return stopped
 
 
-def answer(numbers: list[int]) -> None:
-    sys.stdout.write(" ".join(map(str, numbers)) + "\n")
-    sys.stdout.flush()
+def wait_for_writes(path: Path, count: int) -> None:
+    """Wait until `path` was written anew `count` times, or for a while where nobody writes it."""
+    seen, deadline = set(), time.monotonic() + 5
+    while len(seen) <= count and time.monotonic() < deadline:
+        seen.add(path.stat().st_mtime_ns if path.exists() else 0)
 
 
 if __name__ == "__main__":
     register_small_net()
     resume.SECONDS_BETWEEN_SAVES = 0.0  # every epoch is saved, however short
     torch.set_num_threads(1)
-    train_in_children()
+    place, number, times = sys.argv[1:]
+    print("killed at work:", killed_training(Path(place), int(number), int(times)))

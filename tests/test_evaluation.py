@@ -2,19 +2,17 @@
 
 import json
 import math
-import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
 from sklearn import metrics
-from torch import nn
+from small_training import small_model
 from torch.nn import functional as F
 
 import transfer_learning_config as config
 from flowers_utils.data import Split
-from flowers_utils.device import choose_device
 from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import (
     compute_metrics,
@@ -23,7 +21,7 @@ from flowers_utils.evaluation import (
     predict_logits,
     wilson,
 )
-from flowers_utils.models import backbone_features, build_model
+from flowers_utils.models import backbone_features, fingerprint
 from flowers_utils.transforms import eval_batch
 
 
@@ -38,7 +36,7 @@ def random_answers(count: int, classes: int, seed: int) -> tuple[torch.Tensor, t
     return noise + 1.5 * F.one_hot(labels, classes), labels
 
 
-@pytest.mark.parametrize(("count", "classes"), [(300, 102), (7, 30), (1, 8)])
+@pytest.mark.parametrize(("count", "classes"), [(300, 102), (7, 30)])
 def test_metrics_are_those_of_scikit_learn(count: int, classes: int) -> None:
     logits, labels = random_answers(count, classes, seed=count)
     got = compute_metrics(logits, labels, class_names=names(classes))
@@ -61,56 +59,46 @@ def test_metrics_are_those_of_scikit_learn(count: int, classes: int) -> None:
         assert np.isnan(ours[~present]).all()
 
 
-def test_a_class_without_photographs_is_left_out_of_the_mean() -> None:
-    logits = 5.0 * F.one_hot(torch.tensor([0, 0, 1, 2, 2]), 4)
-    labels = torch.tensor([0, 0, 1, 1, 0])
-    got = compute_metrics(logits, labels, class_names=names(4))
-    with pytest.warns(UserWarning, match="classes not in y_true"):  # scikit-learn's, as it should
-        balanced = metrics.balanced_accuracy_score(labels, logits.argmax(dim=1))
-    assert got.mean_per_class.value == pytest.approx(balanced)
-    assert got.support.tolist() == [3, 2, 0, 0]
+def test_equal_answers_are_counted_as_the_first_class() -> None:
+    labels = torch.tensor([0, 1, 2, 3, 0, 6])
+    got = compute_metrics(torch.full((6, 8), 1e4), labels, class_names=names(8))
+    assert (got.top1.value, got.top5.value) == pytest.approx((2 / 6, 5 / 6))
+    assert got.loss.value == pytest.approx(math.log(8))
 
 
-@pytest.mark.parametrize("logits", [torch.zeros(6, 4), torch.full((6, 4), 1e4)])
-def test_equal_answers_are_counted_as_the_first_class(logits: torch.Tensor) -> None:
-    got = compute_metrics(logits, torch.tensor([0, 1, 2, 3, 0, 1]), class_names=names(4))
-    assert got.top1.value == pytest.approx(2 / 6)
-    assert got.loss.value == pytest.approx(math.log(4))
+def test_top5_is_left_out_where_it_is_certain() -> None:
+    for classes in (5, 6):
+        logits, labels = random_answers(30, classes, seed=1)
+        got = compute_metrics(logits, labels, class_names=names(classes))
+        assert (got.top5 is None) == (classes == 5)
+        json.dumps(got.to_dict(), allow_nan=False)
 
 
-@pytest.mark.parametrize(("classes", "there"), [(2, False), (5, False), (6, True)])
-def test_top5_is_left_out_where_it_is_certain(classes: int, there: bool) -> None:
-    logits, labels = random_answers(30, classes, seed=1)
-    got = compute_metrics(logits, labels, class_names=names(classes))
-    assert (got.top5 is not None) == there
-    json.dumps(got.to_dict(), allow_nan=False)
+def test_guessing_is_at_least_to_name_always_the_largest_class() -> None:
+    for counts, share in (((150, 30, 3), 150 / 183), ((10, 10, 10), 1 / 3)):
+        labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
+        got = compute_metrics(torch.zeros(len(labels), 3), labels, class_names=names(3))
+        assert got.guessing == pytest.approx(share)
 
 
-@pytest.mark.parametrize(
-    ("counts", "share"), [((150, 30, 3), 150 / 183), ((10, 10, 10), 1 / 3), ((1, 0, 0), 1.0)]
-)
-def test_guessing_is_at_least_to_name_always_the_largest_class(counts, share) -> None:
-    labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
-    got = compute_metrics(torch.zeros(len(labels), 3), labels, class_names=names(3))
-    assert got.guessing == pytest.approx(share)
+def test_wilson_interval_is_scipys() -> None:
+    for hits, count in ((0, 5), (5, 5), (831, 1020)):
+        got, known = wilson(hits, count), binomtest(hits, count).proportion_ci(method="wilson")
+        assert (got.low, got.high) == pytest.approx((known.low, known.high), abs=1e-6)
 
 
-def test_top5_is_never_below_top1_where_answers_tie() -> None:
-    logits = torch.zeros(20, 50)
-    got = compute_metrics(logits, torch.zeros(20, dtype=torch.long), class_names=names(50))
-    assert got.top1.value == got.top5.value == 1.0
+@pytest.mark.parametrize("classes", [2, 5, 102])
+def test_the_interval_of_the_mean_per_class_covers_the_truth(classes: int, monkeypatch) -> None:
+    monkeypatch.setattr("flowers_utils.evaluation.RESAMPLES", 2)  # of the loss, not looked at here
+    rates = np.random.default_rng(0).uniform(0.5, 1.0, classes)
+    for per_class in (1, 3, 10):
+        assert share_covered(per_class, rates, runs=100) >= 0.88  # 0.95 but for chance
 
 
-@pytest.mark.parametrize(("hits", "count"), [(0, 5), (5, 5), (831, 1020)])
-def test_wilson_interval_is_scipys(hits: int, count: int) -> None:
-    got, known = wilson(hits, count), binomtest(hits, count).proportion_ci(method="wilson")
-    assert (got.low, got.high) == pytest.approx((known.low, known.high), abs=1e-6)
-
-
-def share_covered(per_class: int, classes: int, rates: np.ndarray, runs: int) -> float:
+def share_covered(per_class: int, rates: np.ndarray, runs: int) -> float:
     """How often the 95 % interval of the mean per class holds the true mean."""
+    classes, covered = len(rates), 0
     labels = torch.arange(classes).repeat_interleave(per_class)
-    covered = 0
     for seed in range(runs):
         right = np.random.default_rng(seed).random(len(labels)) < rates[labels]
         said = torch.where(torch.from_numpy(right), labels, (labels + 1) % classes)
@@ -120,29 +108,6 @@ def share_covered(per_class: int, classes: int, rates: np.ndarray, runs: int) ->
     return covered / runs
 
 
-@pytest.mark.parametrize("per_class", [1, 2, 3, 10])
-@pytest.mark.parametrize("level", ["mixed", "all right"])
-def test_the_interval_of_the_mean_per_class_covers_the_truth(per_class: int, level: str) -> None:
-    rates = np.array([0.9, 0.5, 0.7, 0.8, 0.95]) if level == "mixed" else np.ones(5)
-    assert share_covered(per_class, 5, rates, runs=60) >= 0.87  # 0.95 but for chance
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("per_class", [1, 2, 3, 10])
-@pytest.mark.parametrize("classes", [2, 20, 102])
-def test_it_covers_the_truth_for_few_and_many_classes(per_class: int, classes: int) -> None:
-    rates = np.random.default_rng(0).uniform(0.5, 1.0, classes)
-    assert share_covered(per_class, classes, rates, runs=200) >= 0.91
-
-
-@pytest.mark.parametrize("per_class", [1, 3])
-def test_all_wrong_or_all_right_on_few_photographs_is_not_certain(per_class: int) -> None:
-    labels = torch.arange(4).repeat_interleave(per_class)
-    for said in (labels, (labels + 1) % 4):
-        got = compute_metrics(F.one_hot(said, 4).float(), labels, class_names=names(4))
-        assert got.mean_per_class.high - got.mean_per_class.low > 0.1
-
-
 def test_intervals_are_the_same_for_the_same_seed() -> None:
     logits, labels = random_answers(100, 10, seed=3)
     first, again, other = (
@@ -150,15 +115,6 @@ def test_intervals_are_the_same_for_the_same_seed() -> None:
     )
     assert first.loss == again.loss and first.mean_per_class == again.mean_per_class
     assert first.loss != other.loss
-
-
-def test_intervals_do_not_need_kilobytes_a_photograph() -> None:
-    logits, labels = random_answers(3000, 6, seed=0)
-    tracemalloc.start()
-    compute_metrics(logits, labels, class_names=names(6))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 1000 * len(labels)
 
 
 def test_calibration_error_of_a_known_case() -> None:
@@ -171,55 +127,23 @@ def test_calibration_error_of_a_known_case() -> None:
     assert np.nanmax(got.bin_accuracy) == pytest.approx(0.6)
 
 
-def calibrated_answers(seed: int = 0, count: int = 4000) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits whose softmax is the true distribution of the labels."""
-    generator = torch.Generator().manual_seed(seed)
-    logits = 2 * torch.randn(count, 10, generator=generator)
+def test_temperature_is_recovered() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(4000, 10, generator=generator)
     labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
-    return logits, labels
+    for true_temperature in (0.5, 3.0):
+        temperature, why = fit_temperature(true_temperature * logits, labels)
+        assert temperature == pytest.approx(true_temperature, rel=0.05) and why == ""
 
 
-@pytest.mark.parametrize("true_temperature", [0.5, 3.0])
-def test_temperature_is_recovered(true_temperature: float) -> None:
-    temperature, why = fit_temperature(*scaled(calibrated_answers(), true_temperature))
-    assert temperature == pytest.approx(true_temperature, rel=0.05) and why == ""
-
-
-def scaled(answers: tuple[torch.Tensor, torch.Tensor], factor: float):
-    return factor * answers[0], answers[1]
-
-
-def test_temperature_from_val_calibrates_overconfident_answers_on_test() -> None:
-    val, val_labels = calibrated_answers(seed=1)
-    test, test_labels = calibrated_answers(seed=2)
-    temperature, _ = fit_temperature(4 * val, val_labels)
-    before = compute_metrics(4 * test, test_labels, class_names=names(10))
-    after = compute_metrics(4 * test / temperature, test_labels, class_names=names(10))
-    assert after.loss.value < before.loss.value
-    assert after.ece < 0.03 < before.ece
-    assert after.top1 == before.top1
-
-
-def six_photographs() -> tuple[torch.Tensor, torch.Tensor]:
-    labels = torch.tensor([0, 0, 0, 1, 1, 1])
-    return 3.0 * F.one_hot((labels + 1) % 2, 2), labels
-
-
-@pytest.mark.parametrize(
-    "answers",
-    [
-        six_photographs(),  # too few to tell
-        (3.0 * F.one_hot(torch.arange(200) % 5, 5), torch.arange(200) % 5),  # no mistake at all
-        (3.0 * F.one_hot((torch.arange(200) + 1) % 5, 5), torch.arange(200) % 5),  # all wrong
-    ],
-    ids=["too few", "all right", "all wrong"],
-)
-def test_temperature_stays_one_where_val_cannot_tell_it_and_a_line_says_so(answers) -> None:
-    temperature, why = fit_temperature(*answers)
-    assert temperature == 1.0 and len(why) > 20
-
-
-NAN = torch.tensor([[0.0, math.nan]])
+def test_temperature_stays_one_where_val_cannot_tell_it_and_a_line_says_so() -> None:
+    few, many = torch.arange(6) % 2, torch.arange(200) % 5
+    too_few = (3.0 * F.one_hot(1 - few, 2), few)
+    all_right = (3.0 * F.one_hot(many, 5), many)
+    all_wrong = (3.0 * F.one_hot((many + 1) % 5, 5), many)
+    for answers in (too_few, all_right, all_wrong):
+        temperature, why = fit_temperature(*answers)
+        assert temperature == 1.0 and len(why) > 20
 
 
 @pytest.mark.parametrize(
@@ -228,8 +152,7 @@ NAN = torch.tensor([[0.0, math.nan]])
         (torch.zeros(0, 2), torch.zeros(0, dtype=torch.long), "nothing to evaluate"),
         (torch.zeros(2, 3), torch.tensor([0, 1]), "do not fit"),
         (torch.zeros(2, 2), torch.tensor([1, 2]), "from 0 to 1"),
-        (torch.zeros(2, 2), torch.tensor([0.0, 1.0]), "whole numbers"),
-        (NAN, torch.tensor([0]), "diverged"),
+        (torch.tensor([[0.0, math.nan]]), torch.tensor([0]), "diverged"),
     ],
 )
 def test_bad_input_is_explained(logits: torch.Tensor, labels: torch.Tensor, words: str) -> None:
@@ -242,75 +165,39 @@ def test_results_survive_json_and_count_every_mistake() -> None:
     got = compute_metrics(F.pad(logits, (0, 1)), labels, class_names=names(21))
     again = json.loads(json.dumps(got.to_dict(), allow_nan=False))
     assert again["top1"]["value"] == got.top1.value
-    assert again["per_class"][20] == {
-        "name": "flower 20",
-        "support": 0,
-        "precision": None,
-        "recall": None,
-        "f1": None,
-    }
+    nothing = {"precision": None, "recall": None, "f1": None}
+    assert again["per_class"][20] == {"name": "flower 20", "support": 0, **nothing}
     wrong = int((got.predictions != got.labels).sum())
     assert sum(count for _, _, count in again["mistakes"]) == wrong > 0
 
 
-class Answers(nn.Module):
-    """Says what the first pixel is; its BatchNorm and dropout would give away a training pass."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm, self.drop = nn.BatchNorm2d(3), nn.Dropout(0.9)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.drop(self.norm(x))[:, :, 0, 0]
-
-
-def small_split(count: int) -> Split:
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (count, 3, 8, 8), dtype=np.uint8)
-    return Split("val", images, torch.arange(count) % 3)
-
-
-def test_predictions_keep_the_order_of_the_split_whatever_the_batch_size(monkeypatch) -> None:
-    split, device, model = small_split(10), choose_device("cpu", fast=False), Answers()
-    found = []
-    for size in (4, 10):
-        monkeypatch.setitem(config.TRAINING_CONFIG, "batch_size", size)
-        logits, labels = predict_logits(model, split, device)
-        assert logits.shape == (10, 3) and logits.dtype is torch.float32
-        assert torch.equal(labels, split.labels)
-        found.append(logits)
-    torch.testing.assert_close(*found)
-
-
-def test_features_of_the_larger_train_split_are_those_at_the_networks_size(tiny_data, cpu) -> None:
-    model = build_model("resnet18", num_classes=4, weights=None)
-    found, labels = predict_features(model, tiny_data.train, cpu, image_size=32)
-    resized = eval_batch(torch.from_numpy(tiny_data.train.images), 32)
+def test_predictions_keep_the_order_of_the_split_and_change_nothing(
+    small_net, tiny_data, cpu, monkeypatch
+) -> None:
+    monkeypatch.setitem(config.TRAINING_CONFIG, "batch_size", 5)
+    model, split = small_model().train(), tiny_data.val
+    before, chance = fingerprint(model, backbone_only=False), torch.get_rng_state()
+    logits, labels = predict_logits(model, split, cpu)
+    assert torch.equal(torch.get_rng_state(), chance) and model.bn1.training
+    assert fingerprint(model, backbone_only=False) == before
+    assert torch.equal(labels, split.labels) and logits.dtype is torch.float32
     with torch.no_grad():
-        expected = backbone_features(model.eval(), resized)
-    assert torch.allclose(found, expected, atol=1e-5) and torch.equal(
-        labels, tiny_data.train.labels
-    )
+        expected = model.eval()(eval_batch(torch.from_numpy(split.images), 32))
+    assert torch.allclose(logits, expected, atol=1e-5)
 
 
-def test_prediction_leaves_the_model_and_the_random_numbers_as_they_were() -> None:
-    model, device = Answers().train(), choose_device("cpu", fast=False)
-    model.norm.eval()  # as in a frozen backbone
-    weights = {key: value.clone() for key, value in model.state_dict().items()}
-    state = torch.get_rng_state()
-    predict_logits(model, small_split(6), device)
-    assert (model.training, model.norm.training, model.drop.training) == (True, False, True)
-    assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), state)
+def test_features_of_the_larger_train_split_are_those_at_the_networks_size(
+    small_net, tiny_data, cpu
+) -> None:
+    model, split = small_model().eval(), tiny_data.train
+    found, labels = predict_features(model, split, cpu, image_size=32)
+    with torch.no_grad():
+        expected = backbone_features(model, eval_batch(torch.from_numpy(split.images), 32))
+    assert torch.allclose(found, expected, atol=1e-5) and torch.equal(labels, split.labels)
 
 
-def test_an_empty_split_is_explained() -> None:
+def test_an_empty_split_is_explained(small_net, tiny_data, cpu) -> None:
     with pytest.raises(FlowersError, match="no photographs"):
-        predict_logits(Answers(), small_split(0), choose_device("cpu", fast=False))
-
-
-def test_predictions_may_be_trained_on() -> None:
-    logits, labels = predict_logits(Answers(), small_split(6), choose_device("cpu", fast=False))
-    scale = torch.ones((), requires_grad=True)
-    F.cross_entropy(scale * logits, labels).backward()
-    assert scale.grad is not None
+        predict_logits(
+            small_model(), Split("val", tiny_data.val.images[:0], tiny_data.val.labels[:0]), cpu
+        )

@@ -1,7 +1,6 @@
 """Exported files stand alone and agree with PyTorch; the model card says what the values say."""
 
 import json
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -91,9 +90,8 @@ def test_a_fresh_process_agrees_with_pytorch(exports, suffix):
     assert json.loads(json.dumps(values)) == values
 
 
-@pytest.mark.parametrize("count", [1, 5])
-def test_both_take_any_number_of_raw_photographs(exports, checkpoint, count):
-    images = np.random.default_rng(1).integers(0, 256, (count, 3, SIZE, SIZE), dtype=np.uint8)
+def test_both_take_any_number_of_raw_photographs(exports, checkpoint):
+    images = np.random.default_rng(1).integers(0, 256, (5, 3, SIZE, SIZE), dtype=np.uint8)
     for values in exports.values():
         answers = quantization.open_export(values["path"])(images)
         assert np.abs(answers - expected(checkpoint, images)).max() < 1e-5
@@ -110,57 +108,45 @@ def test_both_files_say_what_the_model_is(exports, checkpoint):
     assert (metadata["image_size"], metadata["temperature"]) == ("32", "1.7")
 
 
-def test_onnx_is_one_file_of_the_stated_opset(exports):
+def test_onnx_is_one_file_and_no_path_of_this_computer_gets_into_either(exports):
     model = onnx.load(exports[".onnx"]["path"], load_external_data=False)
-    assert [(o.domain, o.version) for o in model.opset_import] == [("", export.OPSET)]
     assert not any(tensor.external_data for tensor in model.graph.initializer)
-
-
-def test_no_path_of_this_computer_gets_into_the_files(exports):
     place = export.__file__.rpartition("flowers_utils")[0].encode()
     for values in exports.values():
         content = Path(values["path"]).read_bytes()
         assert place not in content and b"site-packages" not in content
 
 
-@pytest.fixture
-def quick_export(checkpoint, photographs, tmp_path, monkeypatch):
-    """`export_program` into `tmp_path` that writes one byte instead of a program."""
-    monkeypatch.setattr(
-        torch.export, "export", lambda *_, **__: torch.fx.GraphModule({}, torch.fx.Graph())
-    )
-    monkeypatch.setattr(torch.export, "save", lambda program, path, **_: path.write_bytes(b"x"))
-    out = tmp_path / "new" / "model.pt2"
-    return lambda: export.export_program(checkpoint, out, photographs=photographs)
+WRONG = np.full((4, len(NAMES)), np.nan, dtype=np.float32)
 
 
 def hang(command, timeout, **_):
     raise subprocess.TimeoutExpired(command, timeout)
 
 
-WRONG = np.full((4, len(NAMES)), np.nan, dtype=np.float32)
-
-
 @pytest.mark.parametrize(
     ("module", "name", "fault", "said"),
     [
-        (export, "reopen", lambda *_, **__: WRONG, "answers differently"),
-        (export, "RELOAD", "%s no Python", "fresh Python process could not run"),
-        (subprocess, "run", hang, "within 5 minutes"),
+        (export, "reopen", lambda *_: WRONG, "answers differently"),
+        (export, "RELOAD", "no Python", r"could not open and run .* \(SyntaxError"),
+        (subprocess, "run", hang, r"could not open and run .* timed out after 300 seconds"),
     ],
 )
 def test_a_file_that_fails_its_check_is_not_kept(
-    quick_export, tmp_path, monkeypatch, module, name, fault, said
+    checkpoint, photographs, tmp_path, monkeypatch, module, name, fault, said
 ):
+    program = torch.fx.GraphModule({}, torch.fx.Graph())
+    monkeypatch.setattr(torch.export, "export", lambda *_, **__: program)
+    monkeypatch.setattr(torch.export, "save", lambda program, path, **_: path.write_bytes(b"x"))
     monkeypatch.setattr(module, name, fault)
+    out = tmp_path / "new" / "model.pt2"
     with pytest.raises(FlowersError, match=said):
-        quick_export()
-    assert list((tmp_path / "new").iterdir()) == []
+        export.export_program(checkpoint, out, photographs=photographs)
+    assert list(out.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("shape", [(1, 3, SIZE, SIZE), (3, 3, 48, 48)])
-def test_photographs_that_do_not_fit_are_refused(checkpoint, tmp_path, shape):
-    wrong = np.zeros(shape, np.uint8)
+def test_photographs_that_do_not_fit_are_refused(checkpoint, tmp_path):
+    wrong = np.zeros((3, 3, 48, 48), np.uint8)
     with pytest.raises(FlowersError, match="at least two uint8 photographs"):
         export.export_onnx(checkpoint, tmp_path / "model.onnx", photographs=wrong)
 
@@ -168,20 +154,22 @@ def test_photographs_that_do_not_fit_are_refused(checkpoint, tmp_path, shape):
 def test_int8_answers_and_needs_no_space_elsewhere(
     exports, data, photographs, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(quantization, "TOLERANCE", 1.0)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "too small to exist"))
     out = tmp_path / "int8.onnx"
-    values = quantization.quantize_onnx(exports[".onnx"]["path"], out, data, tolerance=1.0)
+    values = quantization.quantize_onnx(exports[".onnx"]["path"], out, data)
     probabilities = quantization.open_export(out)(photographs)
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-4)
     assert values["path"] == out.as_posix() and list(tmp_path.iterdir()) == [out]
 
 
 @pytest.mark.slow
-def test_a_resnet18_of_8_bits_is_a_quarter_of_the_size(data, photographs, tmp_path):
+def test_a_resnet18_of_8_bits_is_a_quarter_of_the_size(data, photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantization, "TOLERANCE", 1.0)
     checkpoint = saved(tmp_path / "resnet18.pth", data, "resnet18")
     out = tmp_path / "resnet18.onnx"
     whole = export.export_onnx(checkpoint, out, photographs=photographs)
-    small = quantization.quantize_onnx(out, tmp_path / "int8.onnx", data, tolerance=1.0)
+    small = quantization.quantize_onnx(out, tmp_path / "int8.onnx", data)
     assert small["size_bytes"] < 0.3 * whole["size_bytes"]
 
 
@@ -191,19 +179,14 @@ def test_int8_is_kept_if_it_loses_half_a_point_at_most(
 ):
     scores = iter([after, 0.80])  # of the 8-bit file, then of the float one
     monkeypatch.setattr(quantization, "_accuracy", lambda *_: next(scores))
-    monkeypatch.setattr(quantization, "_quantize", lambda source, target, _: target.touch())
+    monkeypatch.setattr(
+        quantization, "_quantize", lambda source, target, _: target.write_bytes(b"8")
+    )
     out = tmp_path / "int8.onnx"
     out.write_bytes(b"of an earlier run")
     values = quantization.quantize_onnx(exports[".onnx"]["path"], out, data)
     assert (values["path"] is not None) == out.exists() == kept
     assert ("not kept" in values["sentence"]) != kept
-
-
-def test_int8_on_a_full_disk_ends_in_a_sentence(exports, data, tmp_path, monkeypatch):
-    full = shutil.disk_usage(tmp_path)._replace(free=20_000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-    with pytest.raises(FlowersError, match="of free space are needed"):
-        quantization.quantize_onnx(exports[".onnx"]["path"], tmp_path / "int8.onnx", data)
 
 
 def test_all_files_can_be_called_on_one_image_to_be_timed(exports, checkpoint):
@@ -218,30 +201,15 @@ def card_of(checkpoint, tmp_path, *, source="folder", **changed):
     content = load_checkpoint(checkpoint)
     content["data"]["source"], content["architecture"] = source, "resnet18"
     estimate = {"value": 0.8125, "low": 0.7, "high": 0.9, "method": "Wilson"}
-    recalls = (0.25, 1.0, None, 0.75)
-    names = ("$Rosa$ 5$", "daisy", "never seen", "bluebell à fleurs")
-    metrics = {
-        "count": 20,
-        "top1": estimate,
-        "top5": estimate,
-        "mean_per_class": estimate,
-        "ece": 0.031,
-        "per_class": [
-            {"name": name, "recall": recall, "support": 4}
-            for name, recall in zip(names, recalls, strict=True)
-        ],
-    } | changed
+    recalls = {"$Rosa$ 5$": 0.25, "daisy": 1.0, "never seen": None, "bluebell à fleurs": 0.75}
+    rows = [{"name": name, "recall": recall, "support": 4} for name, recall in recalls.items()]
+    metrics = {"count": 20, "ece": 0.031, "per_class": rows}
+    metrics |= dict.fromkeys(("top1", "top5", "mean_per_class"), estimate) | changed
     rates = {"conv1": 0.0001, "layer1": 0.0001, "fc": 0.00125}
-    phase = {
-        "name": "Phase 2",
-        "history": [{"learning_rates": rates}] * 7,
-        "best_epoch": 6,
-        "best_val_accuracy": 0.4375,
-        "seconds": 90.0,
-    }
+    phase = {"name": "Phase 2", "best_epoch": 6, "best_val_accuracy": 0.4375, "seconds": 90.0}
     run = {
         "data": {"images": {"train": 31, "val": 17, "test": 20}},
-        "phases": {"phase2": phase},
+        "phases": {"phase2": phase | {"history": [{"learning_rates": rates}] * 7}},
         "profile": "quick",
         "seed": 42,
         "device": "CPU (test)",
@@ -266,22 +234,13 @@ def test_the_model_card_says_what_the_values_say(checkpoint, tmp_path):
         "- ONNX, opset 18: small.",
     ):
         assert said in card
-
-
-def test_the_cards_headings_are_small_and_its_labels_are_words(checkpoint, tmp_path):
-    card = card_of(checkpoint, tmp_path)
-    headings = [line.split()[0] for line in card.splitlines() if line.startswith("#")]
-    assert headings[0] == "###" and set(headings[1:]) == {"####"}
     assert "batch size 32" in card and "batch_size" not in card
-
-
-def test_the_card_leaves_top5_out_where_it_says_nothing(checkpoint, tmp_path):
-    assert "top-5" in card_of(checkpoint, tmp_path)
-    assert "top-5" not in card_of(checkpoint, tmp_path, top5=None)
+    assert {line.split()[0] for line in card.splitlines() if line[0:1] == "#"} == {"###", "####"}
 
 
 def test_the_model_card_warns_of_practice_flowers_and_names_licences(checkpoint, tmp_path):
-    practice = card_of(checkpoint, tmp_path, source="practice")
+    practice = card_of(checkpoint, tmp_path, source="practice", top5=None)
+    assert "top-5" not in practice  # it says nothing about five classes or fewer
     assert "means nothing" in practice and "ImageNet" not in practice
     real = card_of(checkpoint, tmp_path, source="flowers102")
     assert "Nilsback" in real and "`ResNet18_Weights.IMAGENET1K_V1`" in real

@@ -19,6 +19,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from remake_outputs import LIMIT, NOTEBOOK, ROOT, WIDGET, paths_in, sources_hash
 
+import flowers_utils
 from flowers_utils.exercises.proofs import names_made, sections_of_names
 
 # Runs in the kernel before the first cell: makes the tiny data set count as whole.
@@ -127,6 +128,15 @@ def test_each_section_needs_only_earlier_ones_and_those_of_part_two_only_part_on
             known = known | names_made(cell.source)
 
 
+def test_every_helper_that_the_notebook_calls_is_there():
+    for cell in code_cells():
+        for path in re.findall(r"\bfu((?:\.\w+)+)", cell.source):
+            found = flowers_utils
+            for name in path.split(".")[1:]:
+                assert hasattr(found, name), (cell.id, path)
+                found = getattr(found, name)
+
+
 def test_the_section_told_is_the_one_that_makes_the_name_first(tmp_path):
     told = sections_of_names(NOTEBOOK)
     assert told["data"] == "2. What does it know already?"
@@ -217,7 +227,7 @@ def test_the_notebook_runs_headless_on_flowers102(executed):
     notebook, log, results = executed
     assert "Oxford Flowers102" in outputs_of(notebook, "data")
     assert "Not one number moved" in outputs_of(notebook, "proof")
-    assert "**Phase 2:** 1 epochs" in outputs_of(notebook, "phase2")
+    assert "**Phase 2:** 1 epoch in" in outputs_of(notebook, "phase2")
     assert "it/s]" not in log and "\x1b[A" not in log
     assert results["profile"] == "smoke" and results["data"]["source"] == "flowers102"
 

@@ -1,10 +1,6 @@
 """Photographs from everywhere: each is opened upright in RGB, or told by name; decoded once."""
 
 import io
-import os
-import random
-import struct
-import zlib
 from functools import partial
 from pathlib import Path
 
@@ -13,14 +9,14 @@ import pytest
 from PIL import ExifTags, Image
 
 from flowers_utils.datasets import cache as cache_module
-from flowers_utils.datasets.cache import decoded
-from flowers_utils.datasets.photos import PHOTO, decode, kind_of, open_photo, to_rgb
-from flowers_utils.deploy.predictor import as_photo
+from flowers_utils.datasets.cache import decode, decoded
+from flowers_utils.datasets.photos import PHOTO, kind_of, open_photo
 from flowers_utils.errors import FlowersError
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES") or 60)
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+BLACK, GREY = (0, 0, 0), (128, 128, 128)
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(80)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of damaged EXIF blocks
 
 
 def two_colours(width: int = 24, height: int = 16) -> Image.Image:
@@ -61,16 +57,11 @@ def near(pixel: tuple[int, ...], colour: tuple[int, ...]) -> bool:
 # Opening
 
 
-def with_transparency(mode: str) -> bytes:
+def half_transparent() -> bytes:
     """Left half transparent green, right half red."""
-    if mode == "P":
-        image = Image.new("P", (4, 4), 0)
-        image.putpalette([*GREEN, *RED, *([0] * 762)])
-        image.paste(1, (2, 0, 4, 4))
-        return encoded(image, "PNG", transparency=0)
-    image = Image.new(mode, (4, 4), (*GREEN, 0)[: len(mode)])
-    image.paste((*RED, 255)[: len(mode)], (2, 0, 4, 4))
-    return encoded(image, "PNG", **({"transparency": GREEN} if mode == "RGB" else {}))
+    image = Image.new("RGBA", (4, 4), (*GREEN, 0))
+    image.paste((*RED, 255), (2, 0, 4, 4))
+    return encoded(image, "PNG")
 
 
 def levels(left: float, right: float, kind: type) -> bytes:
@@ -80,98 +71,46 @@ def levels(left: float, right: float, kind: type) -> bytes:
     return encoded(Image.fromarray(pixels), "TIFF")
 
 
-def animated() -> bytes:
-    frames = [Image.new("RGB", (4, 4), BLUE)]
-    return encoded(Image.new("RGB", (4, 4), RED), "GIF", save_all=True, append_images=frames)
-
-
-GREY = (128,) * 3
-ODD_PHOTOGRAPHS = {
-    "CMYK": (lambda: encoded(two_colours().convert("CMYK"), "JPEG", quality=100), RED, BLUE),
-    "palette": (partial(with_transparency, "P"), WHITE, RED),
-    "RGBA": (partial(with_transparency, "RGBA"), WHITE, RED),
-    "one colour transparent": (partial(with_transparency, "RGB"), WHITE, RED),
-    "animated": (animated, RED, RED),
-    "16 bits": (partial(levels, 255, 32_896, np.uint16), (1,) * 3, GREY),
-    "floats from 0 to 1": (partial(levels, 0.5, 1.0, np.float32), GREY, WHITE),
-    "floats from 0 to 255": (partial(levels, 128, 255, np.float32), GREY, WHITE),
-    "32-bit numbers": (partial(levels, 128, 255, np.int32), GREY, WHITE),
-    "black and white": (partial(levels, False, True, np.bool_), (0,) * 3, WHITE),
-    "mirrored": (lambda: encoded(two_colours(), "PNG", exif=exif_turned(2)), BLUE, RED),
-}
-
-
-@pytest.mark.parametrize("name", ODD_PHOTOGRAPHS)
-def test_an_odd_photograph_is_upright_rgb(tmp_path, name):
-    content, left, right = ODD_PHOTOGRAPHS[name]
-    path = written(tmp_path, content(), "photo")
+@pytest.mark.parametrize(
+    ("content", "left", "right"),
+    [
+        (encoded(two_colours().convert("CMYK"), "JPEG", quality=100), RED, BLUE),
+        (encoded(two_colours().quantize(2), "PNG"), RED, BLUE),
+        (half_transparent(), WHITE, RED),
+        (levels(255, 32_896, np.uint16), (1, 1, 1), GREY),
+        (levels(0.5, 1.0, np.float32), GREY, WHITE),
+        (levels(128, 255, np.float32), GREY, WHITE),
+        (levels(False, True, np.bool_), BLACK, WHITE),
+        (
+            encoded(two_colours(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff", quality=100),
+            RED,
+            BLUE,
+        ),
+    ],
+    ids=["CMYK", "palette", "RGBA", "16 bits", "0 to 1", "0 to 255", "boolean", "damaged EXIF"],
+)
+def test_an_odd_photograph_is_rgb(tmp_path, content, left, right):
+    path = written(tmp_path, content, "photo")
     image = open_photo(path)
     assert kind_of(path) == PHOTO and image.mode == "RGB"
     assert near(image.getpixel((0, 0)), left)
     assert near(image.getpixel((image.width - 1, 0)), right)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
-def test_each_exif_orientation_is_turned_upright_once(tmp_path, kind, orientation):
-    options = {"lossless": True} if kind == "WEBP" else {"quality": 100}
-    content = encoded(two_colours(), kind, exif=exif_turned(orientation), **options)
-    image = to_rgb(open_photo(written(tmp_path, content)))
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_photograph_is_turned_upright(tmp_path, orientation):
+    content = encoded(two_colours(), "JPEG", exif=exif_turned(orientation), quality=100)
+    image = open_photo(written(tmp_path, content))
     assert image.size == ((24, 16) if orientation < 5 else (16, 24))
-    first, last = (BLUE, RED) if orientation in (2, 3, 7, 8) else (RED, BLUE)
-    assert near(image.getpixel((0, 0)), first)
-    assert near(image.getpixel((image.width - 1, image.height - 1)), last)
+    assert near(image.getpixel((0, 0)), BLUE if orientation == 3 else RED)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize(
-    "exif",
-    [
-        b"Exif\0\0II*\0\xff\xff\xff\xff",
-        b"Exif\0\0xx*\0\x08\0\0\0\x01\0",
-        b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x04six\0\0\0\0\0",
-    ],
-)
-def test_a_damaged_exif_block_leaves_the_photograph_as_it_is(tmp_path, exif):
-    image = open_photo(written(tmp_path, encoded(two_colours(), "JPEG", exif=exif, quality=100)))
-    assert image.size == (24, 16) and near(image.getpixel((0, 0)), RED)
-
-
-def test_exif_that_cannot_be_written_again_still_turns_the_photograph(monkeypatch):
-    def unwritable(self, offset=8):
-        raise struct.error("a damaged tag beside the orientation")
-
-    image = Image.open(io.BytesIO(encoded(two_colours(), "JPEG", exif=exif_turned(6))))
-    monkeypatch.setattr(Image.Exif, "tobytes", unwritable)
-    assert to_rgb(image).size == (16, 24)
-
-
-# What cannot be opened
-
-
-def huge_png() -> bytes:
-    """A few bytes that say they are a picture of 900 million pixels."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(name + content))
-        return struct.pack(">I", len(content)) + name + content + checksum
-
-    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99)))
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (b"", "no image format"),
-        (b"<!DOCTYPE html>", "no image format"),
+        (HEIC, "If a viewer shows it, save it as JPEG"),
         (encoded(two_colours(), "PNG")[:60], "cannot be opened"),
-        (huge_png(), "too large"),
-        (HEIC, "is HEIC, a format that cannot be opened here: save it as JPEG"),
-        (b"\0\0\0\x18ftypcrx ", "camera RAW"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
-        (b"II*\0\x08\0\0\0\0\0", "TIFF of a rare kind"),
     ],
 )
 def test_a_file_that_cannot_be_opened_is_named_with_the_reason(tmp_path, content, words):
@@ -180,51 +119,9 @@ def test_a_file_that_cannot_be_opened_is_named_with_the_reason(tmp_path, content
     assert "remove" not in message
 
 
-def test_a_folder_or_nothing_or_no_permission_is_told(tmp_path, monkeypatch):
-    assert "is a folder" in told(open_photo, tmp_path)
-    assert "is not there" in told(open_photo, tmp_path / "none.jpg")
-
-    def denied(*_, **__):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Image, "open", denied)
-    assert "no permission" in told(open_photo, tmp_path / "photo.jpg")
-
-
-def test_a_cut_pil_image_is_told():
-    cut = Image.open(io.BytesIO(encoded(two_colours(200, 200), "PNG")[:-80]))
-    assert "PIL image" in told(as_photo, cut)
-
-
-@pytest.mark.parametrize("error", [SyntaxError, struct.error, MemoryError, ZeroDivisionError])
-def test_whatever_pillow_raises_names_the_photograph(tmp_path, monkeypatch, error):
-    def broken(self):
-        raise error("broken")
-
-    path = written(tmp_path, encoded(two_colours(), "BMP"))
-    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", broken)
-    assert "photo.jpg' cannot be opened (broken)" in told(open_photo, path)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "WEBP"])
-def test_a_fuzzed_photograph_is_rgb_or_told(tmp_path, kind):
-    rng = random.Random(f"{os.environ.get('FUZZ_SEED') or 0} {kind}")
-    whole = encoded(two_colours(), kind, **({} if kind == "GIF" else {"exif": exif_turned(6)}))
-    refused = 0
-    for _ in range(EXAMPLES):
-        content = bytearray(whole[: rng.choice((len(whole), rng.randrange(len(whole))))] or b"x")
-        for _ in range(rng.choice((1, 2, 8))):
-            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-        path = written(tmp_path, bytes(content))
-        kind_of(path)
-        try:
-            assert decode(path, 8).shape == (3, 8, 8)
-        except FlowersError as error:
-            assert "photo.jpg" in str(error)
-            refused += 1
-    assert refused > 0
+def test_a_folder_or_nothing_is_told(tmp_path):
+    assert "cannot be opened" in told(open_photo, tmp_path)
+    assert "(No such file or directory)" in told(open_photo, tmp_path / "none.jpg")
 
 
 # Decoding once
@@ -232,12 +129,8 @@ def test_a_fuzzed_photograph_is_rgb_or_told(tmp_path, kind):
 
 @pytest.fixture
 def files(tmp_path):
-    (tmp_path / "jpg").mkdir()
-    pictures = [two_colours(50 + i, 40) for i in range(3)]
-    return [
-        written(tmp_path / "jpg", encoded(picture, "JPEG"), f"{i}.jpg")
-        for i, picture in enumerate(pictures)
-    ]
+    pictures = [encoded(two_colours(50 + i, 40), "JPEG") for i in range(3)]
+    return [written(tmp_path, picture, f"{i}.jpg") for i, picture in enumerate(pictures)]
 
 
 @pytest.fixture
@@ -249,24 +142,20 @@ def cache_files(tmp_path):
     return sorted((tmp_path / "cache").glob("*.npy"))
 
 
-def test_the_cache_is_reused_memory_mapped_and_read_only(make, files, monkeypatch):
+def test_the_cache_is_reused_until_a_photograph_changes(make, files, tmp_path, monkeypatch):
     first = make()
     assert first.dtype == np.uint8 and first.shape == (3, 3, 32, 32)
     assert np.array_equal(first[1], decode(files[1], 32))
-    monkeypatch.setattr(cache_module, "decode", None)  # decoding again would fail
-    second = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "decode", None)  # decoding again would fail
+        second = make()
     assert isinstance(second, np.memmap) and not second.flags.writeable
     assert np.array_equal(first, second)
-
-
-def test_a_changed_photograph_makes_a_new_cache_and_removes_the_old(make, files, tmp_path):
-    first = np.array(make())
     Image.new("RGB", (30, 30), "green").save(files[0])
-    assert not np.array_equal(first, make())
-    assert len(cache_files(tmp_path)) == 1
+    assert not np.array_equal(first, make()) and len(cache_files(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:500], lambda b: b"", lambda b: b"x" * len(b)])
+@pytest.mark.parametrize("damage", [lambda b: b[:500], lambda b: b"x" * len(b)])
 def test_a_damaged_cache_is_made_anew(make, tmp_path, damage):
     first = np.array(make())
     (path,) = cache_files(tmp_path)
@@ -281,25 +170,5 @@ def test_a_drive_that_cannot_map_files_is_read_into_memory_and_told(make, monkey
         raise OSError(19, "No such device")
 
     monkeypatch.setattr("mmap.mmap", no_maps)
-    second = make()
-    assert np.array_equal(first, second) and not second.flags.writeable
+    assert np.array_equal(first, make())
     assert "cannot map files into memory" in capsys.readouterr().out
-
-
-def test_an_interrupted_cache_leaves_no_file(make, tmp_path, monkeypatch):
-    def stop(path, size):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cache_module, "decode", stop)
-    with pytest.raises(KeyboardInterrupt):
-        make()
-    assert not [p for p in (tmp_path / "cache").iterdir() if p.suffix != ".lock"]
-
-
-def test_all_broken_photographs_are_named_in_one_go(make, files, tmp_path):
-    for file in files[1:]:
-        file.write_bytes(file.read_bytes()[:300])
-    message = told(make)
-    assert message.startswith("2 photographs cannot be used:")
-    assert all(f"'{file}'" in message for file in files[1:]) and f"'{files[0]}'" not in message
-    assert cache_files(tmp_path) == []

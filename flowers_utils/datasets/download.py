@@ -1,140 +1,79 @@
 """Files over a connection that breaks: resumed, retried, verified, put in place in one move.
 
-`requests` speaks to the server. Resuming and retrying are ours: no library continues half a file.
+`requests` speaks to the server. Resuming is ours: no library continues half a file.
 """
 
-import contextlib
 import socket
 import ssl
-import threading
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from time import sleep
 
 import requests
 
-from flowers_utils.datasets.disk import (
-    check_free_disk,
-    check_writable,
-    file_md5,
-    megabytes,
-    one_at_a_time,
-)
+from flowers_utils.datasets.disk import file_md5, megabytes
 from flowers_utils.errors import FlowersError
 from flowers_utils.progress import Progress
 from flowers_utils.storage.files import rename
 
-USER_AGENT = "flowers-lesson (Python requests)"
+ATTEMPTS = 5  # rounds in a row that bring no new byte, until the download is given up
+PAUSE = 1.0  # seconds between the first two of them; it doubles each time
+SILENCE = 20.0  # seconds that a server may be silent
 CHUNK = 1 << 13  # bytes a read: small, since a cut line loses what is read of the last one
-LONGEST_PAUSE = 30.0  # seconds
-TWICE, ALWAYS = 2, 10**6  # how often an address may show the same trouble before it is given up
+TROUBLES = {
+    socket.gaierror: "no internet connection, or a firewall that hides the server",
+    ssl.SSLError: "no secure connection to the server could be made",
+    ConnectionRefusedError: "the server refused the connection",
+    TimeoutError: "the server was silent for too long",
+    requests.exceptions.ChunkedEncodingError: "the connection was cut",
+}
 
 
 class _TransferError(Exception):
-    """One try at one address went wrong; `patience` tries of this kind are worth making."""
+    """One try at one address went wrong; after a `final` one there is no other try there."""
 
-    def __init__(self, reason: str, *, patience: int = ALWAYS):
+    def __init__(self, reason: str, *, final: bool):
         super().__init__(reason)
-        self.patience = patience
+        self.final = final
 
 
 def reachable(url: str, *, timeout: float = 3.0) -> bool:
-    """Whether the file at `url` could be downloaded now; answers within `timeout` seconds."""
-    answers: list[bool] = []
-
-    def ask() -> None:
-        try:
-            with _open(url, {"Range": "bytes=0-0"}, timeout) as response:
-                answers.append(response.ok and not _is_web_page(response))
-        except requests.RequestException:
-            answers.append(False)
-
-    # In a thread, because looking up a name without a network can outlast every timeout.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(timeout)
-    return answers == [True]
+    """Whether the file at `url` could be downloaded now; the server has `timeout` seconds."""
+    try:
+        with _open(url, 0, timeout) as response:
+            return response.ok and not _is_web_page(response)
+    except requests.RequestException:
+        return False
 
 
-@dataclass(frozen=True)
-class Patience:
-    """How long a download is tried."""
+def download_file(urls: Sequence[str], path: Path, *, md5: str) -> Path:
+    """Download the file with checksum `md5` from the first of `urls` that has it; returns `path`.
 
-    attempts: int = 5  # rounds in a row that bring no new byte
-    pause: float = 1.0  # seconds between the first two of them; it doubles each time
-    timeout: float = 20.0  # seconds that a server may be silent
-
-
-PATIENT = Patience()
-
-
-def download_file(
-    urls: Sequence[str],
-    path: Path,
-    *,
-    md5: str | None = None,
-    size: int = 0,
-    patience: Patience = PATIENT,
-) -> Path:
-    """Download a file from the first of `urls` that has it, and return its path.
-
-    The file is right if it has the checksum `md5`; a right file that is there already is left
-    alone. Half a file waits as `NAME.part` and is resumed. `size` in bytes is only used to check
-    the disk. Raises FlowersError.
+    Half a file waits as `NAME.part` and is resumed, also from a mirror. Raises FlowersError.
     """
-    if _is_right(path, md5):
-        return path
-    check_writable(path.parent)
-    with one_at_a_time(path):
-        if not _is_right(path, md5):  # another notebook may have fetched it meanwhile
-            part = path.with_name(path.name + ".part")
-            check_free_disk(path.parent, size - _length(part))
-            _fetch_from_any(urls, part, md5, patience)
-            rename(part, path)
-    return path
-
-
-def _is_right(path: Path, md5: str | None) -> bool:
-    return path.is_file() and (md5 is None or file_md5(path) == md5)
-
-
-def _fetch_from_any(urls: Sequence[str], part: Path, md5: str | None, patience: Patience) -> None:
-    """Fill `part` until it is right; mirrors share what has arrived. Raises FlowersError."""
-    left, troubles, counts = list(urls), {}, Counter()
+    part = path.with_name(path.name + ".part")
+    left, troubles = list(urls), {}
     furthest, failures = _length(part), 0
-    while left and failures < patience.attempts:
+    while left and failures < ATTEMPTS:
         if troubles:
-            sleep(min(patience.pause * 2 ** max(0, failures - 1), LONGEST_PAUSE))
+            sleep(PAUSE * 2 ** max(0, failures - 1))
         for url in tuple(left):
             try:
-                _fetch(url, part, patience.timeout)
-                return _discard_if_wrong(part, md5)
+                _fetch(url, part, md5)
+                rename(part, path)
+                return path
             except _TransferError as trouble:
-                troubles[url] = str(trouble)
-                counts[url, str(trouble)] += 1
-                if counts[url, str(trouble)] >= trouble.patience:
+                troubles[url] = trouble
+                if trouble.final:
                     left.remove(url)
         failures = 0 if _length(part) > furthest else failures + 1
         furthest = max(furthest, _length(part))
-    raise FlowersError(_final_words(part, troubles))
-
-
-def _discard_if_wrong(part: Path, md5: str | None) -> None:
-    if not _is_right(part, md5):
-        part.unlink(missing_ok=True)
-        raise _TransferError("what arrived is not the right file (wrong checksum)", patience=TWICE)
-
-
-def _final_words(part: Path, troubles: dict[str, str]) -> str:
-    """What the student reads when every address has been given up."""
-    reasons = "; ".join(f"{url}: {reason}" for url, reason in troubles.items())
+    reasons = "; ".join(f"{url}: {trouble}" for url, trouble in troubles.items())
     kept = f" {megabytes(_length(part))} have arrived and are kept." if _length(part) else ""
-    return (
-        f"{part.stem} could not be downloaded ({reasons or 'no address is known'}).{kept} "
-        f"Check the connection and run this again, or get the file in another way "
-        f"(browser, USB stick) and save it as '{part.absolute().with_suffix('')}'."
+    raise FlowersError(
+        f"{path.name} could not be downloaded ({reasons}).{kept} Check the connection and run this "
+        "again, or get the file in another way (browser, USB stick) and save it as "
+        f"'{path.absolute()}'."
     )
 
 
@@ -142,9 +81,9 @@ def _length(file: Path) -> int:
     return file.stat().st_size if file.is_file() else 0
 
 
-def _open(url: str, headers: dict[str, str], timeout: float) -> requests.Response:
-    """Ask for a file as it is, not packed on the way: the checksum is that of the file."""
-    headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
+def _open(url: str, start: int, timeout: float) -> requests.Response:
+    """Ask for a file from byte `start` on, not packed on the way: the checksum is of the file."""
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     return requests.get(url, headers=headers, stream=True, timeout=timeout)
 
 
@@ -153,85 +92,47 @@ def _is_web_page(response: requests.Response) -> bool:
     return response.headers.get("Content-Type", "").startswith("text/html")
 
 
-def _fetch(url: str, part: Path, timeout: float) -> None:
+def _fetch(url: str, part: Path, md5: str) -> None:
     """One try: fetch what `part` still lacks. Raises _TransferError."""
     start = _length(part)
     try:
-        with _open(url, {"Range": f"bytes={start}-"} if start else {}, timeout) as response:
-            if response.status_code == 416:  # nothing lies beyond `part`: it is whole, or not ours
-                return
-            _check_answer(response)
-            _store(response, part)
+        with _open(url, start, SILENCE) as response:
+            if response.status_code != 416:  # 416: nothing lies beyond `part`
+                response.raise_for_status()
+                if _is_web_page(response):
+                    reason = "a web page came instead, perhaps the network's login page"
+                    raise _TransferError(reason, final=True)
+                _store(response, part)
     except requests.RequestException as error:
-        if isinstance(error, ValueError):  # an address in the config that is none
-            raise _TransferError(f"this is no web address ({error})", patience=1) from error
-        raise _TransferError(_in_words(error, timeout)) from error
+        refused = error.response is not None and error.response.status_code < 500
+        mistyped = isinstance(error, ValueError)
+        raise _TransferError(_in_words(error), final=refused or mistyped) from error
+    if file_md5(part) != md5:
+        part.unlink()  # if its beginning is of another run, that may have been at fault
+        raise _TransferError("not the right file came (wrong checksum)", final=start == 0)
 
 
-def _check_answer(response: requests.Response) -> None:
-    """Raise _TransferError unless the server sends the file."""
-    code = response.status_code
-    if code >= 500:
-        raise _TransferError(f"the server is in trouble, HTTP {code}")
-    if code in (404, 410):
-        raise _TransferError(f"the server does not have it, HTTP {code}", patience=1)
-    if code >= 400:
-        patience = 1 if code in (401, 403, 451) else ALWAYS
-        raise _TransferError(f"the server refused, HTTP {code}", patience=patience)
-    if _is_web_page(response):
-        reason = "a web page came instead of the file, perhaps the network's login page"
-        raise _TransferError(reason, patience=TWICE)
-
-
-def _in_words(error: BaseException | None, timeout: float) -> str:
-    """A network error as a student understands it, from the innermost cause that we know."""
-    words = {
-        socket.gaierror: "no internet connection, or a firewall that hides the server",
-        ssl.SSLCertVerificationError: "the server's certificate could not be verified",
-        ssl.SSLError: "no secure connection to the server could be made",
-        ConnectionRefusedError: "the server refused the connection",
-        requests.Timeout: f"the server was silent for {timeout:g} seconds",
-        TimeoutError: f"the server was silent for {timeout:g} seconds",
-        ConnectionError: "the connection was cut",
-    }
-    first = error
-    while error is not None:  # requests wraps urllib3's error, which wraps that of the socket
-        for kind, text in words.items():
-            if isinstance(error, kind):
+def _in_words(error: BaseException) -> str:
+    """A network error as a student understands it."""
+    cause: BaseException | None = error
+    while cause is not None:  # requests wraps urllib3's error, which wraps that of the socket
+        for kind, text in TROUBLES.items():
+            if isinstance(cause, kind):
                 return text
-        error = error.__cause__ or error.__context__
-    return str(first)
+        cause = cause.__cause__ or cause.__context__
+    return str(error)
 
 
 def _store(response: requests.Response, part: Path) -> None:
     """Append what the server sends to `part`, or start anew where the server ignores ranges."""
-    resumed, start = response.status_code == 206, _length(part)
-    if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-        part.unlink(missing_ok=True)
-        raise _TransferError("the server sent another part than was asked for", patience=TWICE)
-    start = start if resumed else 0
-    announced = response.headers.get("Content-Length", "")
-    total = start + int(announced) if announced.isdigit() else 0  # 0: the server does not say
-    cut, bar = False, Progress(total, f"Downloading {part.stem}", unit="B")
-    with _disk_trouble_in_words(part), bar, part.open("ab" if resumed else "wb") as file:
+    resumed = response.status_code == 206
+    start, announced = _length(part) if resumed else 0, response.headers.get("Content-Length")
+    total = start + int(announced) if announced else 0
+    bar = Progress(total, f"Downloading {part.stem}", unit="B")
+    with bar, part.open("ab" if resumed else "wb") as file:
         bar.skip(start)
-        try:
-            for chunk in response.iter_content(CHUNK):
-                file.write(chunk)
-                bar.update(len(chunk))
-        except requests.exceptions.ChunkedEncodingError:
-            cut = True
-    if cut or _length(part) < total:
-        of_all = f" of {megabytes(total)}" if total else ""
-        raise _TransferError(f"the connection was cut after {megabytes(_length(part))}{of_all}")
-
-
-@contextlib.contextmanager
-def _disk_trouble_in_words(part: Path) -> Iterator[None]:
-    try:
-        yield
-    except requests.RequestException:  # an OSError too, but of the network
-        raise
-    except OSError as error:  # a disk that fills up while we write
-        reason = f"{part} could not be written ({error.strerror})"
-        raise FlowersError(f"{reason}. Make room on this disk, then run this again.") from error
+        for chunk in response.iter_content(CHUNK):
+            file.write(chunk)
+            bar.update(len(chunk))
+    if _length(part) < total:  # older versions of urllib3 do not notice
+        raise requests.exceptions.ChunkedEncodingError

@@ -4,37 +4,30 @@ Nothing happens in silence: what is left out, cut off or doubtful is said in `Ow
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from flowers_utils.datasets.disk import as_path, file_md5
-from flowers_utils.datasets.listing import (
-    Listing,
-    enter,
-    first_few,
-    list_classes,
-    refuse_odd_names,
-    split_folders,
-)
-from flowers_utils.datasets.photos import UNREADABLE, broken_in_words, open_photo
+from flowers_utils.datasets.disk import file_md5
+from flowers_utils.datasets.listing import enter, first_few, list_classes, split_folders
+from flowers_utils.datasets.photos import BROKEN, check_photos, kind_of
 from flowers_utils.errors import FlowersError
 
 SPLITS = ("train", "val", "test")
 Files = dict[str, tuple[list[Path], list[int]]]  # split -> photographs, labels
+Listed = dict[str, dict[str, list[Path]]]  # split -> class -> photographs
 
 
 @dataclass(frozen=True)
 class OwnFolder:
-    """A student's folder, ready to be decoded."""
+    """A student's folder, ready to be decoded; `note` and `left_out` as in FlowerData."""
 
     class_names: tuple[str, ...]
     files: Files
-    note: str  # what was decided for the student, and what is doubtful
-    left_out: dict[str, str]  # split ("" for the whole folder) -> what is not used, and why
-    broken: list[Path]  # they are among `files`: decoding says what is wrong with each
+    note: str
+    left_out: dict[str, str]
 
 
 def read_folder(folder: Path, *, seed: int) -> OwnFolder:
@@ -45,42 +38,28 @@ def read_folder(folder: Path, *, seed: int) -> OwnFolder:
     Raises FlowersError for a folder that no classifier can be trained on.
     """
     if not folder.is_dir():
-        raise FlowersError(
-            f"There is no folder '{folder}'; set DATA to the folder of your classes."
-        )
-    refuse_odd_names(folder, folder.resolve().parts)
-    folder = enter(folder.resolve())
-    places, beside = split_folders(folder)
-    listed = {split: list_classes(place) for split, place in places.items()}
-    names = _common_classes(listed, places)
-    keys = _keys_by_content(listed)
-    left_out = {split: _left_in_words(listing.left) for split, listing in listed.items()}
-    if len(places) == 1:  # what is left out of it is left out of all three splits
-        left_out = {"": left_out["train"]}
-    whole = [left_out.get("", ""), _take_out_contradictions(listed, keys, folder), *beside]
-    left_out[""] = "; ".join(filter(None, whole))
-    _refuse_empty_classes(listed, places, left_out)
-    notes = [_overlap_in_words(listed, keys)]
-    photos = {split: listing.photos for split, listing in listed.items()}
-    if missing := [split for split in SPLITS if split not in photos]:
-        contents = [keys[photo] for _, photo in listed["train"].pairs()]
-        photos |= _cut(photos["train"], missing, keys, seed)
-        copies = len(contents) - len(set(contents))
-        notes.insert(0, _cut_in_words(photos, missing, copies, seed))
+        raise FlowersError(f"There is no folder '{folder}'; set DATA to that of your classes.")
+    places, beside = split_folders(enter(folder.resolve()))
+    listed: Listed = {}
+    left_out = {}
+    for split, place in places.items():
+        listed[split], left = list_classes(place)
+        left_out[split] = _left_in_words(left)
+    contents = _contents(listed)
+    left_out[""] = "; ".join(filter(None, (beside, _take_out_contradictions(listed, contents))))
+    names = _common_classes(listed, left_out)
+    notes = _overlaps(listed, contents)
+    if missing := [split for split in SPLITS if split not in listed]:
+        listed |= _cut(listed["train"], missing, contents, seed)
+        counts = (f"{name} ({sum(map(len, listed[name].values()))})" for name in missing)
+        cut = f"Cut from train: {' and '.join(counts)}, a fifth of each class, with seed {seed}."
+        notes.insert(0, f"{cut} Copies of a photograph stay in one split.")
     return OwnFolder(
         class_names=names,
-        files={split: _in_class_order(photos[split], names) for split in SPLITS},
-        note="\n".join(filter(None, notes)),
+        files={split: _in_order(listed[split], names) for split in SPLITS},
+        note="\n".join(notes),
         left_out={split: text for split, text in left_out.items() if text},
-        broken=[path for listing in listed.values() for path in listing.broken],
     )
-
-
-def _in_class_order(
-    photos: dict[str, list[Path]], names: tuple[str, ...]
-) -> tuple[list[Path], list[int]]:
-    labels = [label for label, name in enumerate(names) for _ in photos[name]]
-    return [photo for name in names for photo in photos[name]], labels
 
 
 def describe_folder(path: str | Path) -> str:
@@ -88,150 +67,115 @@ def describe_folder(path: str | Path) -> str:
 
     Raises FlowersError for a folder that cannot be used.
     """
-    own = read_folder(as_path(path), seed=0)
-    _refuse_broken(own.broken)
+    own = read_folder(Path(path), seed=0)
+    photos = [photo for split in SPLITS for photo in own.files[split][0]]
+    check_photos([photo for photo in photos if kind_of(photo) == BROKEN])
     counts = Counter(own.class_names[i] for _, labels in own.files.values() for i in labels)
     (largest, most), (smallest, fewest) = counts.most_common()[0], counts.most_common()[-1]
     splits = ", ".join(f"{split} {len(own.files[split][1])}" for split in SPLITS)
-    text = f"{sum(counts.values())} photographs of {len(counts)} classes ({splits}); "
+    text = f"{len(photos)} photographs of {len(counts)} classes ({splits}); "
     text += f"smallest class '{smallest}' {fewest}, largest '{largest}' {most}"
     for split, left in own.left_out.items():
         text += f"; left out{f' of {split}' if split else ''}: {left}"
     return f"{text}. {' '.join(own.note.splitlines())}".strip()
 
 
-def _refuse_broken(photos: Iterable[Path]) -> None:
-    reasons = []
-    for photo in photos:
-        try:
-            open_photo(photo)
-        except FlowersError as error:
-            reasons.append(str(error))
-    if reasons:
-        raise FlowersError(broken_in_words(reasons))
-
-
 def _left_in_words(left: Counter[str]) -> str:
-    """`3 HEIC (cannot be opened here: save as JPEG), 2 .txt`."""
-    photos = [f"{count} {kind}" for kind, count in left.items() if kind in UNREADABLE]
-    others = [f"{count} {kind}" for kind, count in left.items() if kind not in UNREADABLE]
-    advice = " (cannot be opened here: save as JPEG)" if photos else ""
-    return ", ".join([*filter(None, [" and ".join(photos) + advice]), *others])
+    counted = ", ".join(f"{count} {kind}" for kind, count in left.items())
+    return f"{counted} (what is a photograph among them: save as JPEG)" if counted else ""
 
 
-def _common_classes(listed: dict[str, Listing], places: dict[str, Path]) -> tuple[str, ...]:
-    """The class names, the same in every split."""
-    names = sorted(listed["train"].photos)
-    for split, listing in listed.items():
-        if odd := sorted(listing.photos.keys() ^ set(names)):
-            raise FlowersError(
-                f"These classes are not in both '{places['train']}' and '{places[split]}': "
-                f"{first_few([repr(name) for name in odd])}. Every split needs the same class folders."
-            )
-    return tuple(names)
+def _in_order(photos: dict[str, list[Path]], names: tuple[str, ...]) -> tuple[list, list[int]]:
+    labels = [label for label, name in enumerate(names) for _ in photos[name]]
+    return [photo for name in names for photo in photos[name]], labels
 
 
-def _keys_by_content(listed: dict[str, Listing]) -> dict[Path, str]:
-    """A key for each photograph; equal keys mean equal bytes. Few files are read to the end:
-    those of equal size."""
-    keys, by_size = {}, defaultdict(list)
-    for listing in listed.values():
-        broken = set(listing.broken)  # many of these are alike: empty, or the same error page
-        for _, photo in listing.pairs():
-            keys[photo] = str(photo)
-            if photo not in broken:
-                by_size[photo.stat().st_size].append(photo)
-    for photos in by_size.values():
-        if len(photos) > 1:
-            keys |= {photo: file_md5(photo) for photo in photos}
-    return keys
+def _each(listed: Listed) -> Iterator[tuple[str, str, Path]]:
+    """(split, class, photograph) of all photographs."""
+    for split, classes in listed.items():
+        for name, photos in classes.items():
+            for photo in photos:
+                yield split, name, photo
 
 
-def _take_out_contradictions(
-    listed: dict[str, Listing], keys: dict[Path, str], folder: Path
-) -> str:
-    """Take out photographs that stand in two classes: nobody knows which is right."""
-    classes, copies = defaultdict(set), defaultdict(list)
-    for listing in listed.values():
-        for name, photo in listing.pairs():
-            classes[keys[photo]].add(name)
-            copies[keys[photo]].append(f"'{photo.relative_to(folder).as_posix()}'")
-    wrong = {key for key, names in classes.items() if len(names) > 1}
-    for listing in listed.values():
-        for name, photos in listing.photos.items():
-            listing.photos[name] = [photo for photo in photos if keys[photo] not in wrong]
-    if not wrong:
-        return ""
-    named = first_few([" = ".join(copies[key]) for key in sorted(wrong)])
-    files = sum(len(copies[key]) for key in wrong)
-    return f"{files} files with one photograph in two classes ({named}): keep the right one of each"
-
-
-def _refuse_empty_classes(listed: dict[str, Listing], places: dict[str, Path], left: dict) -> None:
-    classes = [(split, name) for split, listing in listed.items() for name in listing.photos]
-    empty = [
-        f"'{places[split] / name}'" for split, name in classes if not listed[split].photos[name]
-    ]
-    if empty:
-        found = "; ".join(text for text in left.values() if text)
-        why = f" (left out: {found})" if found else ""
-        raise FlowersError(
-            f"There is nothing to use in {first_few(empty)}{why}. Each class folder needs "
-            "photographs, best as JPEG."
-        )
-
-
-def _overlap_in_words(listed: dict[str, Listing], keys: dict[Path, str]) -> str:
-    """A warning for each pair of given splits that share photographs."""
-    contents = {
-        split: [keys[photo] for _, photo in listing.pairs()] for split, listing in listed.items()
+def _contents(listed: Listed) -> dict[Path, str]:
+    """A key for each photograph, equal for equal bytes; only files of equal size are read."""
+    by_size = defaultdict(list)
+    for *_, photo in _each(listed):
+        by_size[photo.stat().st_size].append(photo)
+    return {
+        photo: file_md5(photo)
+        if size and len(alike) > 1
+        else str(photo)  # empty: broken, not a copy
+        for size, alike in by_size.items()
+        for photo in alike
     }
-    told = []
-    for earlier, later in (("train", "val"), ("train", "test"), ("val", "test")):
-        seen = set(contents.get(earlier, ()))
-        count = sum(key in seen for key in contents.get(later, ()))
-        if count:
-            told.append(
-                f"Warning: {earlier} holds {count} of the {len(contents[later])} photographs of {later} "
-                f"too, so the accuracy on {later} will be too high. Take them out of one of the two."
+
+
+def _take_out_contradictions(listed: Listed, contents: dict[Path, str]) -> str:
+    """Take out photographs that stand in two classes: nobody knows which is right."""
+    classes = defaultdict(set)
+    for _, name, photo in _each(listed):
+        classes[contents[photo]].add(name)
+    wrong = [photo for *_, photo in _each(listed) if len(classes[contents[photo]]) > 1]
+    for photos in listed.values():
+        for name in photos:
+            photos[name] = [photo for photo in photos[name] if len(classes[contents[photo]]) == 1]
+    files = first_few(f"{photo.parent.name}/{photo.name}" for photo in wrong)
+    return f"{len(wrong)} files, each photograph in two classes ({files})" if wrong else ""
+
+
+def _common_classes(listed: Listed, left_out: dict[str, str]) -> tuple[str, ...]:
+    """The class names; each class must have photographs in each split."""
+    names = {name for photos in listed.values() for name in photos}
+    for split, photos in listed.items():
+        if empty := [name for name in sorted(names) if not photos.get(name)]:
+            found = "; ".join(filter(None, left_out.values())) or "nothing"
+            raise FlowersError(
+                f"No photographs for {split} of {first_few(empty)}. Each class needs some, best as "
+                f"JPEG, in each split. Left out: {found}."
             )
-    return "\n".join(told)
+    return tuple(sorted(names))
+
+
+def _overlaps(listed: Listed, contents: dict[Path, str]) -> list[str]:
+    """A warning for val and test, where they are given and share photographs with train."""
+    seen = defaultdict(list)
+    for split, _, photo in _each(listed):
+        seen[split].append(contents[photo])
+    train = set(seen["train"])
+    counts = {split: sum(key in train for key in seen[split]) for split in ("val", "test")}
+    return [
+        f"Warning: train holds {count} of the {len(seen[split])} photographs of {split} too, so the "
+        f"accuracy on {split} will be too high. Take them out of one of the two."
+        for split, count in counts.items()
+        if count
+    ]
 
 
 def _cut(
-    photos: dict[str, list[Path]], missing: list[str], keys: dict[Path, str], seed: int
-) -> dict[str, dict[str, list[Path]]]:
+    photos: dict[str, list[Path]], missing: list[str], contents: dict[Path, str], seed: int
+) -> Listed:
     """train and the `missing` splits, cut from `photos`: a fifth of each class, at least one.
 
     Equal photographs count as one, so that none lands in train and another in test.
     """
     rng = np.random.default_rng(seed)
-    parts = {split: {} for split in ("train", *missing)}
-    few = []
+    parts: Listed = {split: {} for split in ("train", *missing)}
     for name in sorted(photos):
-        groups = defaultdict(list)
+        copies = defaultdict(list)
         for photo in photos[name]:
-            groups[keys[photo]].append(photo)
-        if len(groups) <= len(missing):
-            few.append(f"'{name}' has {len(groups)}")
-            continue
-        order = [list(groups.values())[i] for i in rng.permutation(len(groups))]
-        held = max(1, len(order) // 5)
-        for split in missing:
-            parts[split][name] = [photo for group in order[:held] for photo in group]
-            order = order[held:]
-        parts["train"][name] = [photo for group in order for photo in group]
-    if few:
-        raise FlowersError(
-            f"Each class needs {len(missing) + 1} different photographs or more, one to train on and "
-            f"one for {' and one for '.join(missing)}, but {first_few(few)}."
-        )
+            copies[contents[photo]].append(photo)
+        count = len(copies)
+        if count <= len(missing):
+            raise FlowersError(
+                f"Class '{name}' has {count} different photographs, but needs {len(missing) + 1} or "
+                "more: one for each split."
+            )
+        held = max(1, count // 5)
+        ends = [held * (i + 1) for i in range(len(missing))]
+        groups = np.split(rng.permutation(count), ends)
+        alike = list(copies.values())
+        for split, group in zip((*missing, "train"), groups, strict=True):
+            parts[split][name] = [photo for i in group for photo in alike[i]]
     return parts
-
-
-def _cut_in_words(parts: dict, missing: list[str], copies: int, seed: int) -> str:
-    counts = {split: sum(map(len, parts[split].values())) for split in missing}
-    cut = " and ".join(f"{split} ({count} photographs)" for split, count in counts.items())
-    cut += " were" if len(missing) > 1 else " was"
-    told = f" Copies of a photograph stay in its split (there are {copies})." if copies else ""
-    return f"{cut} cut from train: a fifth of each class, chosen with seed {seed}.{told}"

@@ -1,12 +1,11 @@
 """Where the flowers come from: Flowers102, the practice flowers, or a student's own folder."""
 
-import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from flowers_utils.config_check import check_knobs
 from flowers_utils.data import FlowerData, Split, check_data
 from flowers_utils.datasets import flowers102, practice
 from flowers_utils.datasets.cache import cached_array, decoded
-from flowers_utils.datasets.disk import as_path
 from flowers_utils.datasets.folder import SPLITS, Files, read_folder
 from flowers_utils.datasets.weights import imagenet_weights
 from flowers_utils.device import Device
@@ -25,10 +23,22 @@ from flowers_utils.errors import FlowersError
 from flowers_utils.progress import Progress
 from flowers_utils.storage.results import markdown_table
 
+# What a student must see when the lesson does not run on real photographs.
+PRACTICE_BANNER = """\
+PRACTICE FLOWERS: drawn by a formula, not photographs. Flowers102 is not (whole) in '{root}', and
+its server cannot be reached from here. Every figure, table and result below says 'practice'.
+Accuracies here say nothing about Flowers102; to use it, see 'Download errors' in README.md."""
+
 
 def data_root() -> Path:
     """The folder that holds `flowers-102`: FLOWERS_DATA_DIR, else `data`. It may be read-only."""
-    return as_path(os.environ.get("FLOWERS_DATA_DIR") or "data")
+    text = os.environ.get("FLOWERS_DATA_DIR") or "data"
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # else a folder named "~" would be made
+        raise FlowersError(
+            f"The home folder in '{text}' is not known here; write the whole path instead of '~'."
+        ) from error
 
 
 def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> FlowerData:
@@ -39,118 +49,89 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
     `profile` may limit the number of images. Raises FlowersError that says what to do.
     """
     choice, profile, seed = check_knobs(choice, profile, seed)
-    limit = config.PROFILES[profile]["images"]
+    limit, root, note = config.PROFILES[profile]["images"], data_root(), ""
+    if choice == "auto":
+        choice = "flowers102"
+        if not (flowers102.flowers102_lies_ready(root) or flowers102.flowers102_is_reachable()):
+            choice, note = "practice", PRACTICE_BANNER.format(root=root)
     if choice == "practice":
-        data = load_practice(limit=limit, seed=seed)
+        data = load_practice(limit=limit, seed=seed, note=note)
     elif choice == "flowers102":
-        data = _load_flowers102(limit)
-    elif choice == "auto":
-        why_not = why_no_flowers102(data_root())
-        if why_not:
-            data = load_practice(limit=limit, seed=seed, note=practice_banner(why_not))
-        else:
-            data = _load_flowers102(limit)
+        data = _load_flowers102(root, limit)
     else:
-        data = _load_own_folder(as_path(choice), limit, seed)
+        data = _load_own_folder(Path(choice), limit, seed)
     check_data(data)
     return data
 
 
-def why_no_flowers102(root: Path) -> str:
-    """Empty if Flowers102 is on disk (unpacked or not) or can be downloaded, else the reason."""
-    if flowers102.flowers102_lies_ready(root) or flowers102.flowers102_is_reachable():
-        return ""
-    return f"Flowers102 is not (whole) in '{root}', and its server cannot be reached from here"
-
-
-def practice_banner(why: str) -> str:
-    """What a student must see when the lesson does not run on real photographs."""
-    bar = "=" * 88
-    return (
-        f"{bar}\n  PRACTICE FLOWERS: drawn by a formula, not photographs.\n  {why}.\n"
-        "  Every figure, table and result below says 'practice'. Accuracies here say nothing about\n"
-        f"  Flowers102; to use it, see 'Download errors' in README.md.\n{bar}"
-    )
-
-
-def _load_flowers102(limit: int | None) -> FlowerData:
+def _load_flowers102(root: Path, limit: int | None) -> FlowerData:
     """Oxford Flowers102 with its official splits, downloaded if need be."""
-    root = data_root()
     flowers102.ensure_flowers102(root)
     files = {name: flowers102.read_split(root, name) for name in SPLITS}
-    fields = _photographs(files, limit, "flowers102", {})
-    title, names = flowers102.title_for(fields["photo_side"]), flowers102.FLOWERS102_NAMES
-    return FlowerData(source="flowers102", title=title, class_names=names, **fields)
+    data = _decoded("flowers102", flowers102.FLOWERS102_NAMES, files, limit)
+    small = data.photo_side < flowers102.FULL_SIDE  # such copies score lower
+    copies = f" (copies, {data.photo_side} pixels)" if small else ""
+    return replace(data, title=config.DATASET["name"] + copies)
 
 
 def _load_own_folder(folder: Path, limit: int | None, seed: int) -> FlowerData:
     """A student's own photographs; `read_folder` says what may lie in the folder."""
     own = read_folder(folder, seed=seed)
-    # Two folders of the same name keep their caches apart.
-    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:6]
-    return FlowerData(
-        source="folder",
-        title=f"own flowers '{folder.resolve().name}'",
-        class_names=own.class_names,
-        note=own.note,
-        **_photographs(own.files, limit, f"folder{place}", own.left_out),
-    )
+    data = _decoded("folder", own.class_names, own.files, limit)
+    left_out = dict(own.left_out)
+    for split, text in data.left_out.items():
+        left_out[split] = f"{left_out[split]}; {text}" if split in left_out else text
+    title = f"own flowers '{folder.resolve().name}'"
+    return replace(data, title=title, note=own.note, left_out=left_out)
 
 
-def _photographs(
-    files: Files, limit: int | None, name: str, left_out: Mapping[str, str]
-) -> dict[str, Any]:
-    """The fields of FlowerData that every set of photographs fills alike: splits and sizes.
-
-    Raises one FlowersError that names the broken photographs of all splits.
-    """
+def _decoded(source: str, names: tuple[str, ...], files: Files, limit: int | None) -> FlowerData:
+    """Photographs as FlowerData, or one FlowersError that names the broken ones of all splits."""
     resize, crop = config.AUGMENTATION["resize"], config.AUGMENTATION["crop"]
-    splits, left_out, troubles = {}, dict(left_out), []
+    splits, left_out, troubles = {}, {}, []
     for split, (photos, labels) in files.items():
-        chosen = _spread(len(photos), limit)
+        used = min(limit or len(photos), len(photos))
+        chosen = np.linspace(0, len(photos) - 1, used).round().astype(int)  # spread evenly
+        left_out |= _short(split, len(photos) - used)
         try:
             images = decoded(
                 [photos[i] for i in chosen],
                 size=resize if split == "train" else crop,
                 cache=Path(config.PATHS["cache"]),
-                name=f"{name}-{split}-{limit or 'all'}",
+                name=f"{source}-{split}-{limit or 'all'}",
             )
+            splits[split] = Split(split, images, torch.tensor(labels)[chosen])
         except FlowersError as error:  # raised below, when the other splits have been tried too
             troubles.append(str(error))
-            continue
-        splits[split] = Split(split, images, torch.tensor([labels[i] for i in chosen]))
-        told = (left_out.get(split), _short(len(photos) - len(chosen)))
-        left_out[split] = "; ".join(filter(None, told))
     if troubles:
-        raise FlowersError("\n".join(dict.fromkeys(troubles)))
-    side = _shorter_side(files["train"][0][0])
+        raise FlowersError("\n".join(troubles))
+    with Image.open(files["train"][0][0]) as image:  # one stands for all: a set is of one making
+        side = min(image.size)
     sizes = {"resize_size": resize, "image_size": crop, "photo_side": side}
-    return {**splits, **sizes, "left_out": {name: text for name, text in left_out.items() if text}}
+    return FlowerData(source, "", names, **splits, **sizes, left_out=left_out)
 
 
-def _short(left_out: int) -> str:
-    return f"{left_out:,} photographs, since this profile is short" if left_out else ""
-
-
-def _spread(count: int, limit: int | None) -> list[int]:
-    """All indices, or `limit` of them spread evenly over the split."""
-    if limit is None or limit >= count:
-        return list(range(count))
-    return np.linspace(0, count - 1, limit).round().astype(int).tolist()
-
-
-def _shorter_side(photo: Path) -> int:
-    """In pixels, from the first bytes of the file. One stands for all: a set is of one making."""
-    with Image.open(photo) as image:
-        return min(image.size)
+def _short(split: str, left_out: int) -> dict[str, str]:
+    text = f"{left_out:,} photographs, since this profile is short"
+    return {split: text} if left_out else {}
 
 
 def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") -> FlowerData:
-    """The built-in practice flowers: the same shapes, splits and labels as Flowers102, smaller."""
+    """The built-in practice flowers: the same shapes, splits and labels as Flowers102, smaller.
+
+    Drawn once and cached like decoded photographs.
+    """
     resize, crop = practice.PRACTICE_RESIZE, practice.PRACTICE_CROP
-    sizes = {"train": resize, "val": crop, "test": crop}
-    splits = {split: _practice_split(split, size, limit, seed) for split, size in sizes.items()}
-    fewer = {name: practice.SPLIT_SIZES[name] - len(split) for name, split in splits.items()}
+    facts = [f"version {practice.PRACTICE_VERSION}", f"seed {seed}"]
+    splits, left_out = {}, {}
+    for split, whole in practice.SPLIT_SIZES.items():
+        labels = torch.from_numpy(practice.practice_labels(split, limit=limit))
+        size = resize if split == "train" else crop
+        draw = partial(_drawn, split, size=size, seed=seed, limit=limit)
+        name, shape = f"practice-{split}-{limit or 'all'}-{size}", (len(labels), 3, size, size)
+        images = cached_array(Path(config.PATHS["cache"]), name, facts, shape, draw)
+        splits[split] = Split(split, images, labels)
+        left_out |= _short(split, whole - len(labels))
     return FlowerData(
         source="practice",
         title="practice flowers",
@@ -159,24 +140,13 @@ def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") ->
         resize_size=resize,
         image_size=crop,
         note=note,
-        left_out={name: _short(count) for name, count in fewer.items() if count},
+        left_out=left_out,
     )
 
 
-def _practice_split(split: str, size: int, limit: int | None, seed: int) -> Split:
-    """One split, drawn once and cached like decoded photographs."""
-    labels = practice.practice_labels(split, limit=limit)
-
-    def draw(bar: Progress) -> list[np.ndarray]:
-        images, _ = practice.draw_practice_split(
-            split, size=size, seed=seed, limit=limit, progress=bar
-        )
-        return [images]
-
-    facts = [f"version {practice.PRACTICE_VERSION}", f"seed {seed}"]
-    name, shape = f"practice-{split}-{limit or 'all'}-{size}", (len(labels), 3, size, size)
-    images = cached_array(Path(config.PATHS["cache"]), name, facts, shape, draw)
-    return Split(split, images, torch.from_numpy(labels))
+def _drawn(split: str, bar: Progress, **how: int | None) -> list[np.ndarray]:
+    """One split in one block, as `cached_array` wants it."""
+    return [practice.draw_practice_split(split, progress=bar, **how)[0]]
 
 
 def split_table(data: FlowerData) -> str:
@@ -190,9 +160,8 @@ def split_table(data: FlowerData) -> str:
         rows.append([split.name, len(split), len(counts), *ends, left])
     headers = ["split", "photographs", "classes", "smallest class", "largest class", "left out"]
     whole = _plain(data.left_out.get("", ""))
-    return markdown_table(headers, rows) + (
-        f"\n\nLeft out of all splits: {whole}." if whole else ""
-    )
+    table = markdown_table(headers, rows)
+    return f"{table}\n\nLeft out of all splits: {whole}." if whole else table
 
 
 def _plain(text: str) -> str:
@@ -205,15 +174,12 @@ def starting_weights(
 ) -> dict[str, torch.Tensor]:
     """The state dict that the backbone starts from, as `build_model` takes it, with its old head.
 
-    ImageNet's weights for photographs. For practice flowers a backbone pretrained here and now on
-    other species of the same formula (some minutes, kept in `models/` for every profile).
+    ImageNet's for photographs; for practice flowers one pretrained here and now on other species of
+    the same formula (some minutes, kept in `models/` for every profile).
     """
     if not data.is_practice:
         return imagenet_weights(backbone)
     if backbone != "resnet18":
-        raise FlowersError(
-            f"Practice flowers come with a ResNet18 only; set BACKBONE = 'resnet18' instead of "
-            f"'{backbone}', or use real photographs."
-        )
+        raise FlowersError("Practice flowers come with a ResNet18 only; set BACKBONE = 'resnet18'.")
     path = Path(config.PATHS["models"]) / "practice_backbone.pth"
     return practice.pretrain_backbone(path, device=device, seed=seed)

@@ -23,9 +23,9 @@ from flowers_utils.datasets.practice_species import (
 from flowers_utils.datasets.practice_species import PRACTICE_NAMES as PRACTICE_NAMES
 from flowers_utils.device import Device, send
 from flowers_utils.errors import FlowersError
+from flowers_utils.models import make_optimizer
 from flowers_utils.progress import Progress
 from flowers_utils.storage.files import load_tensors, save_tensors
-from flowers_utils.models import make_optimizer
 from flowers_utils.transforms import augment_batch, draw_augmentation
 
 PRACTICE_RESIZE, PRACTICE_CROP = 72, 64  # what the network sees; 256 and 224 on photographs

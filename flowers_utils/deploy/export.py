@@ -8,7 +8,6 @@ A file takes its place only after a fresh Python process has opened it and agree
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,30 +27,21 @@ from flowers_utils.storage.files import atomic_write
 TOLERANCE = 1e-4  # the largest allowed difference of a probability (0 to 1) from PyTorch's
 OPSET = 18  # the version of the ONNX operators; what torch's exporter writes without a conversion
 RELOAD_SECONDS = 300  # a laptop needs about five
-PROGRAM, ONNX = "torch.export program", f"ONNX, opset {OPSET}"
 
 # What the fresh process runs: nothing of this lesson, only what an application would use.
-OPENERS = {
-    PROGRAM: """
-import torch
-module = torch.export.load(path).module()
-def run(images):
-    with torch.no_grad():
-        return module(torch.from_numpy(images)).numpy()
-""",
-    ONNX: """
-import onnxruntime
-session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-def run(images):
-    return session.run(None, {"images": images})[0]
-""",
-}
 RELOAD = """
 import sys
 import numpy as np
 path, photographs, answers = sys.argv[1:]
+if path.endswith(".onnx"):
+    import onnxruntime
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    run = lambda images: session.run(None, {"images": images})[0]
+else:
+    import torch
+    module = torch.export.load(path).module()
+    run = lambda images: module(torch.from_numpy(images)).detach().numpy()
 images = np.load(photographs)
-%s
 np.save(answers, np.concatenate([run(images), run(images[:1])]))
 """
 
@@ -66,16 +56,14 @@ def export_program(
     Returns plain values for `results.json`, a "sentence" for the student among them.
     Raises FlowersError, and writes nothing, if the file cannot be opened or does not agree.
     """
-    content = load_checkpoint(checkpoint)
 
-    def write(part: Path, module: nn.Module, images: torch.Tensor) -> None:
-        program = torch.export.export(module, (images,), dynamic_shapes=_any_number())
+    def write(part: Path, module: nn.Module, example: dict, facts: dict) -> None:
+        program = torch.export.export(module, **example)
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # it holds the paths of this computer
-        extra = {"model.json": json.dumps(_metadata(content))}
-        torch.export.save(program, part, extra_files=extra)
+        torch.export.save(program, part, extra_files={"model.json": json.dumps(facts)})
 
-    return _write_and_check(PROGRAM, Path(out), write=write, content=content, images=photographs)
+    return _write_and_check("torch.export program", write, checkpoint, Path(out), photographs)
 
 
 def export_onnx(
@@ -88,33 +76,61 @@ def export_onnx(
     """
     import onnx  # here, not above: only this function needs it, and it takes a second to load
 
-    content = load_checkpoint(checkpoint)
-
-    def write(part: Path, module: nn.Module, images: torch.Tensor) -> None:
-        proto = torch.onnx.export(
-            module,
-            (images,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["images"],
-            output_names=["probabilities"],
-            dynamic_shapes=_any_number(),
-            verbose=False,
-        ).model_proto
+    def write(part: Path, module: nn.Module, example: dict, facts: dict) -> None:
+        names = {"input_names": ["images"], "output_names": ["probabilities"]}
+        settings = {"dynamo": True, "opset_version": OPSET, "verbose": False}
+        proto = torch.onnx.export(module, **example, **names, **settings).model_proto
         for node in proto.graph.node:
             del node.metadata_props[:]  # they hold paths, too
-        onnx.helper.set_model_props(proto, _metadata(content))
+        onnx.helper.set_model_props(proto, facts)
         part.write_bytes(proto.SerializeToString())  # one file, the weights within
 
-    return _write_and_check(ONNX, Path(out), write=write, content=content, images=photographs)
+    return _write_and_check(f"ONNX, opset {OPSET}", write, checkpoint, Path(out), photographs)
 
 
-def _any_number() -> dict[str, dict[int, Any]]:
-    """The batch may have any length; torch would otherwise build the example's length in."""
-    return {"images": {0: torch.export.Dim("batch", min=1)}}
+def _write_and_check(
+    kind: str,
+    write: Callable[..., None],
+    checkpoint: str | os.PathLike,
+    out: Path,
+    images: np.ndarray,
+) -> dict[str, Any]:
+    """Write beside `out`, open in a fresh process, compare, and only then take the place."""
+    content = load_checkpoint(checkpoint)
+    size, images = content["image_size"], np.array(images)  # a copy: the cache is read-only
+    if images.dtype != np.uint8 or images.shape[1:] != (3, size, size) or len(images) < 2:
+        raise FlowersError(
+            f"To check an export, give at least two uint8 photographs (N, 3, {size}, {size}), such "
+            f"as data.val.images[:8], not {images.dtype} of shape {images.shape}."
+        )
+    module, batch, found = Deployable(content), torch.from_numpy(images), {}
+    # The batch may have any length; torch would otherwise build the example's length in.
+    any_length = {"images": {0: torch.export.Dim("batch", min=1)}}
+
+    def write_and_compare(part: Path) -> None:
+        with torch.no_grad():
+            example = {"args": (batch[:2],), "dynamic_shapes": any_length}
+            write(part, module, example, _facts(content))
+            expected = module(torch.cat([batch, batch[:1]])).numpy()
+        found["max_difference"] = worst = float(np.abs(reopen(part, images) - expected).max())
+        if not worst <= TOLERANCE:  # written so that nan fails, too
+            raise FlowersError(
+                f"The exported file answers differently from PyTorch (by {worst:.1e}, allowed is "
+                f"{TOLERANCE:.0e}), so '{out}' was not written; try another version of torch."
+            )
+
+    atomic_write(out, write_and_compare)
+    bytes_ = out.stat().st_size
+    facts = {"kind": kind, "path": out.as_posix(), "size_bytes": bytes_, "photographs": len(images)}
+    sentence = (
+        f"{kind}: '{out.as_posix()}', {bytes_ / 1e6:.1f} MB. Opened in a fresh process, its "
+        f"probabilities differ from PyTorch's by at most {found['max_difference']:.1e} on "
+        f"{len(images)} photographs (allowed: {TOLERANCE:.0e})."
+    )
+    return {**facts, **found, "sentence": sentence}
 
 
-def _metadata(checkpoint: dict[str, Any]) -> dict[str, str]:
+def _facts(checkpoint: dict[str, Any]) -> dict[str, str]:
     """What an application must know, each value as text (JSON where it is a list)."""
     return {
         "architecture": checkpoint["architecture"],
@@ -127,101 +143,39 @@ def _metadata(checkpoint: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _write_and_check(
-    kind: str,
-    out: Path,
-    *,
-    write: Callable[[Path, nn.Module, torch.Tensor], None],
-    content: dict[str, Any],
-    images: np.ndarray,
-) -> dict[str, Any]:
-    """Write beside `out`, open in a fresh process, compare, and only then take the place."""
-    images = _checked_images(images, content["image_size"])
-    module, batch, found = Deployable(content), torch.from_numpy(images), {}
-
-    def write_then_compare(part: Path) -> None:
-        with scratch_beside(out) as folder, torch.no_grad():
-            write(part, module, batch[:2])
-            answers = reopen(part, images, kind=kind, folder=folder)
-            expected = module(torch.cat([batch, batch[:1]])).numpy()
-        same_shape = answers.shape == expected.shape
-        worst = float(np.abs(answers - expected).max()) if same_shape else float("inf")
-        if not worst <= TOLERANCE:  # written so that nan fails, too
-            raise FlowersError(
-                f"The exported file answers differently from PyTorch (by {worst:.1e}, allowed is "
-                f"{TOLERANCE:.0e}), so '{out}' was not written; try another version of torch."
+def reopen(path: Path, images: np.ndarray) -> np.ndarray:
+    """Probabilities of all images together, then of the first alone, from a fresh Python process."""
+    with scratch_beside(path) as folder:
+        photographs, answers = folder / "photographs.npy", folder / "answers.npy"
+        np.save(photographs, images)
+        command = [sys.executable, "-c", RELOAD, str(path.resolve()), photographs, answers]
+        try:  # in `folder`, so that no module of this project can help
+            subprocess.run(
+                command, cwd=folder, capture_output=True, timeout=RELOAD_SECONDS, check=True
             )
-        found["max_difference"] = worst
-
-    atomic_write(out, write_then_compare)
-    size = out.stat().st_size
-    sentence = (
-        f"{kind}: '{out.as_posix()}', {size / 1e6:.1f} MB. Opened in a fresh process, its "
-        f"probabilities differ from PyTorch's by at most {found['max_difference']:.1e} on {len(images)} "
-        f"photographs (allowed: {TOLERANCE:.0e})."
-    )
-    facts = {"kind": kind, "path": out.as_posix(), "size_bytes": size, "photographs": len(images)}
-    return {**facts, **found, "sentence": sentence}
-
-
-def _checked_images(photographs: np.ndarray, size: int) -> np.ndarray:
-    images = np.array(photographs)  # a copy: the cache is read-only, which torch warns about
-    if images.dtype != np.uint8 or images.shape[1:] != (3, size, size) or len(images) < 2:
-        raise FlowersError(
-            f"To check an export, give at least two uint8 photographs (N, 3, {size}, {size}), such "
-            f"as data.val.images[:8], not {images.dtype} of shape {images.shape}."
-        )
-    return images
-
-
-def reopen(path: Path, images: np.ndarray, *, kind: str, folder: Path) -> np.ndarray:
-    """Probabilities of all images together, then of the first alone, from a fresh Python process.
-
-    `folder` takes the files that go to the process and come back. Raises FlowersError if the
-    process fails or takes longer than RELOAD_SECONDS.
-    """
-    photographs, answers = folder / "photographs.npy", folder / "answers.npy"
-    np.save(photographs, images)
-    files = [str(file.resolve()) for file in (path, photographs, answers)]
-    command = [sys.executable, "-c", RELOAD % OPENERS[kind], *files]
-    try:  # in `folder`, so that no module of this project can help
-        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=RELOAD_SECONDS)
-    except subprocess.TimeoutExpired as error:
-        raise FlowersError(
-            f"A fresh Python process did not open and run the exported file within "
-            f"{RELOAD_SECONDS // 60} minutes, so the file was not kept. The computer may be busy: "
-            "close other programs and run this cell again."
-        ) from error
-    if done.returncode != 0:
-        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        raise FlowersError(
-            f"A fresh Python process could not run the exported file ({lines[-1]}); "
-            "check that the packages of requirements.txt are installed."
-        )
-    return np.load(answers)
+        except subprocess.SubprocessError as error:
+            last = (error.stderr or str(error).encode()).decode(errors="replace").splitlines()[-1]
+            raise FlowersError(
+                f"A fresh Python process could not open and run the exported file ({last}), so it was "
+                "not kept. Close other programs and run this cell again."
+            ) from error
+        return np.load(answers)
 
 
 @contextlib.contextmanager
-def scratch_beside(out: Path, *, needed_bytes: int = 0) -> Iterator[Path]:
-    """An empty folder beside `out`, removed afterwards; inside, all temporary files go there.
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, removed afterwards, where all temporary files go.
 
-    Libraries write theirs to the system's folder, which may be too small: on some servers /tmp is a
-    piece of memory. Raises FlowersError if the disk is full or the folder cannot be written.
+    Libraries write theirs to the system's folder, which on some servers is a small piece of memory.
     """
     system_folder = tempfile.tempdir
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(out.parent).free < needed_bytes:
-            raise OSError(f"about {needed_bytes / 1e6:.0f} MB of free space are needed")
-        with tempfile.TemporaryDirectory(
-            dir=out.parent.resolve(), prefix=".scratch-", ignore_cleanup_errors=True
-        ) as folder:
-            tempfile.tempdir = folder  # the public setting of the tempfile module
+    with tempfile.TemporaryDirectory(
+        dir=path.parent.resolve(),
+        prefix=".scratch-",
+        ignore_cleanup_errors=True,  # Windows: a library may still hold a file
+    ) as folder:
+        tempfile.tempdir = folder  # the public setting of the tempfile module
+        try:
             yield Path(folder)
-    except OSError as error:
-        raise FlowersError(
-            f"'{out}' was not written ({error}). Free some space on that disk, or write to another "
-            "folder, and run this cell again."
-        ) from error
-    finally:
-        tempfile.tempdir = system_folder
+        finally:
+            tempfile.tempdir = system_folder

@@ -6,92 +6,34 @@ checkpoint, the metrics or the run; none is typed here.
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from flowers_utils.models import BACKBONES
 from flowers_utils.storage.files import atomic_write
 from flowers_utils.storage.results import markdown_table
 
-HEADLINES = {
-    "top1": "top-1 accuracy",
-    "top5": "top-5 accuracy",
-    "mean_per_class": "mean per-class accuracy",
-}
-WEAKEST = 5
-
-# What may be done with the data and the starting weights, and what the model cannot know; by the
-# data's source.
-DATA_TERMS = {
+# By the data's source: what may be done with the data, and what the model cannot know.
+SOURCES = {
     "flowers102": (
-        "Oxford Flowers102 (Nilsback and Zisserman, *Automated flower classification over a large "
-        "number of classes*, 2008). Its authors state no licence and offer it for research; the "
-        "photographs belong to those who took them."
+        "Oxford Flowers102 (Nilsback and Zisserman 2008). Its authors state no licence and offer it "
+        "for research; the photographs belong to those who took them.",
+        "It knows British flowers as photographed for Flowers102, mostly one in close-up.",
     ),
-    "practice": "Drawn by this project's own program; there are no photographs of others in it.",
-    "folder": "The photographs of whoever trained this model; ask them before you pass it on.",
-}
-WEIGHT_TERMS = {
-    "imagenet": (
-        "The backbone started from torchvision's `{}`. torchvision is under the BSD-3-Clause "
-        "licence; the weights were trained on ImageNet, whose terms are for non-commercial research "
-        "and education."
+    "practice": (
+        "Drawn by this project's own program; there are no photographs of others in it.",
+        "It was trained on drawings: what it says about real photographs means nothing.",
     ),
-    "practice": "The backbone was pretrained by this project on other drawn flowers.",
+    "folder": (
+        "The photographs of whoever trained this model; ask them before you pass it on.",
+        "It knows flowers as they look in its own training photographs.",
+    ),
 }
-LIMITS = {
-    "flowers102": "It knows British flowers as photographed for Flowers102, mostly one in close-up.",
-    "practice": "It was trained on drawings: what it says about real photographs means nothing.",
-    "folder": "It knows flowers as they look in its own training photographs.",
-}
-CARD = """\
-### {checkpoint[architecture]}, trained on {title}
-
-Finds which of {checkpoint[num_classes]} classes a photograph shows. It sees the photograph squashed to
-{checkpoint[image_size]} x {checkpoint[image_size]} pixels. Made with {versions}.
-
-#### Data
-
-{title}, fingerprint `{checkpoint[data][fingerprint]}`.
-
-{splits}
-
-The weights were chosen by their accuracy on val.
-
-#### Recipe
-
-The weights are those of epoch {checkpoint[epoch]} of their phase. Settings: {settings}.
-
-{phases}
-
-Profile {run[profile]}, seed {run[seed]}, on {run[device]}.
-
-#### Metrics
-
-On the {metrics[count]} photographs of test:
-
-{scores}
-
-Probabilities are softmax(logits / {temperature:.3f}); their expected calibration error is
-{metrics[ece]:.3f}.
-
-#### Limits
-
-- {limits}
-- It always answers with one of its {checkpoint[num_classes]} classes, also when the photograph shows
-  something else.
-- Found least often: {weakest}.
-- Do not use it to decide what can be eaten or touched.
-
-#### Licences
-
-- Data: {terms}
-- Weights: {start}
-
-#### Exports
-
-{exports}
-"""
+PRACTICE_WEIGHTS = "The backbone was pretrained by this project on other drawn flowers."
+IMAGENET_WEIGHTS = (
+    "The backbone started from torchvision's `{}` (BSD-3-Clause), trained on ImageNet, whose terms "
+    "are for non-commercial research and education."
+)
 
 
 def write_model_card(
@@ -107,27 +49,44 @@ def write_model_card(
     calibrated probabilities on test, `run` is what `describe_run` returns, with the dicts of the
     exported files under "exports". Headings start at level 3: the lesson shows the card in its page.
     """
-    source, weights = checkpoint["data"]["source"], BACKBONES[checkpoint["architecture"]].weights
-    settings = [f"{key.replace('_', ' ')} {value}" for key, value in checkpoint["config"].items()]
-    text = CARD.format(
-        checkpoint=checkpoint,
-        metrics=metrics,
-        run=run,
-        title=_plain(checkpoint["data"]["title"]),
-        versions=", ".join(f"{key} {value}" for key, value in checkpoint["versions"].items()),
-        splits=markdown_table(["split", "photographs"], list(run["data"]["images"].items())),
-        settings=", ".join(settings),
-        phases=_phases(run["phases"].values()),
-        scores=_scores(metrics),
-        temperature=checkpoint.get("temperature", 1.0),
-        limits=LIMITS[source],
-        weakest=_weakest(metrics["per_class"]),
-        terms=DATA_TERMS[source],
-        start=WEIGHT_TERMS["practice" if source == "practice" else "imagenet"].format(weights),
-        exports="\n".join(f"- {e['sentence']}" for e in run.get("exports", ())) or "None yet.",
-    )
+    text = "\n\n".join(_parts(checkpoint, metrics, run)) + "\n"
     atomic_write(path, lambda part: part.write_text(text, encoding="utf-8"))
     return text
+
+
+def _parts(
+    checkpoint: Mapping[str, Any], metrics: Mapping[str, Any], run: Mapping[str, Any]
+) -> list[str]:
+    data, classes = checkpoint["data"], checkpoint["num_classes"]
+    terms, limits = SOURCES[data["source"]]
+    weights = IMAGENET_WEIGHTS.format(BACKBONES[checkpoint["architecture"]].weights)
+    versions = ", ".join(f"{key} {value}" for key, value in checkpoint["versions"].items())
+    settings = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in checkpoint["config"].items())
+    weakest = [row for row in metrics["per_class"] if row["recall"] is not None]
+    weakest = sorted(weakest, key=lambda row: row["recall"])[:5]
+    weakest = [f"{_plain(r['name'])} ({r['recall']:.0%} of {r['support']})" for r in weakest]
+    return [
+        f"### {checkpoint['architecture']}, trained on {_plain(data['title'])}",
+        f"Finds which of {classes} classes a photograph shows. It sees the photograph squashed to "
+        f"{checkpoint['image_size']} x {checkpoint['image_size']} pixels. Made with {versions}.",
+        f"#### Data\n\n{_plain(data['title'])}, fingerprint `{data['fingerprint']}`. The weights were "
+        "chosen by their accuracy on val.",
+        markdown_table(["split", "photographs"], list(run["data"]["images"].items())),
+        f"#### Recipe\n\nWeights of epoch {checkpoint['epoch']} of their phase. Profile "
+        f"{run['profile']}, seed {run['seed']}, on {run['device']}. Settings: {settings}.",
+        _phases(run["phases"]),
+        f"#### Metrics\n\nOn the {metrics['count']} photographs of test:",
+        _scores(metrics),
+        f"Probabilities are softmax(logits / {checkpoint.get('temperature', 1.0):.3f}); their "
+        f"expected calibration error is {metrics['ece']:.3f}.",
+        f"#### Limits\n\n- {limits}\n- It always answers with one of its {classes} classes, also when "
+        f"the photograph shows something else.\n- Found least often: {', '.join(weakest)}.\n"
+        "- Do not use it to decide what can be eaten or touched.",
+        f"#### Licences\n\n- Data: {terms}",
+        f"- Weights: {PRACTICE_WEIGHTS if data['source'] == 'practice' else weights}",
+        "#### Exports",
+        "\n".join(f"- {export['sentence']}" for export in run.get("exports", ())) or "None yet.",
+    ]
 
 
 def _plain(text: str) -> str:
@@ -135,10 +94,10 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>$|#~])", r"\\\1", " ".join(text.split()))
 
 
-def _phases(phases: Iterable[Mapping[str, Any]]) -> str:
+def _phases(phases: Mapping[str, Mapping[str, Any]]) -> str:
     """A row for each phase; groups of layers with the same learning rate stand together."""
     rows = []
-    for phase in phases:
+    for phase in phases.values():
         groups: dict[float, list[str]] = {}
         for group, rate in phase["history"][0]["learning_rates"].items():
             groups.setdefault(rate, []).append(group)
@@ -151,15 +110,10 @@ def _phases(phases: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _scores(metrics: Mapping[str, Any]) -> str:
+    names = {"top1": "top-1 accuracy", "top5": "top-5 accuracy"}
     rows = [
         [words, f"{m['value']:.1%}", f"{m['low']:.1%} to {m['high']:.1%} ({m['method']})"]
-        for key, words in HEADLINES.items()
+        for key, words in (names | {"mean_per_class": "mean per-class accuracy"}).items()
         if (m := metrics[key]) is not None  # top-5 says nothing about five classes or fewer
     ]
     return markdown_table(["on test", "value", "95 % interval"], rows)
-
-
-def _weakest(per_class: Sequence[Mapping[str, Any]]) -> str:
-    known = [row for row in per_class if row["recall"] is not None]
-    weakest = sorted(known, key=lambda row: row["recall"])[:WEAKEST]
-    return ", ".join(f"{_plain(r['name'])} ({r['recall']:.0%} of {r['support']})" for r in weakest)

@@ -9,9 +9,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,11 +22,8 @@ from torchvision.transforms.v2 import functional as F
 import transfer_learning_config as config
 from flowers_utils.datasets.photos import PHOTO, kind_of, open_photo, to_rgb
 from flowers_utils.errors import FlowersError
-from flowers_utils.progress import progress_style
+from flowers_utils.progress import progress_style, say
 from flowers_utils.storage.checkpoints import load_checkpoint, model_from_checkpoint
-
-BATCH = 32
-NO_CHECKPOINTS = {".onnx": "an exported ONNX file", ".pt2": "an exported torch.export program"}
 
 
 def as_photo(photograph: Any) -> Image.Image:
@@ -37,19 +34,18 @@ def as_photo(photograph: Any) -> Image.Image:
     if isinstance(photograph, (str, os.PathLike)):
         return open_photo(photograph)
     if isinstance(photograph, torch.Tensor):
-        tensor = photograph.detach().cpu()
-        tensor = tensor.float() if tensor.is_floating_point() else tensor  # numpy has no bfloat16
-        photograph = (tensor.permute(1, 2, 0) if tensor.ndim == 3 else tensor).numpy()
+        photograph = photograph.detach().cpu()
+        photograph = (photograph.permute(1, 2, 0) if photograph.ndim == 3 else photograph).numpy()
     if isinstance(photograph, np.ndarray):
         photograph = _from_array(photograph)
     if not isinstance(photograph, Image.Image):
-        kind = type(photograph).__name__
         raise FlowersError(
-            f"A {kind} is no photograph: give a path, a PIL image, an array or a tensor."
+            f"Not a photograph but a {type(photograph).__name__}: give a path, a PIL image, an array "
+            "or a tensor."
         )
     try:
         return to_rgb(photograph)
-    except Exception as error:  # PIL reads the file only now, and a damaged one raises anything
+    except (OSError, ValueError, SyntaxError) as error:  # PIL reads the file only now
         raise FlowersError(
             f"This PIL image cannot be read ({error}); its file may be damaged, or closed already."
         ) from error
@@ -75,10 +71,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def photo_picker() -> Any:
-    """Show an upload button in a live notebook and return it, for `photo_from`.
-
-    In a headless run nobody could press it: nothing is shown, and None is returned.
-    """
+    """Show an upload button and return it, for `photo_from`; None where nobody could press it."""
     if progress_style() != "widget":
         return None
     from IPython.display import display  # both come with Jupyter, and only a notebook has a page
@@ -90,10 +83,7 @@ def photo_picker() -> Any:
 
 
 def photo_from(button: Any, path: str | os.PathLike | None = None) -> Image.Image | None:
-    """The photograph uploaded with the button of `photo_picker`, else the one at `path`, else None.
-
-    Raises FlowersError if the file is no photograph.
-    """
+    """The photograph uploaded with the button of `photo_picker`, else the one at `path`, else None."""
     if button is None or not button.value:
         return None if path is None else open_photo(path)
     upload = button.value[-1]
@@ -143,22 +133,13 @@ class Predictor:
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike) -> "Predictor":
         """Raises FlowersError if there is no such checkpoint or it cannot be used."""
-        _check_kind_of_file(Path(path))
+        path = Path(path)
+        if path.suffix in (".onnx", ".pt2") or kind_of(path) == PHOTO:
+            raise FlowersError(  # before a sound file is called damaged
+                f"'{path}' is an exported model or a photograph, but a checkpoint is needed: the "
+                f".pth file that the lesson saved, usually '{default_checkpoint()}'."
+            )
         return cls(load_checkpoint(path))
-
-    def prepare(self, photograph: Any) -> torch.Tensor:
-        """One photograph of any kind as the network takes it: uint8 `(3, S, S)`."""
-        size = [self.image_size, self.image_size]
-        return F.pil_to_tensor(F.resize(as_photo(photograph), size))
-
-    def probabilities(self, photographs: Sequence[Any]) -> torch.Tensor:
-        """Calibrated probabilities `(N, classes)` of `N` photographs."""
-        parts = [torch.empty(0, len(self.class_names))]
-        for start in range(0, len(photographs), BATCH):
-            chunk = torch.stack([self.prepare(p) for p in photographs[start : start + BATCH]])
-            with torch.inference_mode():
-                parts.append(self.module(chunk))
-        return torch.cat(parts)
 
     def __call__(self, photographs: Any, *, top_k: int = 5) -> Any:
         """The `top_k` likeliest names: `list[Prediction]` for one photograph, a list of those for many.
@@ -167,47 +148,27 @@ class Predictor:
         uint8 or float from 0 to 1. Many: a list or tuple of these, or an array or tensor with one
         axis more in front. Raises FlowersError for what is no photograph.
         """
-        if top_k < 1:
-            raise FlowersError(f"top_k must be at least 1, but it is {top_k}.")
         batched = isinstance(photographs, (np.ndarray, torch.Tensor)) and photographs.ndim == 4
         many = batched or isinstance(photographs, (list, tuple))
-        probabilities = self.probabilities(list(photographs) if many else [photographs])
-        top = probabilities.topk(min(top_k, len(self.class_names)), dim=1)
-        named = [
-            [Prediction(self.class_names[i], p) for i, p in zip(indices, values, strict=True)]
-            for indices, values in zip(top.indices.tolist(), top.values.tolist(), strict=True)
-        ]
+        named = []
+        for row in self.probabilities(photographs if many else [photographs]):
+            best = row.argsort(descending=True)[: max(top_k, 1)].tolist()
+            named.append([Prediction(self.class_names[i], float(row[i])) for i in best])
         return named if many else named[0]
 
-
-def _check_kind_of_file(path: Path) -> None:
-    """Raise FlowersError for a file that is sound, and no checkpoint: it must not be called damaged."""
-    given = NO_CHECKPOINTS.get(path.suffix.lower())
-    if given is None and kind_of(path) == PHOTO:
-        given = "a photograph"
-    if given is not None:
-        raise FlowersError(
-            f"'{path}' is {given}, but a checkpoint is needed: the .pth file that the lesson saved, "
-            f"usually '{default_checkpoint()}'."
-        )
+    def probabilities(self, photographs: Iterable[Any]) -> torch.Tensor:
+        """Calibrated probabilities `(N, classes)` of `N` photographs."""
+        size, rows = [self.image_size] * 2, [torch.empty(0, len(self.class_names))]
+        with torch.inference_mode():
+            for photograph in photographs:
+                image = F.pil_to_tensor(F.resize(as_photo(photograph), size))
+                rows.append(self.module(image[None]))
+        return torch.cat(rows)
 
 
 def default_checkpoint() -> Path:
     """Where a run of the lesson leaves the model to deploy."""
     return Path(config.PATHS["models"]) / f"{config.BACKBONE}_final.pth"
-
-
-def _write(stream: TextIO, text: str) -> None:
-    """Write a line; what the console cannot show becomes `\\u4e2d` instead of an error."""
-    encoding = stream.encoding or "utf-8"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-
-
-def _as_table(result: dict[str, Any]) -> str:
-    rows = result.get("predictions", [])
-    width = max((len(row["name"]) for row in rows), default=0)
-    lines = [f"  {row['name']:<{width}}  {row['probability']:6.1%}" for row in rows]
-    return "\n".join([result["photograph"], *lines])
 
 
 def predict_command(argv: Sequence[str]) -> int:
@@ -222,27 +183,27 @@ def predict_command(argv: Sequence[str]) -> int:
     parser.add_argument("--top", type=int, default=5, help="how many names (default: 5)")
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     arguments = parser.parse_args(argv)
+    results = []
     try:
         predictor = Predictor.from_checkpoint(arguments.checkpoint)
     except FlowersError as error:
-        _write(sys.stderr, str(error))
+        say(str(error), sys.stderr)
         return 1
-    results = [_result(predictor, path, arguments.top) for path in arguments.photographs]
-    failed = [result["error"] for result in results if "error" in result]
-    for sentence in failed:
-        _write(sys.stderr, sentence)
+    for path in arguments.photographs:
+        try:
+            rows = [row._asdict() for row in predictor(path, top_k=arguments.top)]
+            results.append({"photograph": path, "predictions": rows})
+        except FlowersError as error:
+            say(str(error), sys.stderr)
+            results.append({"photograph": path, "error": str(error)})
     if arguments.json:  # in plain ASCII, which every console and every program can read
         header = {"checkpoint": str(arguments.checkpoint), "trained_on": predictor.data_title}
-        _write(sys.stdout, json.dumps({**header, "results": results}, indent=2))
+        say(json.dumps({**header, "results": results}, indent=2))
     else:
-        tables = "\n".join(map(_as_table, results))
-        _write(sys.stdout, f"Model trained on {predictor.data_title}\n\n{tables}")
-    return int(bool(failed))
-
-
-def _result(predictor: Predictor, path: str, top: int) -> dict[str, Any]:
-    try:
-        rows = [row._asdict() for row in predictor(path, top_k=top)]
-        return {"photograph": path, "predictions": rows}
-    except FlowersError as error:
-        return {"photograph": path, "error": str(error)}
+        say(f"Model trained on {predictor.data_title}\n")
+        for result in results:
+            rows = [
+                f"  {r['probability']:6.1%}  {r['name']}" for r in result.get("predictions", ())
+            ]
+            say("\n".join([result["photograph"], *rows]))
+    return int(any("error" in result for result in results))

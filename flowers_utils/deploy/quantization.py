@@ -1,7 +1,6 @@
 """An ONNX file with 8-bit weights and activations, kept if accuracy holds; and exported files opened."""
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,11 +23,7 @@ CALIBRATION = 128  # photographs from which the ranges of activations are taken
 
 
 def quantize_onnx(
-    float_path: str | os.PathLike,
-    out: str | os.PathLike,
-    data: FlowerData,
-    *,
-    tolerance: float = TOLERANCE,
+    float_path: str | os.PathLike, out: str | os.PathLike, data: FlowerData
 ) -> dict[str, Any]:
     """Quantise an exported ONNX file to 8 bits; keep it only if it holds on val.
 
@@ -38,92 +33,87 @@ def quantize_onnx(
     float_path, out = Path(float_path), Path(out)
     if not float_path.is_file():
         raise FlowersError(f"There is no '{float_path}'; export the model to ONNX first.")
-    float_size = float_path.stat().st_size
-    with scratch_beside(out, needed_bytes=4 * float_size) as folder:  # for three versions of it
-        candidate = folder / "int8.onnx"
-        _quantize(float_path, candidate, _calibration(data))
-        after, before = _accuracy(candidate, data.val), _accuracy(float_path, data.val)
-        size = candidate.stat().st_size
-        if kept := after >= before - tolerance - 1e-9:  # for the rounding of the subtraction
-            atomic_write(out, lambda part: shutil.copyfile(candidate, part))
-        else:
-            out.unlink(missing_ok=True)
-    lost = f"That loses more than {100 * tolerance:g} percentage points, so it was not kept."
+    float_size, kept = float_path.stat().st_size, False
+    space = 4 * float_size  # for three versions of it
+    atomic_write(out, lambda part: _quantize(float_path, part, data), needed_bytes=space)
+    try:
+        size, after, before = (
+            out.stat().st_size,
+            _accuracy(out, data.val),
+            _accuracy(float_path, data.val),
+        )
+        kept = after >= before - TOLERANCE - 1e-9  # for the rounding of the subtraction
+    finally:
+        if not kept:
+            out.unlink()
+    lost = f"That loses more than {100 * TOLERANCE:g} percentage points, so it was not kept."
     return {
         "kind": "ONNX, 8 bits",
         "path": out.as_posix() if kept else None,
         "size_bytes": size,
-        "float_size_bytes": float_size,
-        "photographs": len(data.val),
         "accuracy": after,
         "float_accuracy": before,
-        "sentence": (
-            f"ONNX, 8 bits: {size / 1e6:.1f} MB instead of {float_size / 1e6:.1f} MB, val accuracy "
-            f"{after:.1%} instead of {before:.1%} ({len(data.val)} photographs). "
-            + (f"Kept as '{out.as_posix()}'." if kept else lost)
-        ),
+        "sentence": f"ONNX, 8 bits: {size / 1e6:.1f} MB instead of {float_size / 1e6:.1f} MB, val "
+        f"accuracy {after:.1%} instead of {before:.1%} ({len(data.val)} photographs). "
+        + (f"Kept as '{out.as_posix()}'." if kept else lost),
     }
 
 
-def _calibration(data: FlowerData) -> np.ndarray:
-    """Photographs of train, spread over the classes, as the network sees them: uint8 (N, 3, S, S)."""
-    chosen = np.linspace(0, len(data.train) - 1, min(CALIBRATION, len(data.train))).astype(int)
-    images = torch.as_tensor(data.train.images[chosen])
-    return denormalise(eval_batch(images, data.image_size)).numpy()
-
-
-def _quantize(source: Path, target: Path, calibration: np.ndarray) -> None:
-    """Static quantisation (Jacob et al. 2018): ranges from `calibration`, a scale for each channel.
+def _quantize(source: Path, target: Path, data: FlowerData) -> None:
+    """Static quantisation (Jacob et al. 2018): a scale for each channel, ranges from train.
 
     Convolutions and the head become 8-bit; normalisation and softmax cost nothing and stay float.
     """
     from onnxruntime import quantization as ort
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    # Spread over the classes, as the network sees them.
+    chosen = np.linspace(0, len(data.train) - 1, min(CALIBRATION, len(data.train))).astype(int)
+    images = torch.as_tensor(data.train.images[chosen])
+    seen = denormalise(eval_batch(images, data.image_size)).numpy()
+
     class Photographs(ort.CalibrationDataReader):
-        def __init__(self) -> None:
-            starts = range(0, len(calibration), BATCH)
-            self.batches: Iterator[np.ndarray] = (calibration[i : i + BATCH] for i in starts)
+        batches = ({"images": batch} for batch in _in_batches(seen))
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {"images": np.ascontiguousarray(batch)}
+            return next(self.batches, None)
 
-    prepared = target.with_name("prepared.onnx")  # BatchNorm folded into the convolutions
-    quant_pre_process(source, prepared, skip_symbolic_shape=True)
-    ort.quantize_static(
-        prepared,
-        target,
-        Photographs(),
-        quant_format=ort.QuantFormat.QDQ,
-        activation_type=ort.QuantType.QUInt8,
-        weight_type=ort.QuantType.QInt8,
-        op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-        per_channel=True,
-        reduce_range=True,  # 7-bit weights: on older x86 processors sums of 8-bit products overflow
-    )
+    with scratch_beside(target) as folder:
+        prepared = folder / "prepared.onnx"  # BatchNorm folded into the convolutions
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        ort.quantize_static(
+            prepared,
+            target,
+            Photographs(),
+            quant_format=ort.QuantFormat.QDQ,
+            activation_type=ort.QuantType.QUInt8,
+            weight_type=ort.QuantType.QInt8,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            per_channel=True,
+            reduce_range=True,  # 7-bit weights: sums of 8-bit products overflow on older x86
+        )
+
+
+def _in_batches(images: np.ndarray) -> Iterator[np.ndarray]:
+    starts = range(0, len(images), BATCH)
+    return (np.ascontiguousarray(images[start : start + BATCH]) for start in starts)
 
 
 def _accuracy(path: Path, split: Split) -> float:
     """Top-1 accuracy (0 to 1) of an exported file on the split."""
     run = open_export(path)
-    starts = range(0, len(split), BATCH)
-    chunks = (np.ascontiguousarray(split.images[start : start + BATCH]) for start in starts)
-    answers = np.concatenate([run(chunk).argmax(axis=1) for chunk in chunks])
+    answers = np.concatenate([run(batch).argmax(axis=1) for batch in _in_batches(split.images)])
     return float((answers == split.labels.numpy()).mean())
 
 
 def open_export(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
-    """An exported file as a function: uint8 images `(B, 3, S, S)` to probabilities `(B, classes)`.
-
-    It computes on the CPU, with as many threads as PyTorch has there.
-    """
+    """An exported file as a function: uint8 images `(B, 3, S, S)` to probabilities `(B, classes)`."""
     if Path(path).suffix != ".onnx":
         return partial(_run, torch.export.load(path).module())
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = torch.get_num_threads()  # as many as PyTorch has
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})[0]
 

@@ -17,7 +17,6 @@ from flowers_utils.insight.experiments import (
     features_of,
     head_experiment,
     learning_rate_experiment,
-    train_head,
     without_normalisation,
 )
 from flowers_utils.insight.inside import (
@@ -52,7 +51,6 @@ __all__ = [
     "most_confused_pairs",
     "nearest_neighbours",
     "performance_table",
-    "train_head",
     "why_no_comparison",
     "why_not_comparable",
     "without_normalisation",

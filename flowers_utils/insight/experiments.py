@@ -5,7 +5,6 @@ matter of milliseconds, so that many settings can be tried in a minute.
 """
 
 import copy
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -19,54 +18,40 @@ from torch import Tensor, nn
 
 import transfer_learning_config as config
 from flowers_utils.device import Device
-from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import Estimate, wilson
-from flowers_utils.models import backbone_features, eval_mode
-from flowers_utils.models import make_optimizer
+from flowers_utils.models import backbone_features, eval_mode, make_optimizer
 from flowers_utils.training import evaluate, train_one_epoch
-from flowers_utils.transforms import Batches
+from flowers_utils.transforms import Batches, denormalise
 
 Features = tuple[Tensor, Tensor]  # (N, F) float32 and labels (N,), as `predict_features` gives them
+History = list[dict[str, float]]
 CPU = Device(torch.device("cpu"), "CPU")  # quick enough for a head, and the same everywhere
 
 
 def train_head(
-    head: nn.Module,
-    splits: tuple[Features, Features],
-    *,
-    rate: float = 1e-3,
-    epochs: int = 20,
-    seed: int = 0,
-) -> list[dict[str, float]]:
+    head: nn.Module, splits: tuple[Features, Features], *, rate: float, epochs: int, seed: int = 0
+) -> History:
     """Train `head` on the features of (train, val), in place, by the recipe of Phase 1.
 
-    The weights that were best on val stay.
-
-    Returns a row an epoch: epoch, train_loss, val_loss, val_accuracy.
+    The weights that were best on val stay. Returns a row an epoch: epoch, train_loss, val_loss,
+    val_accuracy.
     """
-    (train, val), recipe, history = splits, config.TRAINING_CONFIG, []
+    (train, val), recipe, history, best = splits, config.TRAINING_CONFIG, [], {}
     optimizer = make_optimizer([{"params": list(head.parameters()), "lr": rate}], CPU)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, recipe["step_size"], recipe["gamma"])
     generator = torch.Generator().manual_seed(seed)
-    best, best_weights = -1.0, copy.deepcopy(head.state_dict())
     for epoch in range(1, epochs + 1):
         order = torch.randperm(len(train[1]), generator=generator).split(recipe["batch_size"])
+        batches = ((train[0][i], train[1][i]) for i in order)
         with one_thread():
-            batches = ((train[0][i], train[1][i]) for i in order)
             learned = train_one_epoch(head, batches, optimizer, CPU)
             scored = evaluate(head, [val], CPU)
         schedule.step()
-        history.append(
-            {
-                "epoch": epoch,
-                "train_loss": learned.loss,
-                "val_loss": scored.loss,
-                "val_accuracy": scored.top1,
-            }
-        )
-        if scored.top1 > best:
-            best, best_weights = scored.top1, copy.deepcopy(head.state_dict())
-    head.load_state_dict(best_weights)
+        if all(scored.top1 > row["val_accuracy"] for row in history):
+            best = copy.deepcopy(head.state_dict())
+        row = {"epoch": epoch, "train_loss": learned.loss, "val_loss": scored.loss}
+        history.append({**row, "val_accuracy": scored.top1})
+    head.load_state_dict(best)
     return history
 
 
@@ -87,12 +72,18 @@ def head_experiment(
     rate: float = 1e-3,
     epochs: int = 20,
     seed: int = 0,
-) -> dict[str, list[dict[str, float]]]:
-    """The history of a new head for each case: a name and its features of train and of val."""
-    return {
-        name: train_head(_new_head(splits, seed), splits, rate=rate, epochs=epochs, seed=seed)
-        for name, splits in cases.items()
-    }
+) -> dict[str, History]:
+    """The history of a new head for each case: a name and its features of train and of val.
+
+    Every head has the same random start, so that only the case differs.
+    """
+    histories = {}
+    for name, (train, val) in cases.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            head = nn.Linear(train[0].shape[1], 1 + int(max(train[1].max(), val[1].max())))
+        histories[name] = train_head(head, (train, val), rate=rate, epochs=epochs, seed=seed)
+    return histories
 
 
 def learning_rate_experiment(
@@ -102,25 +93,13 @@ def learning_rate_experiment(
     rates: Sequence[float] = (1.0, 1e-3, 1e-5),
     epochs: int = 20,
     seed: int = 0,
-) -> dict[str, list[dict[str, float]]]:
+) -> dict[str, History]:
     """The history of the same new head at each learning rate."""
-    return {
-        f"learning rate {rate:g}": train_head(
-            _new_head((train, val), seed), (train, val), rate=rate, epochs=epochs, seed=seed
-        )
-        for rate in rates
-    }
-
-
-def _new_head(splits: tuple[Features, Features], seed: int) -> nn.Linear:
-    """The same random start for each setting, so that only the setting differs."""
-    inputs = splits[0][0].shape[1]
-    classes = 1 + max(int(labels.max()) for _, labels in splits)
-    bound, generator = 1 / math.sqrt(inputs), torch.Generator().manual_seed(seed)
-    head = nn.Linear(inputs, classes)
-    for parameter in head.parameters():
-        nn.init.uniform_(parameter, -bound, bound, generator=generator)  # nn.Linear's own default
-    return head
+    histories = {}
+    for rate in rates:
+        case = {f"learning rate {rate:g}": (train, val)}
+        histories |= head_experiment(case, rate=rate, epochs=epochs, seed=seed)
+    return histories
 
 
 def features_of(model: nn.Module, batches: Batches, device: Device) -> Features:
@@ -136,11 +115,7 @@ def features_of(model: nn.Module, batches: Batches, device: Device) -> Features:
 def without_normalisation(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
     """The same images as 0..1: ImageNet's mean and standard deviation put back."""
     for images, labels in batches:
-        mean, std = (
-            torch.tensor(config.NORMALIZATION[key], device=images.device)[:, None, None]
-            for key in ("mean", "std")
-        )
-        yield images * std + mean, labels
+        yield denormalise(images).float() / 255, labels
 
 
 def accuracy_by_training_size(
@@ -155,8 +130,6 @@ def accuracy_by_training_size(
     The head is scikit-learn's logistic regression. Every class keeps its share, at least two
     photographs; a smaller part lies within a larger one.
     """
-    if not all(0 < fraction <= 1 for fraction in fractions):
-        raise FlowersError("A part of the training set is a fraction above 0 and at most 1.")
     features, labels = (part.numpy() for part in train)
     rng, results = np.random.default_rng(seed), []
     classes = [rng.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
@@ -166,6 +139,6 @@ def accuracy_by_training_size(
         head = make_pipeline(StandardScaler(), LogisticRegression(C=50 / len(rows), max_iter=200))
         with threadpool_limits(1):  # see `one_thread`
             head.fit(features[rows], labels[rows])
-        correct = int((torch.from_numpy(head.predict(val[0].numpy())) == val[1]).sum())
-        results.append((len(rows), wilson(correct, len(val[1]))))
+        correct = (head.predict(val[0].numpy()) == val[1].numpy()).sum()
+        results.append((len(rows), wilson(int(correct), len(val[1]))))
     return results

@@ -1,12 +1,13 @@
 """A look inside: what the network answers to, and where it looks.
 
 Every function leaves the model as it was: hooks removed, each layer in its mode, no gradient
-stored, the random numbers where they stood, also when an error is raised on the way.
+stored, also when an error is raised on the way.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,65 +19,46 @@ from flowers_utils.errors import FlowersError
 from flowers_utils.models import eval_mode
 from flowers_utils.transforms import eval_batch
 
-SMALLEST_MAP = 4  # places across, below which a heat map says next to nothing
+SMALLEST_MAP = 7  # places across, below which a heat map says next to nothing
 
 
 def stages(model: nn.Module) -> dict[str, nn.Module]:
     """Four stages of the backbone, from edges to parts of flowers; in a ResNet layer1 to layer4."""
-    named = dict(model.named_children())
-    if "layer4" in named:
-        return {f"layer{i}": named[f"layer{i}"] for i in range(1, 5)}
-    if "features" not in named:
-        raise FlowersError(
-            "This network has neither 'layer4' nor 'features', so its stages are unknown; "
-            "name the layers yourself, as in layers={'my stage': model.my_stage}."
-        )
-    blocks = named["features"]
-    chosen = np.linspace(1, len(blocks) - 1, 4).round().astype(int)
-    return {f"features.{i}": blocks[i] for i in chosen.tolist()}
+    if hasattr(model, "layer4"):
+        return {f"layer{i}": getattr(model, f"layer{i}") for i in range(1, 5)}
+    chosen = np.linspace(1, len(model.features) - 1, 4).round().astype(int)
+    return {f"features.{i}": model.features[i] for i in chosen.tolist()}
 
 
 @contextmanager
-def observing(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Inside, each forward pass leaves the named layers' outputs in the dict that this yields.
-
-    Each output is the start of a new graph: a gradient reaches the last of them even where all the
-    layers are frozen. The model is in eval mode inside.
-    """
+def observing(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Inside, a forward pass leaves the stages' outputs in the dict that this yields."""
     outputs: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable:
-        def hook(_module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
-            outputs[name] = output.detach().requires_grad_(output.is_floating_point())
-            return outputs[name].clone()  # a later in-place ReLU must not change what was kept
+    def keep(name: str, _module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
+        # where all before it is frozen, gradients must still reach this output
+        outputs[name] = output if output.requires_grad else output.detach().requires_grad_()
+        return outputs[name].clone()  # a later in-place ReLU must not change what was kept
 
-        return hook
-
-    handles = []
-    try:
-        for name, layer in layers.items():
-            handles.append(layer.register_forward_hook(keep(name)))
-        with (
-            torch.random.fork_rng(devices=[]),
-            eval_mode(model),
-            torch.inference_mode(False),
-            torch.enable_grad(),
-        ):
-            yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as undo:
+        for name, layer in stages(model).items():
+            undo.callback(layer.register_forward_hook(partial(keep, name)).remove)
+        undo.enter_context(eval_mode(model))
+        undo.enter_context(torch.enable_grad())
+        yield outputs
 
 
-def _as_batch(photo: Tensor | np.ndarray, device: Device) -> Tensor:
-    """One uint8 photograph (3, S, S) as a normalised batch (1, 3, S, S) on the device."""
+def _logits(model: nn.Module, photo: Tensor | np.ndarray, device: Device) -> Tensor:
+    """The answer (C,) to one uint8 photograph (3, S, S), in the precision of the evaluation."""
     photo = torch.as_tensor(np.array(photo))
     if photo.dtype != torch.uint8 or photo.ndim != 3 or photo.shape[0] != 3:
         raise FlowersError(
             f"One photograph is needed, uint8 of shape (3, S, S), but this is {photo.dtype} of "
             f"shape {tuple(photo.shape)}. Take one from a split: data.test.images[0]."
         )
-    return device.place_batch(eval_batch(photo[None].to(device.torch_device), photo.shape[-1]))
+    batch = device.place_batch(eval_batch(photo[None].to(device.torch_device), photo.shape[-1]))
+    with device.autocast():
+        return device.place(model)(batch)[0].float()
 
 
 def first_layer_filters(model: nn.Module) -> Tensor:
@@ -84,30 +66,16 @@ def first_layer_filters(model: nn.Module) -> Tensor:
 
     Each is stretched by its own largest weight; those that are nearly dead stay grey.
     """
-    first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    if first is None or first.in_channels != 3:
-        raise FlowersError(
-            "The first layer is no convolution over colours, so it has no filters to draw; "
-            "call this with a network for photographs, such as resnet18."
-        )
+    first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     weight = first.weight.detach().float().cpu()
     largest = weight.abs().amax(dim=(1, 2, 3), keepdim=True)
     return 0.5 + 0.5 * weight / largest.clamp_min(largest.max().item() * 0.05 + 1e-12)
 
 
-def feature_maps(
-    model: nn.Module,
-    photo: Tensor | np.ndarray,
-    device: Device,
-    *,
-    layers: Mapping[str, nn.Module] | None = None,
-) -> dict[str, Tensor]:
+def feature_maps(model: nn.Module, photo: Tensor | np.ndarray, device: Device) -> dict[str, Tensor]:
     """The answers (C, H, W) of each stage to one uint8 photograph (3, S, S), in order."""
-    device.place(model)
-    with observing(model, layers or stages(model)) as outputs:
-        batch = _as_batch(photo, device)
-        with device.autocast():
-            model(batch)
+    with observing(model) as outputs:
+        _logits(model, photo, device)
     return {name: output[0].detach().float().cpu() for name, output in outputs.items()}
 
 
@@ -140,46 +108,30 @@ def grad_cam(
 ) -> Explanation:
     """Where the network looked for class `target` (default: its own answer) in one photograph.
 
-    Grad-CAM, Selvaraju et al. 2017, on the last stage that still has 4 x 4 places (the last one
-    if none has); if nothing there speaks for the class, on the stage before it. The precision is
-    the evaluation's, so the answer is too. The probabilities are softmax(logits / `temperature`).
-    Raises FlowersError for a class that is not there.
+    Grad-CAM, Selvaraju et al. 2017, on the last stage that still has 7 x 7 places; if nothing there
+    speaks for the class, on the stage before it. The probabilities are softmax(logits /
+    `temperature`). Raises FlowersError for a class that is not there.
     """
-    maps = feature_maps(model, photo, device)
-    roomy = [name for name, answers in maps.items() if min(answers.shape[-2:]) >= SMALLEST_MAP]
-    roomy = roomy or [list(maps)[-1]]
-    logits, heat = None, None
-    for name in reversed(roomy[-2:]):
-        logits, heat = _logits_and_heat(model, photo, device, stage=name, target=target)
-        if heat.max() > 0:
-            break
-    target = int(logits.argmax()) if target is None else target
-    probabilities = (logits / temperature).softmax(dim=0)
-    return Explanation(heat / heat.max().clamp_min(1e-12), target, probabilities, name)
-
-
-def _logits_and_heat(
-    model: nn.Module,
-    photo: Tensor | np.ndarray,
-    device: Device,
-    *,
-    stage: str,
-    target: int | None,
-) -> tuple[Tensor, Tensor]:
-    """Logits (C,), and the heat (S, S) of a stage: not negative, not scaled."""
-    with observing(model, {"maps": stages(model)[stage]}) as outputs:
-        batch = _as_batch(photo, device)
-        with device.autocast():
-            logits = model(batch)[0].float()
-        wanted = int(logits.argmax()) if target is None else target
-        if not 0 <= wanted < len(logits):
-            raise FlowersError(f"There is no class {wanted}: they run from 0 to {len(logits) - 1}.")
-        (gradient,) = torch.autograd.grad(logits[wanted], outputs["maps"])
-    # A map counts as much as the logit rises with it, on average over its places.
-    weights = gradient.float().mean(dim=(2, 3), keepdim=True)
-    heat = (weights * outputs["maps"].detach().float()).sum(dim=1, keepdim=True).relu()
-    heat = F.interpolate(heat, batch.shape[-2:], mode="bilinear", align_corners=False)[0, 0]
-    return logits.detach().cpu(), heat.cpu()
+    with observing(model) as outputs:
+        logits = _logits(model, photo, device)
+        target = int(logits.argmax()) if target is None else target
+        if not 0 <= target < len(logits):
+            raise FlowersError(f"There is no class {target}: there are {len(logits)}, from 0.")
+        roomy = [name for name, maps in outputs.items() if min(maps.shape[-2:]) >= SMALLEST_MAP]
+        for stage in reversed(roomy[-2:] or [*outputs][-1:]):
+            maps = outputs[stage]
+            (gradient,) = torch.autograd.grad(logits[target], maps, retain_graph=True)
+            # A map counts as much as the logit rises with it: on average over its places in the
+            # last stage (Grad-CAM), place by place in an earlier one (LayerCAM, Jiang et al. 2021).
+            gradient = gradient.float()
+            last = stage == [*outputs][-1]
+            weights = gradient.mean(dim=(2, 3), keepdim=True) if last else gradient.relu()
+            heat = (weights * maps.detach().float()).sum(dim=1, keepdim=True).relu()
+            if heat.max() > 0:
+                break
+    heat = F.interpolate(heat, photo.shape[-2:], mode="bilinear", align_corners=False)[0, 0].cpu()
+    probabilities = (logits.detach().cpu() / temperature).softmax(dim=0)
+    return Explanation(heat / heat.max().clamp_min(1e-12), target, probabilities, stage)
 
 
 def compare_phases(
@@ -202,16 +154,11 @@ def gradient_at_each_block(*, skip: bool, blocks: int = 16, seed: int = 0) -> li
     as wide as PyTorch's default for a convolution, and no BatchNorm.
     """
     generator = torch.Generator().manual_seed(seed)
-    value = torch.randn(4, 8, 16, 16, generator=generator, requires_grad=True)
-    inputs, width = [], (1 / (3 * 8 * 3 * 3)) ** 0.5
+    values = [torch.randn(4, 8, 16, 16, generator=generator, requires_grad=True)]
     for _ in range(blocks):
-        value.retain_grad()
-        inputs.append(value)
-        kernels = [torch.randn(8, 8, 3, 3, generator=generator) * width for _ in range(2)]
-        change = F.conv2d(value, kernels[0], padding=1).relu()
+        kernels = torch.randn(2, 8, 8, 3, 3, generator=generator) * (1 / (3 * 8 * 3 * 3)) ** 0.5
+        change = F.conv2d(values[-1], kernels[0], padding=1).relu()
         change = F.conv2d(change, kernels[1], padding=1)
-        value = value + change if skip else change
-    value.retain_grad()
-    value.square().mean().backward()
-    behind = value.grad.abs().mean()
-    return [float(block.grad.abs().mean() / behind) for block in inputs]
+        values.append(values[-1] + change if skip else change)
+    sizes = [g.abs().mean() for g in torch.autograd.grad(values[-1].square().mean(), values)]
+    return [float(size / sizes[-1]) for size in sizes[:-1]]

@@ -6,7 +6,6 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import Metrics
 
 
@@ -14,11 +13,6 @@ def nearest_neighbours(
     queries: Tensor, train_features: Tensor, k: int = 5
 ) -> tuple[Tensor, Tensor]:
     """For features (Q, F) the k most similar of (N, F): positions and cosines, both (Q, k)."""
-    if queries.ndim != 2 or queries.shape[1:] != train_features.shape[1:]:
-        raise FlowersError(
-            f"Features of shape {tuple(queries.shape)} and {tuple(train_features.shape)} cannot be "
-            "compared; compute both with the same network."
-        )
     cosines = F.normalize(queries.float()) @ F.normalize(train_features.float()).T
     found = cosines.topk(min(k, len(train_features)), dim=1)
     return found.indices, found.values
@@ -44,12 +38,9 @@ def most_confused_pairs(metrics: Metrics, k: int = 10) -> list[ConfusedPair]:
     pairs = [divmod(int(i), len(wrong)) for i in order if both.flat[i] > 0]
     return [
         ConfusedPair(
-            a,
-            b,
-            first_as_second=int(wrong[a, b]),
-            second_as_first=int(wrong[b, a]),
-            first_example=_example(metrics, a, b),
-            second_example=_example(metrics, b, a),
+            *(a, b),
+            *(int(wrong[a, b]), int(wrong[b, a])),
+            *(_example(metrics, a, b), _example(metrics, b, a)),
         )
         for a, b in pairs
     ]
@@ -59,7 +50,7 @@ def _example(metrics: Metrics, true: int, predicted: int) -> int | None:
     """A photograph of class `true`, preferably one that was taken for `predicted`."""
     own = np.flatnonzero(metrics.labels == true)
     confused = own[metrics.predictions[own] == predicted]
-    return next((int(found[0]) for found in (confused, own) if len(found)), None)
+    return next(map(int, (*confused, *own)), None)
 
 
 def most_confident_mistakes(metrics: Metrics, k: int = 10) -> list[int]:

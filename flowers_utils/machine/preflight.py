@@ -1,17 +1,23 @@
 """Is this machine ready for the lesson? One line for each question, answered in seconds."""
 
 import os
-import re
 import shutil
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+import psutil  # comes with ipykernel
+import torch
+from packaging.requirements import Requirement  # comes with matplotlib and Jupyter
+
 import transfer_learning_config as config
-from flowers_utils.config_check import DATA_WORDS, check_config, check_knobs
-from flowers_utils.datasets import flowers102
+from flowers_utils.config_check import DATA_WORDS, check_config, check_knobs, profile_epochs
+from flowers_utils.data import Split
+from flowers_utils.datasets import flowers102, practice
 from flowers_utils.datasets.disk import check_writable, megabytes
 from flowers_utils.datasets.download import reachable
 from flowers_utils.datasets.folder import describe_folder
@@ -19,16 +25,17 @@ from flowers_utils.datasets.load import data_root
 from flowers_utils.datasets.weights import imagenet_weights, weights_file
 from flowers_utils.device import Device, choose_device
 from flowers_utils.errors import FlowersError
-from flowers_utils.machine.epoch_time import lesson_seconds
-from flowers_utils.models import BACKBONES
+from flowers_utils.machine.speed import images_a_batch, lesson_loop, seconds_an_image
+from flowers_utils.models import BACKBONES, build_model
 
-OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 14)
 REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
 PRACTICE, OWN = "PRACTICE flowers", "your own flowers"
-ENOUGH_DISK, SOME_DISK = 3e9, 0.5e9  # bytes
-ENOUGH_MEMORY, SOME_MEMORY = 3e9, 1e9  # bytes
+DISK, MEMORY = (3e9, 0.5e9), (3e9, 1e9)  # bytes: enough, and the least with which it may work
 PROBE_SECONDS = 2.0
-BUSY = 50  # per cent of the processor used by other programs
+OTHER_PASSES = 8  # over a split without training: before and after the phases, stored features
+COMPARISON_PASSES = 17  # the five backbones of part two, counted in passes of a ResNet18
+EVERYTHING_ELSE = 60.0  # seconds of a run that are neither training nor evaluation: figures, export
+Answer = tuple[str, str]  # the status and the detail of a Check
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ def preflight(data: str = "auto", profile: str = "full") -> str:
     `data` and `profile` are the notebook's knobs. Raises FlowersError for a value that cannot work.
     """
     found = list(each_check(data, profile))
-    shown = (PRACTICE, OWN, config.DATASET["name"], found[-1].what)
+    shown = (PRACTICE, OWN, config.DATASET["name"], "lesson")
     return "\n".join(each.line() for each in found if each.status != "ok" or each.what in shown)
 
 
@@ -57,23 +64,36 @@ def each_check(data: str = "auto", profile: str = "full") -> Iterator[Check]:
     """Every check in turn, as soon as its answer is there; the last one sums up."""
     check_config()
     data, profile, _ = check_knobs(data, profile, 0)
-    done: list[Check] = []
-
-    def keep(checks: Iterable[Check]) -> Iterator[Check]:
-        for check in checks:
-            done.append(check)
-            yield check
-
-    device = choose_device()
-    yield from keep([python_check(), *package_checks(REQUIREMENTS.read_text(encoding="utf-8"))])
-    yield from keep([Check("ok", "device", device.describe()), *machine_checks(), disk_check()])
-    flowers = data_check(data)
-    on_practice = flowers.what == PRACTICE
-    yield from keep([flowers, weights_check(on_practice), write_check(), *notebook_checks()])
+    device, flowers = choose_device(), data_check(data)
+    on_practice, done = flowers.what == PRACTICE, []
+    questions = {
+        "packages": partial(packages, REQUIREMENTS.read_text(encoding="utf-8")),
+        "device": lambda: ("ok", device.describe()),
+        "memory": lambda: enough(psutil.virtual_memory().available, MEMORY, "close programs"),
+        "processor": lambda: processor(psutil.cpu_percent(interval=0.3)),
+        "disk": lambda: enough(shutil.disk_usage(Path.cwd()).free, DISK, "free some"),
+        flowers.what: lambda: (flowers.status, flowers.detail),
+        f"pretrained {config.BACKBONE}": partial(weights, on_practice),
+        "write access": write_access,
+        "progress bars": progress_bars,
+        "figures": figures,
+    }
+    for what, question in questions.items():
+        done.append(answered(what, question))
+        yield done[-1]
     if can_run(done):
         yield Check("ok", "lesson", _summary(device, flowers.what, profile))
     else:
         yield Check("fail", "lesson", "cannot run yet, see each [fail] above")
+
+
+def answered(what: str, question: Callable[[], Answer]) -> Check:
+    """The answer to a question; an error of the lesson is a failure in its own words."""
+    try:
+        status, detail = question()
+    except FlowersError as error:
+        status, detail = "fail", str(error)
+    return Check(status, what, detail)
 
 
 def can_run(checks: Iterable[Check]) -> bool:
@@ -81,163 +101,136 @@ def can_run(checks: Iterable[Check]) -> bool:
     return all(check.status != "fail" for check in checks)
 
 
-def python_check(running: tuple[int, ...] = sys.version_info[:3]) -> Check:
-    text = ".".join(map(str, running))
-    if running[:2] < OLDEST_PYTHON:
-        wanted = ".".join(map(str, OLDEST_PYTHON))
-        return Check("fail", "Python", f"{text}, but the lesson needs {wanted} or newer")
-    if running[:2] > NEWEST_PYTHON:
-        return Check("warn", "Python", f"{text}, newer than any the lesson was tried with")
-    return Check("ok", "Python", text)
-
-
-def package_checks(requirements: str) -> list[Check]:
-    """One line for all packages that are as `requirements.txt` asks, one for each that is not."""
-    good, bad = [], []
-    for name, wanted, use in re.findall(
-        r"(?m)^([\w.-]+)\s*>=\s*([\d.]+)(?:\s*#\s*(.*))?", requirements
-    ):
+def packages(requirements: str) -> Answer:
+    """Whether all packages are as `requirements.txt` asks; without torch nothing of this runs."""
+    problems, status = [], "warn"
+    for line in requirements.splitlines():
+        wanted, use = (part.strip() for part in line.split("#"))
+        package = Requirement(wanted)
         try:
-            installed = version(name)
-            problem = f"version {installed} is too old, {wanted} or newer is needed"
-            if _numbers(installed) >= _numbers(wanted):
-                good.append(f"{name} {installed}")
+            installed = version(package.name)
+            if package.specifier.contains(installed, prereleases=True):
                 continue
         except PackageNotFoundError:
-            problem = f"is not installed, {wanted} or newer is needed"
-        # Without torch nothing of this runs; what else is missing may be needed late or never.
-        status = "fail" if name.startswith("torch") else "warn"
-        advice = "run: python -m pip install -r requirements.txt"
-        bad.append(Check(status, name, f"{problem} ({use}); {advice}"))
-    more = f" and {len(good) - 2} more" if len(good) > 2 else ""
-    if good:
-        bad.append(Check("ok", "packages", f"{', '.join(good[:2])}{more} as required"))
-    return bad
+            installed = "not installed"
+        problems.append(f"{wanted} is needed for {use}, here it is {installed}")
+        status = "fail" if package.name.startswith("torch") else status
+    if problems:
+        return status, f"{'; '.join(problems)}; run: python -m pip install -r requirements.txt"
+    return "ok", f"torch {version('torch')} and all others as required"
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    """The numbers a version begins with, without zeros at the end: `2.6.0+cu118` -> `(2, 6)`."""
-    found = re.match(r"\d+(\.\d+)*", re.sub(r"(\.0+)*(?=$|\+)", "", text))
-    return tuple(int(part) for part in found[0].split(".")) if found else ()
+def processor(busy: float) -> Answer:
+    if busy <= 50:
+        return "ok", "free"
+    return "warn", f"other programs use {busy:.0f} % of it; the lesson is faster without them"
 
 
-def machine_checks() -> list[Check]:
-    """Free memory, and how busy other programs keep the processor."""
-    try:
-        import psutil  # comes with ipykernel
-    except ModuleNotFoundError:
-        return [Check("warn", "memory", "unknown, since the package psutil is missing")]
-    busy, memory = psutil.cpu_percent(interval=0.3), psutil.virtual_memory()
-    text = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free"
-    found = [Check("ok", "memory", text)]
-    if memory.available < ENOUGH_MEMORY:
-        advice = f"{text}; close other programs, or make TRAINING_CONFIG['batch_size'] smaller"
-        found = [Check("warn" if memory.available >= SOME_MEMORY else "fail", "memory", advice)]
-    if busy > BUSY:
-        text = (
-            f"other programs use {busy:.0f} % of it; without them the lesson is faster than below"
-        )
-        found.append(Check("warn", "processor", text))
-    return found
+def enough(free: float, bounds: tuple[float, float], advice: str) -> Answer:
+    """Whether so many free bytes are plenty, little, or too few to work with."""
+    plenty, least = bounds
+    if free >= plenty:
+        return "ok", f"{free / 1e9:.0f} GB free"
+    status = "warn" if free >= least else "fail"
+    return status, f"{megabytes(free)} free, a whole run needs {plenty / 1e9:.0f} GB; {advice}"
 
 
-def disk_check(free: int | None = None) -> Check:
-    free = shutil.disk_usage(Path.cwd()).free if free is None else free
-    if free >= ENOUGH_DISK:
-        return Check("ok", "disk", f"{free / 1e9:.0f} GB free")
-    need = f"{megabytes(free)} free, a whole run on Flowers102 needs {ENOUGH_DISK / 1e9:.0f} GB"
-    return Check("warn" if free >= SOME_DISK else "fail", "disk", need)
-
-
-def data_check(choice: str = "auto") -> Check:
+def data_check(choice: str) -> Check:
     """Where the flowers of `choice` will come from; an own folder is listed as loading lists it."""
     if choice == "practice":
         return Check("ok", PRACTICE, "drawn here, nothing to download")
-    try:
-        if choice not in DATA_WORDS:
-            return Check("ok", OWN, describe_folder(choice))
-        return _flowers102_check(choice, data_root())
-    except FlowersError as error:
-        return Check(
-            "fail", OWN if choice not in DATA_WORDS else config.DATASET["name"], str(error)
-        )
+    if choice not in DATA_WORDS:
+        return answered(OWN, lambda: ("ok", describe_folder(choice)))
+    found = answered(config.DATASET["name"], flowers102_or_fail)
+    if choice == "flowers102" or can_run([found]):
+        return found
+    return Check("warn", PRACTICE, f"they take the place of {found.what}: {found.detail}")
 
 
-def _flowers102_check(choice: str, root: Path) -> Check:
-    what = config.DATASET["name"]
+def flowers102_or_fail() -> Answer:
+    root = data_root()
     if flowers102.flowers102_is_whole(root):
-        return Check("ok", what, f"on disk in {root}")
+        return "ok", f"on disk in {root}"
     by_hand = flowers102.flowers102_lies_ready(root)
     if by_hand or flowers102.flowers102_is_reachable(timeout=PROBE_SECONDS):
         check_writable(root, advice="Set FLOWERS_DATA_DIR to a folder of your own.")
         how = "put there by hand, will be unpacked" if by_hand else "will be downloaded (345 MB)"
-        return Check("ok", what, f"{how}, in {root}")
-    why = f"neither in {root} nor reachable"
-    if choice == "flowers102":
-        return Check("fail", what, f"{why} (README.md, 'Download errors')")
-    advice = "so they take its place (README.md, 'Download errors')"
-    return Check("warn", PRACTICE, f"{what} is {why}, {advice}")
+        return "ok", f"{how}, in {root}"
+    return "fail", f"neither in {root} nor reachable (README.md, 'Download errors')"
 
 
-def weights_check(on_practice: bool) -> Check:
+def weights(on_practice: bool) -> Answer:
     """Whether the pretrained backbone is at hand."""
-    what = f"pretrained {config.BACKBONE}"
     if on_practice and config.BACKBONE != "resnet18":
-        advice = "practice flowers come with a ResNet18 only; set BACKBONE = 'resnet18'"
-        return Check("fail", what, advice)
+        return "fail", "practice flowers come with a ResNet18 only; set BACKBONE = 'resnet18'"
     if on_practice:
-        return Check("ok", what, "practice flowers bring their own, pretrained here once")
+        return "ok", "practice flowers bring their own, pretrained here once"
     path, url = weights_file(config.BACKBONE), BACKBONES[config.BACKBONE].weights.url
     if path.parts[0] == "~":  # torch would make a folder of that name
-        return Check("fail", what, "no home folder is known here; set TORCH_HOME to a folder")
+        return "fail", "no home folder is known here; set TORCH_HOME to a folder"
     if path.is_file():
-        try:
-            imagenet_weights(config.BACKBONE)
-        except FlowersError as error:
-            return Check("fail", what, str(error))
-        return Check("ok", what, f"on disk, {path}")
+        imagenet_weights(config.BACKBONE)
+        return "ok", f"on disk, {path}"
     if reachable(url, timeout=PROBE_SECONDS):
-        return Check("ok", what, f"will be downloaded from {url}")
-    return Check("fail", what, f"not on disk and not reachable; get {url} and save it as {path}")
+        return "ok", f"will be downloaded from {url}"
+    return "fail", f"not on disk and not reachable; get {url} and save it as {path}"
 
 
-def write_check() -> Check:
+def write_access() -> Answer:
     """Whether results and the cache can be saved."""
-    names = list(dict.fromkeys(config.PATHS.values()))
-    try:
-        for name in names:
-            check_writable(Path(name), advice="Copy the project to a folder of your own.")
-    except FlowersError as error:
-        return Check("fail", "write access", str(error))
-    return Check("ok", "write access", " and ".join(f"{name}/" for name in names))
+    for name in config.PATHS.values():
+        check_writable(Path(name), advice="Copy the project to a folder of your own.")
+    return "ok", " and ".join(config.PATHS.values())
 
 
-def notebook_checks() -> list[Check]:
-    """Whether bars and figures will be seen."""
-    found = []
-    try:
-        found.append(Check("ok", "progress bars", f"ipywidgets {version('ipywidgets')}"))
-    except PackageNotFoundError:
-        advice = "drawn as text, since ipywidgets is missing; run: python -m pip install ipywidgets"
-        found.append(Check("warn", "progress bars", advice))
-    backend = os.environ.get("MPLBACKEND", "")
-    if backend and not backend.startswith("module://"):
-        advice = f"MPLBACKEND is '{backend}' here, which draws no figures into a notebook; unset it"
-        found.append(Check("warn", "figures", advice))
-    return found
+def progress_bars() -> Answer:
+    if find_spec("ipywidgets"):
+        return "ok", "as widgets"
+    return "warn", "only as text; for better ones run: python -m pip install ipywidgets"
+
+
+def figures() -> Answer:
+    backend = os.environ.get("MPLBACKEND") or "module://"
+    if backend.startswith("module://"):
+        return "ok", "drawn into the notebook"
+    return "warn", f"MPLBACKEND is '{backend}', which draws none into a notebook; unset it"
 
 
 def _summary(device: Device, flowers: str, profile: str) -> str:
     """On what the lesson runs and for about how long."""
-    first, second = lesson_seconds(device, on_practice=flowers == PRACTICE, profile=profile)
+    times = lesson_seconds(device, on_practice=flowers == PRACTICE, profile=profile)
+    first, second = (f"{int(s / 60) + 1} min" if s < 7200 else f"{s / 3600:.1f} h" for s in times)
     as_many = f" (if they are as many as {config.DATASET['name']})" if flowers == OWN else ""
     return (
-        f"profile '{profile}' runs on {flowers}, {device.describe()}: about {in_words(first)} for "
-        f"part one, then {in_words(second)} for part two{as_many}"
+        f"profile '{profile}' runs on {flowers}, {device.describe()}: about {first} for "
+        f"part one, then {second} for part two{as_many}"
     )
 
 
-def in_words(seconds: float) -> str:
-    """A time that is only known roughly: minutes, or hours with one decimal."""
-    minutes = int(seconds / 60) + 1
-    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} hours"
+def lesson_seconds(device: Device, *, on_practice: bool, profile: str) -> tuple[float, float]:
+    """About how long parts one and two take here, in seconds, from a few real steps."""
+    photos = (config.AUGMENTATION["resize"], config.AUGMENTATION["crop"])
+    drawings = (practice.PRACTICE_RESIZE, practice.PRACTICE_CROP)
+    counts = practice.SPLIT_SIZES if on_practice else config.DATASET["splits"]
+    if limit := config.PROFILES[profile]["images"]:
+        counts = dict.fromkeys(counts, limit)
+    train, forward = seconds_here(device, *(drawings if on_practice else photos))
+    epoch = train * counts["train"] + forward * counts["val"]
+    phase2 = profile_epochs(profile, "phase2") * epoch  # training from scratch takes as long
+    passes = profile_epochs(profile, "phase1") + OTHER_PASSES
+    part_one = phase2 + forward * (passes * counts["train"] + counts["test"]) + EVERYTHING_ELSE
+    if not on_practice:
+        return part_one, phase2 + COMPARISON_PASSES * forward * counts["train"]
+    if not (Path(config.PATHS["models"]) / "practice_backbone.pth").is_file():
+        part_one += train * practice.PRETRAINING["images"]
+    return part_one, phase2
+
+
+def seconds_here(device: Device, resize: int, crop: int) -> tuple[float, float]:
+    """Seconds that this lesson needs for one image: (training everything, forward pass alone)."""
+    count = images_a_batch(device, crop)
+    black = np.zeros((count, 3, resize, resize), np.uint8)
+    train = Split("train", black, torch.zeros(count, dtype=torch.int64))
+    model = build_model(config.BACKBONE, num_classes=config.DATASET["num_classes"], weights=None)
+    parts = seconds_an_image(model, lesson_loop(train, device, crop), train.labels)
+    return sum(parts.values()), parts["forward"]

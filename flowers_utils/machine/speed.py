@@ -1,28 +1,35 @@
-"""How fast and how large a model is.
+"""How fast and how large a model is, and where the time of an epoch goes.
 
 The stopwatch is `torch.utils.benchmark.Timer`: it warms up, repeats a call until the median can be
 trusted, and waits for CUDA, whose calls return before the work is done.
 """
 
+import copy
+import io
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from flowers_utils.device import PRECISION_NAMES, Device, peak_memory_bytes
-from flowers_utils.models import count_parameters, eval_mode
+import transfer_learning_config as config
+from flowers_utils import models
+from flowers_utils.data import FlowerData, Split
+from flowers_utils.device import PRECISION_NAMES, Device
+from flowers_utils.training import train_one_epoch
+from flowers_utils.transforms import augment_batch, draw_augmentation, train_transform
 
 if TYPE_CHECKING:
     from torch.utils.benchmark import Measurement
 
 THROUGHPUT_BATCH = 32
-ROUNDS = 15  # of calls that are timed in turn
+JPEG_SIDE = 500  # pixels: the longer side of the JPEG files that the textbook loop decodes
 
 
 def measure(call: Callable[[], object], device: Device, *, seconds: float) -> "Measurement":
@@ -42,23 +49,19 @@ def measure(call: Callable[[], object], device: Device, *, seconds: float) -> "M
 
 
 def latency_in_turn(
-    calls: Mapping[str, Callable[[], object]], device: Device, *, rounds: int = ROUNDS
+    calls: Mapping[str, Callable[[], object]], device: Device, *, rounds: int = 15
 ) -> dict[str, float]:
     """Median milliseconds of each call, timed in turn: a busy minute falls on all of them alike."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            times[name].append(measure(call, device, seconds=0.02).median)
-    return {name: 1000 * float(np.median(each)) for name, each in times.items()}
+    times = [
+        [measure(call, device, seconds=0.02).median for call in calls.values()]
+        for _ in range(rounds)
+    ]
+    return dict(zip(calls, (1000 * np.median(times, axis=0)).tolist(), strict=True))
 
 
 @dataclass(frozen=True)
 class ModelProfile:
-    """Speed and size of one model on one device.
-
-    `flops` is for one image, a multiply-add counted as two. `peak_memory_of` says what was measured:
-    "device" (memory allocated on the GPU) or "process" (the most that the whole Python process held).
-    """
+    """Speed and size of one model on one device; `flops` is for one image, a multiply-add is two."""
 
     device: str
     precision: str
@@ -68,69 +71,51 @@ class ModelProfile:
     median_ms: float
     p95_ms: float
     images_per_second: float
-    peak_memory_bytes: int
-    peak_memory_of: str
-    disk_bytes: int | None
+    disk_bytes: int
 
-    def as_dict(self) -> dict[str, str | int | float | None]:
+    def as_dict(self) -> dict[str, str | int | float]:
         """Plain values, ready for `results.json`."""
         return asdict(self)
 
     def table(self) -> str:
         """A text table with one line per quantity, for the notebook to print."""
-        disk = "not saved yet" if self.disk_bytes is None else f"{self.disk_bytes / 1e6:.1f} MB"
         rows = {
             "measured on": f"{self.device}, {self.precision}, {self.image_size} x {self.image_size}",
             "parameters": f"{self.parameters / 1e6:.2f} million",
             "work per image": f"{self.flops / 1e9:.2f} GFLOPs",
             "latency, one image": f"{self.median_ms:.1f} ms (95 % within {self.p95_ms:.1f} ms)",
             f"throughput, batch {THROUGHPUT_BATCH}": f"{self.images_per_second:.0f} images/s",
-            "size on disk": disk,
-            f"peak memory ({self.peak_memory_of})": f"{self.peak_memory_bytes / 1e6:.0f} MB",
+            "size on disk": f"{self.disk_bytes / 1e6:.1f} MB",
         }
         width = max(map(len, rows))
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
 
 
 def profile_model(
-    model: nn.Module,
-    device: Device,
-    *,
-    image_size: int,
-    checkpoint: str | Path | None = None,
-    seconds: float = 3.0,
+    model: nn.Module, device: Device, *, image_size: int, checkpoint: str | Path
 ) -> ModelProfile:
     """Measure a model at the device's precision; `checkpoint` is the file whose size is given.
 
-    The images are black: a convolutional network does the same work for every image. The model
-    stays on the device, in its mode. On CUDA the peak is that of this model and these forward
-    passes alone; the counter is reset, so read the peak of a training run before.
+    The images are black: a convolutional network does the same work for every image.
     """
     device.place(model)
-    on_cuda, others = device.torch_device.type == "cuda", 0
-    if on_cuda:
-        torch.cuda.reset_peak_memory_stats(device.torch_device)
-        own = sum(tensor.nbytes for tensor in model.state_dict().values())
-        others = torch.cuda.memory_allocated(device.torch_device) - own
 
     def timed(count: int) -> "Measurement":
         images = device.place_batch(torch.zeros(count, 3, image_size, image_size))
-        with eval_mode(model), torch.inference_mode(), device.autocast():
-            return measure(lambda: model(images), device, seconds=seconds)
+        with models.eval_mode(model), torch.inference_mode(), device.autocast():
+            return measure(lambda: model(images), device, seconds=3.0)
 
     single, batch = timed(1), timed(THROUGHPUT_BATCH)
     return ModelProfile(
         device=device.name,
         precision=PRECISION_NAMES[device.precision],
         image_size=image_size,
-        parameters=count_parameters(model)[0],
+        parameters=models.count_parameters(model)[0],
         flops=count_flops(model, image_size=image_size),
         median_ms=1000 * single.median,
         p95_ms=1000 * float(np.percentile(single.times, 95)),
         images_per_second=THROUGHPUT_BATCH / batch.median,
-        peak_memory_bytes=peak_memory_bytes(device) - others,
-        peak_memory_of="device" if on_cuda else "process",
-        disk_bytes=None if checkpoint is None else Path(checkpoint).stat().st_size,
+        disk_bytes=Path(checkpoint).stat().st_size,
     )
 
 
@@ -139,6 +124,99 @@ def count_flops(model: nn.Module, *, image_size: int) -> int:
     like = next(model.parameters())
     image = torch.zeros(1, 3, image_size, image_size, device=like.device, dtype=like.dtype)
     # Not `inference_mode`: in it the counter does not see linear layers.
-    with eval_mode(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with models.eval_mode(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(image)
     return counter.get_total_flops()
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How one batch of training photographs gets from the disk to the network."""
+
+    device: Device
+    decode: Callable[[], Any]
+    augment: Callable[[Any], torch.Tensor]
+
+
+def where_time_goes(model: nn.Module, data: FlowerData, device: Device) -> dict[str, dict]:
+    """Seconds that one epoch of training in Phase 2 spends in each part, for two ways of training.
+
+    Name of the loop -> name of the part -> seconds, scaled up from one batch. The textbook loop
+    decodes JPEG files (made here from the cached photographs, as large as real ones; practice
+    flowers stay as they are), augments image by image and computes in float32.
+    """
+    count, crop = images_a_batch(device, data.image_size), data.image_size
+    train = data.train.subset(range(min(count, len(data.train))))
+    loops = {
+        "textbook": textbook_loop(
+            train, device, crop, side=crop if data.is_practice else JPEG_SIDE
+        ),
+        "this lesson": lesson_loop(train, device, crop),
+    }
+    found = {name: seconds_an_image(model, loop, train.labels) for name, loop in loops.items()}
+    return {
+        name: {part: seconds * len(data.train) for part, seconds in parts.items()}
+        for name, parts in found.items()
+    }
+
+
+def images_a_batch(device: Device, size: int) -> int:
+    slow = device.torch_device.type == "cpu" and size > 64  # a whole batch would take seconds
+    return 8 if slow else config.TRAINING_CONFIG["batch_size"]
+
+
+def textbook_loop(train: Split, device: Device, crop: int, *, side: int) -> Loop:
+    """JPEG files of `side` pixels, opened and augmented one by one, as torchvision's data sets do."""
+    augment, files = train_transform(resize=train.images.shape[-1], crop=crop), []
+    for image in train.images:
+        photo, file = Image.fromarray(image.transpose(1, 2, 0)), io.BytesIO()
+        photo.resize((side, side)).save(file, "JPEG", quality=90)
+        files.append(file)
+    return Loop(
+        Device(device.torch_device, device.name),  # float32, contiguous
+        decode=lambda: [Image.open(file).convert("RGB") for file in files],
+        augment=lambda photos: torch.stack([augment(photo) for photo in photos]),
+    )
+
+
+def lesson_loop(train: Split, device: Device, crop: int) -> Loop:
+    """uint8 from the cache, augmented as a batch on the device."""
+    generator, resize = torch.Generator().manual_seed(0), train.images.shape[-1]
+
+    def augment(images: torch.Tensor) -> torch.Tensor:
+        draws = draw_augmentation(len(images), generator, resize=resize, crop=crop)
+        return augment_batch(images, draws, crop=crop)
+
+    def decode() -> torch.Tensor:
+        return torch.from_numpy(np.array(train.images)).to(device.torch_device)
+
+    return Loop(device, decode, augment)
+
+
+def seconds_an_image(model: nn.Module, loop: Loop, labels: torch.Tensor) -> dict[str, float]:
+    """Seconds for one image in each part of a training step, in which the whole network learns.
+
+    The network that learns is a copy; model and random state stay as they were.
+    """
+    device, network = loop.device, loop.device.place(copy.deepcopy(model))
+    models.unfreeze(network)
+    models.train_mode(network)
+    optimizer = models.make_optimizer([{"params": list(network.parameters()), "lr": 1e-4}], device)
+
+    def forward() -> None:
+        with device.autocast():
+            network(images)
+
+    with torch.random.fork_rng():  # torchvision's transforms draw from the global generator
+        raw = loop.decode()
+        images = device.place_batch(loop.augment(raw))
+        batch = (images, labels.to(device.torch_device))
+        parts = {
+            "decode": loop.decode,
+            "augmentation": lambda: device.place_batch(loop.augment(raw)),
+            "forward": forward,
+            "backward": lambda: train_one_epoch(network, [batch], optimizer, device),
+        }
+        times = {name: measure(part, device, seconds=0.5).median for name, part in parts.items()}
+    times["backward"] = max(times["backward"] - times["forward"], 0.0)  # timed with it
+    return {name: seconds / len(labels) for name, seconds in times.items()}

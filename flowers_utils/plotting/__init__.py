@@ -6,7 +6,6 @@ from flowers_utils.plotting.data import (
     gradient_sizes,
     pictures,
     samples,
-    shape_in_words,
 )
 from flowers_utils.plotting.evaluation import (
     class_bars,
@@ -24,7 +23,7 @@ from flowers_utils.plotting.inside import (
     phase_change,
 )
 from flowers_utils.plotting.results import closing, comparison, reliability
-from flowers_utils.plotting.text import label, labels, numbered_classes
+from flowers_utils.plotting.text import numbered_classes
 from flowers_utils.plotting.training import (
     curves,
     experiment,
@@ -48,8 +47,6 @@ __all__ = [
     "filters",
     "grad_cam",
     "gradient_sizes",
-    "label",
-    "labels",
     "mistakes",
     "movement",
     "neighbours",
@@ -60,7 +57,6 @@ __all__ = [
     "predictions",
     "reliability",
     "samples",
-    "shape_in_words",
     "three_numbers",
     "time_parts",
     "training_size",

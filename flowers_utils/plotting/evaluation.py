@@ -14,17 +14,9 @@ from torch import Tensor
 from flowers_utils.data import Split
 from flowers_utils.evaluation import Metrics, wilson
 from flowers_utils.insight.mistakes import ConfusedPair
-from flowers_utils.plotting.style import (
-    BLUE,
-    GREY,
-    VERMILION,
-    figure_function,
-    new_figure,
-    picture_grid,
-    say_why_empty,
-    show_photo,
-    whiskers,
-)
+from flowers_utils.plotting.colours import BLUE, GREY, VERMILION
+from flowers_utils.plotting.gallery import empty_figure, gallery, in_rows, show_photo
+from flowers_utils.plotting.style import figure_function, new_figure, percents, whiskers
 from flowers_utils.plotting.text import labels
 
 FEW_CLASSES = 20  # up to here a confusion matrix is a table that can be read
@@ -33,28 +25,25 @@ NO_MISTAKES = "Every photograph was recognised, so there is no mistake to show."
 
 @figure_function
 def predictions(
-    split: Split,
-    probabilities: Tensor,
-    class_names: Sequence[str],
-    *,
-    title: str,
-    seed: int = 0,
+    split: Split, probabilities: Tensor, class_names: Sequence[str], *, title: str, seed: int = 0
 ) -> Figure:
     """A row of right and a row of wrong predictions; `probabilities` is `(N, classes)`."""
     confidence, guess = probabilities.max(dim=1)
     right = (guess == split.labels).numpy()
-    rng, names = np.random.default_rng(seed), labels(class_names, limit=15)
-    rows = [(mask, word) for mask, word in ((right, "right"), (~right, "wrong")) if mask.any()]
-    heading = "Predictions, right and wrong" if len(rows) == 2 else f"All are {rows[0][1]}"
-    alt = f"Photographs with the class that the network names; {right.mean():.1%} are right."
-    figure = new_figure(heading, title, height=0.4 + 2.15 * len(rows), alt=alt)
-    axes = picture_grid(figure, len(rows), 6).reshape(len(rows), 6)
-    for row, (mask, word) in zip(axes, rows, strict=True):
-        for ax, i in zip(row, rng.permutation(np.flatnonzero(mask)), strict=False):
-            text = f"{word}, {confidence[i]:.0%}\n{names[guess[i]]}"
-            text += f"\nis {names[split.labels[i]]}" if word == "wrong" else ""
-            show_photo(ax, split.images[i], text, color=BLUE if word == "right" else VERMILION)
-    return figure
+    rng, names, rows = np.random.default_rng(seed), labels(class_names, limit=15), []
+    for mask, word, colour in ((right, "right", BLUE), (~right, "wrong", VERMILION)):
+        chosen = rng.permutation(np.flatnonzero(mask))[:6]
+        texts = [f"{word}, {confidence[i]:.0%}\n{names[guess[i]]}" for i in chosen]
+        if word == "wrong":
+            texts = [
+                f"{t}\nis {names[split.labels[i]]}" for t, i in zip(texts, chosen, strict=True)
+            ]
+        if len(chosen):
+            rows.append([(split.images[i], t, colour) for i, t in zip(chosen, texts, strict=True)])
+    heading = "Predictions, right and wrong"
+    if right.all() or not right.any():
+        heading = f"All are {'right' if right.all() else 'wrong'}"
+    return gallery(heading, title, rows, columns=6)
 
 
 @figure_function
@@ -68,26 +57,22 @@ def confusion(metrics: Metrics, *, title: str, labelled: int = 24) -> Figure:
     mistakes, side = matrix - np.diag(np.diag(matrix)), len(matrix)
     wrong = f"{mistakes.sum():,} of {matrix.sum():,} photographs"
     true, said = np.unravel_index(mistakes.argmax(), mistakes.shape)
-    most = f"Most often {metrics.class_names[order[true]]} is called "
-    most += f"{metrics.class_names[order[said]]}: {mistakes.max()} times."
+    most = f"{metrics.class_names[order[true]]} called {metrics.class_names[order[said]]}"
     figure = new_figure(
         f"Which flowers are taken for which: {wrong}",
         title,
         height=7.6 if side > 8 else 4.2,
-        alt=most if mistakes.any() else NO_MISTAKES,
+        facts={"most often": f"{most}, {mistakes.max()} times"} if mistakes.any() else {},
     )
     figure.set_layout_engine("compressed")  # keeps a square matrix in the middle
-    ax = figure.subplots()
+    ax, names, named = figure.subplots(), labels(metrics.class_names), range(side)
     if side <= FEW_CLASSES:
         _draw_table(figure, ax, matrix)
-        named = list(range(side))
     else:
         _draw_mistakes(figure, ax, mistakes)
         named = _spaced(mistakes.sum(axis=1), labelled)
-    names = labels(metrics.class_names)
-    shown = [names[order[i]] for i in named]
-    ax.set_yticks(named, shown, fontsize=9)
-    ax.set_xticks(named, shown, fontsize=9, rotation=90)
+    ax.set_yticks(named, [names[order[i]] for i in named], fontsize=9)
+    ax.set_xticks(named, [names[order[i]] for i in named], fontsize=9, rotation=90)
     ax.set(xlim=(-0.5, side - 0.5), ylim=(side - 0.5, -0.5), aspect="equal")
     ax.set(xlabel="predicted class", ylabel="true class")
     return figure
@@ -147,21 +132,15 @@ def confused_pairs(
     pairs: Sequence[ConfusedPair], images: np.ndarray, class_names: Sequence[str], *, title: str
 ) -> Figure:
     """Up to ten pairs, each two photographs on one card, with the mistakes counted."""
-    pairs, names = pairs[:10], labels(class_names, limit=16)
-    words = [f"{class_names[p.first]} and {class_names[p.second]}" for p in pairs]
-    figure = new_figure(
-        "The most confused pairs, each on a card",
-        title,
-        height=0.5 + 3.7 * max(1, -(-len(pairs) // 5)) if pairs else 1.5,
-        alt=f"{'; '.join(words)}." if pairs else NO_MISTAKES,
-    )
+    pairs, names, heading = pairs[:10], labels(class_names, limit=16), "The most confused pairs"
     if not pairs:
-        say_why_empty(figure.subplots(), NO_MISTAKES)
-        return figure
-    cards = figure.subfigures(-(-len(pairs) // 5), 5, squeeze=False, wspace=0.05, hspace=0.04)
+        return empty_figure(heading, title, NO_MISTAKES)
+    rows = -(-len(pairs) // 5)
+    figure = new_figure(f"{heading}, each on a card", title, height=0.5 + 3.7 * rows)
+    cards = figure.subfigures(rows, 5, squeeze=False, wspace=0.05, hspace=0.04)
     for card, pair in zip(cards.ravel(), pairs, strict=False):
         card.set_facecolor("#EFEFEF")
-        upper, lower = picture_grid(card, 2, 1)
+        upper, lower = card.subplots(2, 1)
         for ax, label, example, times, arrow in (
             (upper, pair.first, pair.first_example, pair.first_as_second, "↓"),
             (lower, pair.second, pair.second_example, pair.second_as_first, "↑"),
@@ -180,28 +159,22 @@ def class_bars(metrics: Metrics, *, title: str, k: int = 10) -> Figure:
     if len(ranked) > 2 * k:
         groups = [(f"the {k} weakest", ranked[:k][::-1], VERMILION, "//")]
         groups += [(f"the {k} strongest", ranked[-k:], BLUE, "")]
-    worst = ", ".join(f"{metrics.class_names[c]} {metrics.recall[c]:.0%}" for c in ranked[:3])
     figure = new_figure(
         "Classes (number of photographs), with 95 % intervals",
         title,
         height=1.3 + 0.3 * len(groups[0][1]),
-        alt=f"The weakest classes and their recall: {worst}.",
+        facts={metrics.class_names[c]: f"{metrics.recall[c]:.0%}" for c in ranked[:3]},
     )
     names = labels(metrics.class_names, limit=18)
-    for ax, group in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups, strict=True):
-        _draw_recalls(ax, metrics, names, group)
+    axes = figure.subplots(1, len(groups), squeeze=False)[0]
+    for ax, (heading, classes, colour, hatch) in zip(axes, groups, strict=True):
+        bounds = [wilson(metrics.confusion[c, c], metrics.support[c]) for c in classes]
+        bars = {"color": colour, "hatch": hatch, "edgecolor": "white", "alpha": 0.85}
+        rows, error = range(len(classes)), {"capsize": 3}
+        ax.barh(rows, percents(bounds), **bars, xerr=whiskers(bounds), error_kw=error)
+        ax.set_yticks(rows, [f"{names[c]} ({metrics.support[c]})" for c in classes], fontsize=9)
+        ax.set(xlim=(0, 100), xlabel="recall (% recognised)", title=heading)
     return figure
-
-
-def _draw_recalls(ax: Axes, metrics: Metrics, names: Sequence[str], group: tuple) -> None:
-    heading, classes, colour, hatch = group
-    bounds = [wilson(metrics.confusion[c, c], metrics.support[c]) for c in classes]
-    rows = range(len(classes))
-    style = {"color": colour, "hatch": hatch, "edgecolor": "white", "alpha": 0.85}
-    values = [100 * estimate.value for estimate in bounds]
-    ax.barh(rows, values, **style, xerr=whiskers(bounds), error_kw={"capsize": 3})
-    ax.set_yticks(rows, [f"{names[c]} ({metrics.support[c]})" for c in classes], fontsize=9)
-    ax.set(xlim=(0, 100), xlabel="recall (% recognised)", title=heading)
 
 
 @figure_function
@@ -209,19 +182,12 @@ def mistakes(
     metrics: Metrics, positions: Sequence[int], images: np.ndarray, *, title: str
 ) -> Figure:
     """The photographs at `positions` (from `most_confident_mistakes`) with claim and truth."""
-    rows = max(1, -(-len(positions) // 5))
-    figure = new_figure(
-        "The most confident mistakes",
-        title,
-        height=0.4 + 2.2 * rows if len(positions) else 1.5,
-        alt=f"{len(positions)} photographs with claim and truth." if positions else NO_MISTAKES,
-    )
+    heading, names = "The most confident mistakes", labels(metrics.class_names, limit=18)
     if len(positions) == 0:
-        say_why_empty(figure.subplots(), NO_MISTAKES)
-        return figure
-    names = labels(metrics.class_names, limit=18)
-    for ax, i in zip(picture_grid(figure, rows, 5), positions, strict=False):
+        return empty_figure(heading, title, NO_MISTAKES)
+    tiles = []
+    for i in positions:
         says, true = names[metrics.predictions[i]], names[metrics.labels[i]]
         text = f"says {says}\n({metrics.confidences[i]:.0%} sure)\nis {true}"
-        show_photo(ax, images[i], text)
-    return figure
+        tiles.append((images[i], text))
+    return gallery(heading, title, in_rows(tiles, 5), columns=5)

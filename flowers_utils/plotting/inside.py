@@ -9,35 +9,20 @@ from torch import Tensor
 
 from flowers_utils.data import Split
 from flowers_utils.insight.inside import Explanation
-from flowers_utils.plotting.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    figure_function,
-    new_figure,
-    picture_grid,
-    show_photo,
-)
-from flowers_utils.plotting.text import can_be_drawn, labels
+from flowers_utils.plotting.colours import BLUE, GREEN, GREY
+from flowers_utils.plotting.gallery import gallery, in_rows, show_photo
+from flowers_utils.plotting.style import figure_function, new_figure
+from flowers_utils.plotting.text import label, labels
 
 MAPS_A_ROW = 7
-NO_HEAT = "no place speaks for it"
 
 
 @figure_function
 def filters(filters: Tensor, *, title: str) -> Figure:
     """First-layer filters (K, 3, h, w) in 0..1; grey is weight 0."""
-    rows = -(-len(filters) // 16)
     size = f"{filters.shape[-2]} x {filters.shape[-1]}"
-    figure = new_figure(
-        f"What the first layer looks for: {len(filters)} filters of {size}",
-        title,
-        height=0.5 + 0.56 * rows,
-        alt="A square for each filter; grey is weight 0, colours are what the filter answers to.",
-    )
-    for ax, image in zip(picture_grid(figure, rows, 16), filters, strict=False):
-        ax.imshow(image.permute(1, 2, 0).numpy())
-    return figure
+    heading = f"What the first layer looks for: {len(filters)} filters of {size}"
+    return gallery(heading, title, in_rows([(image, "") for image in filters], 16))
 
 
 @figure_function
@@ -46,27 +31,15 @@ def feature_maps(maps: Mapping[str, Tensor], photo: np.ndarray, *, title: str) -
 
     A map that has the same value everywhere shows nothing, so it is not drawn.
     """
-    sizes = ", ".join(f"{name} {m.shape[-2]} x {m.shape[-1]}" for name, m in maps.items())
-    figure = new_figure(
-        "One photograph, stage by stage: from edges to parts",
-        title,
-        height=0.4 + 1.3 * len(maps),
-        alt=f"The maps become coarser: {sizes}. Bright places answer most.",
-    )
-    axes = picture_grid(figure, len(maps), 1 + MAPS_A_ROW).reshape(len(maps), -1)
-    for row, (name, answers) in zip(axes, maps.items(), strict=True):
-        show_photo(row[0], photo, f"{name}: {answers.shape[-2]} x {answers.shape[-1]}")
+    rows = []
+    for name, answers in maps.items():
         spread = answers.flatten(1).std(dim=1, correction=0)
         lively = [c for c in spread.argsort(descending=True).tolist() if spread[c] > 1e-6]
-        for ax, channel in zip(row[1:], lively, strict=False):
-            ax.imshow(answers[channel].numpy(), cmap="viridis")
-            ax.set_title(f"map {channel}", fontsize=9)
-        if not lively:
-            single = answers[0].numel() == 1
-            why = "one place has no pattern" if single else "no map differs from place to place"
-            text = f"Nothing to show here: {why}."
-            row[1].text(0, 0.5, text, va="center", in_layout=False)
-    return figure
+        row = [(answers[c], f"map {c}") for c in lively[:MAPS_A_ROW]]
+        size = f"{answers.shape[-2]} x {answers.shape[-1]}"
+        rows.append([(photo, f"{name}: {size}"), *(row or [(None, "no pattern")])])
+    heading = "One photograph, stage by stage: from edges to parts"
+    return gallery(heading, title, rows, columns=1 + MAPS_A_ROW)
 
 
 def _show_heat(ax: Axes, photo: np.ndarray, seen: Explanation, caption: str) -> None:
@@ -76,7 +49,7 @@ def _show_heat(ax: Axes, photo: np.ndarray, seen: Explanation, caption: str) -> 
     if seen.blank:
         box = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none"}
         place = {"ha": "center", "va": "center", "transform": ax.transAxes}
-        ax.text(0.5, 0.5, NO_HEAT.replace(" speaks", "\nspeaks"), fontsize=9, bbox=box, **place)
+        ax.text(0.5, 0.5, "no place\nspeaks for it", fontsize=9, bbox=box, **place)
     else:
         heat = seen.heat.numpy()
         ax.imshow(heat, cmap="inferno", alpha=0.15 + 0.6 * heat, vmin=0, vmax=1)
@@ -87,28 +60,18 @@ def grad_cam(
     photos: Split, explanations: Sequence[Explanation], class_names: Sequence[str], *, title: str
 ) -> Figure:
     """Photographs above, and where the network looked below."""
-    names, count = labels(class_names, limit=15), len(photos)
-    stages = ", ".join(sorted({seen.stage for seen in explanations}))
-    right = [
-        seen.predicted == int(label)
-        for seen, label in zip(explanations, photos.labels, strict=True)
-    ]
-    figure = new_figure(
-        f"Where the network looks (Grad-CAM on {stages}): bright places speak for its answer",
-        title,
-        height=0.9 + 2 * min(2.1, 8.6 / count) + 0.4,
-        alt=f"{count} photographs, {sum(right)} named rightly, each with its heat map.",
-    )
-    axes = picture_grid(figure, 2, max(4, count)).reshape(2, -1)
-    for column, photo, label, seen in zip(
-        axes.T, photos.images, photos.labels, explanations, strict=False
-    ):
-        verdict = "right" if seen.predicted == label else "wrong"
+    names, heats = labels(class_names, limit=15), []
+    upper = [(x, f"is {names[y]}") for x, y in zip(photos.images, photos.labels, strict=True)]
+    for truth, seen in zip(photos.labels, explanations, strict=True):
+        verdict = "right" if seen.predicted == truth else "wrong"
         caption = f"says {names[seen.predicted]}\n{seen.probabilities.max():.0%}, {verdict}"
-        if seen.target != seen.predicted:
-            caption += f"\nheat: {names[seen.target]}"
-        show_photo(column[0], photo, f"is {names[label]}")
-        _show_heat(column[1], photo, seen, caption)
+        heats.append((None, caption))
+    stages = ", ".join(sorted({seen.stage for seen in explanations}))
+    heading = f"Where the network looks (Grad-CAM on {stages}): bright places speak for its answer"
+    columns = max(4, len(photos))
+    figure = gallery(heading, title, [upper, heats], columns=columns)
+    for ax, photo, seen in zip(figure.axes[columns:], photos.images, explanations, strict=False):
+        _show_heat(ax, photo, seen, ax.get_title())
     return figure
 
 
@@ -117,31 +80,21 @@ def phase_change(
     photo: np.ndarray, phases: Sequence[Explanation], class_names: Sequence[str], *, title: str
 ) -> Figure:
     """One photograph (see `compare_phases`): evidence for its true class, and the answers."""
-    label, names = phases[0].target, labels(class_names)
-    answers = [
-        f"after Phase {i} the answer is {class_names[seen.predicted]}, "
-        f"{seen.probabilities.max():.0%}"
-        for i, seen in enumerate(phases, start=1)
-    ]
-    figure = new_figure(
-        f"What fine-tuning changed for one photograph of {names[label]}",
-        title,
-        height=5.2,
-        alt=f"{'; '.join(answers)}.",
-    )
+    truth, names = phases[0].target, labels(class_names)
+    heading = f"What fine-tuning changed for one photograph of {names[truth]}"
+    figure = new_figure(heading, title, height=5.2)
     axes = figure.subplots(2, 2, height_ratios=(2, 1))
     scores = sum(seen.probabilities for seen in phases)
-    scores[label] += 2  # the truth is always among the four
+    scores[truth] += 2  # the truth is always among the four
     top = scores.argsort(descending=True)[:4].flip(0).tolist()
     style = {
-        "color": [GREEN if c == label else GREY for c in top],
-        "hatch": ["//" * (c == label) for c in top],
+        "color": [GREEN if c == truth else GREY for c in top],
+        "hatch": ["//" * (c == truth) for c in top],
         "edgecolor": "white",
     }
     for phase, (column, seen) in enumerate(zip(axes.T, phases, strict=True), start=1):
-        verdict = "right" if seen.predicted == label else "wrong"
+        verdict = "right" if seen.predicted == truth else "wrong"
         _show_heat(column[0], photo, seen, f"Phase {phase} says {names[seen.predicted]}, {verdict}")
-        column[0].set_axis_off()
         column[1].barh(range(len(top)), 100 * seen.probabilities[top].numpy(), **style)
         column[1].set_yticks(range(len(top)), [names[c] for c in top], fontsize=9)
         column[1].set(xlim=(0, 100), xlabel=f"% after Phase {phase} (hatched: truth)")
@@ -158,22 +111,15 @@ def neighbours(
     title: str,
 ) -> Figure:
     """Each photograph with its nearest training flowers (from `nearest_neighbours`), a row each."""
-    columns, names = 1 + found[0].shape[1], labels(class_names, limit=15)
-    same = (train.labels[found[0]] == asked.labels[:, None]).float().mean().item()
-    figure = new_figure(
-        "The nearest training flowers, in the network's eyes",
-        title,
-        height=0.4 + len(asked) * (0.45 + min(1.6, 8.6 / columns)),
-        alt=f"{same:.0%} of the neighbours are of the same class.",
-    )
-    axes = picture_grid(figure, len(asked), columns).reshape(len(asked), -1)
-    for i, (row, label) in enumerate(zip(axes, asked.labels, strict=True)):
-        show_photo(row[0], asked.images[i], f"asked:\n{names[label]}", weight="bold")
-        for ax, place, cosine in zip(row[1:], found[0][i], found[1][i], strict=True):
+    names, rows = labels(class_names, limit=15), []
+    for image, truth, places, cosines in zip(asked.images, asked.labels, *found, strict=True):
+        row = [(image, f"asked:\n{names[truth]}", BLUE)]
+        for place, cosine in zip(places, cosines, strict=True):
             other = train.labels[place]
-            name = "same class" if other == label else names[other]
-            show_photo(ax, train.images[place], f"{name}\ncosine {cosine:.2f}")
-    return figure
+            name = "same class" if other == truth else names[other]
+            row.append((train.images[place], f"{name}\ncosine {cosine:.2f}"))
+        rows.append(row)
+    return gallery("The nearest training flowers, in the network's eyes", title, rows)
 
 
 @figure_function
@@ -189,17 +135,15 @@ def own_photo(
     `guesses` are (class name, probability 0..1), the best first, as a `Predictor` returns them.
     """
     names, shares = zip(*guesses, strict=True)
-    drawn = [n if can_be_drawn(n) else f"guess {i}" for i, n in enumerate(names, start=1)]
-    words = ", ".join(f"{name} {share:.0%}" for name, share in guesses)
-    figure = new_figure("One photograph", title, height=3.0, alt=f"Best guesses: {words}.")
-    axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.2))
-    for ax in axes[:2]:
-        ax.set_axis_off()
-    show_photo(axes[0], picture, "as the network gets it")
-    _show_heat(axes[1], picture, explanation, "where it looked (Grad-CAM)")
-    bars = axes[2].barh(range(len(names)), [100 * share for share in shares], color=BLUE)
-    axes[2].bar_label(bars, fmt="%.0f %%", padding=3)
-    axes[2].set_yticks(range(len(names)), labels(drawn, limit=17), fontsize=9)
-    axes[2].set(xlabel="probability (%)", xlim=(0, 118), title="its best guesses")
-    axes[2].invert_yaxis()
+    facts = {name: f"{share:.0%}" for name, share in guesses}
+    figure = new_figure("One photograph", title, height=3.0, facts=facts)
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.2))
+    show_photo(left, picture, "as the network gets it")
+    _show_heat(middle, picture, explanation, "where it looked (Grad-CAM)")
+    bars = right.barh(range(len(names)), [100 * share for share in shares], color=BLUE)
+    right.bar_label(bars, fmt="%.0f %%", padding=3)
+    ranked = [f"{i}. {label(name, limit=19)}" for i, name in enumerate(names, start=1)]
+    right.set_yticks(range(len(names)), ranked, fontsize=9)
+    right.set(xlabel="probability (%)", xlim=(0, 118), title="its best guesses")
+    right.invert_yaxis()
     return figure

@@ -9,32 +9,18 @@ from matplotlib.figure import Figure
 from flowers_utils.evaluation import Estimate, Metrics
 from flowers_utils.insight.advice import PHASE_TITLES
 from flowers_utils.insight.comparison import ComparisonRow, why_no_comparison
-from flowers_utils.plotting.style import (
-    BLUE,
-    GREY,
-    ORANGE,
-    VERMILION,
-    figure_function,
-    new_figure,
-    say_why_empty,
-    whiskers,
-)
+from flowers_utils.plotting.colours import BLUE, GREY, ORANGE, VERMILION
+from flowers_utils.plotting.gallery import empty_figure
+from flowers_utils.plotting.style import figure_function, new_figure, percents, whiskers
 
-PHASES = (
-    ("Phase 1", "phase1_top1", ORANGE, "o", -0.14),
-    ("Phase 2", "phase2_top1", BLUE, "s", 0.14),
-)
+PHASES = (("phase1_top1", ORANGE, "o", -0.14), ("phase2_top1", BLUE, "s", 0.14))
 
 
 @figure_function
 def reliability(before: Metrics, after: Metrics, *, temperature: float, title: str) -> Figure:
     """Accuracy against confidence before and after temperature scaling, with bin counts below."""
-    figure = new_figure(
-        "Is the network right in 80 % of the cases where it is 80 % sure?",
-        title,
-        height=5.4,
-        alt=f"Expected calibration error {before.ece:.1%} before, {after.ece:.1%} after.",
-    )
+    heading = "Is the network right in 80 % of the cases where it is 80 % sure?"
+    figure = new_figure(heading, title, height=5.4)
     axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
     words = ("before", f"after, temperature {temperature:.2f}")
     for (top, bottom), word, scored in zip(axes.T, words, (before, after), strict=True):
@@ -66,49 +52,56 @@ def closing(
 
     With `why_not` (from `why_not_comparable`) the figure shows the own results alone.
     """
-    own = {"yours, val": (val, BLUE, "s"), "yours, test": (test, VERMILION, "o")}
-    words = [
-        f"{PHASE_TITLES[phase]}, {name} {scores[phase].percent()}"
-        for phase in expected
-        for name, (scores, _, _) in own.items()
-        if scores.get(phase)
-    ]
+    own = {"yours, val": (val, BLUE, "s", 0.06), "yours, test": (test, VERMILION, "o", 0.3)}
     heading = "Your results" if why_not else "Your results beside promised and published ones"
-    figure = new_figure(heading, title, height=3.9, alt=f"{'; '.join(words)}.")
+    facts = {
+        f"{PHASE_TITLES[phase]}, {name}": scores[phase].percent()
+        for name, (scores, *_) in own.items()
+        for phase in expected
+        if scores.get(phase)
+    }
+    figure = new_figure(heading, title, height=3.9, facts=facts)
     ax = figure.subplots()
-    for y, (phase, known) in enumerate(expected.items()):
-        if not why_not:
-            _draw_known(ax, y, known, first=y == 0)
-        for offset, (scores, colour, marker) in zip((0.06, 0.3), own.values(), strict=True):
-            if scores.get(phase):
-                _draw_own(ax, y + offset, scores[phase], colour=colour, marker=marker)
-    for name, (scores, colour, marker) in own.items():
-        if any(scores.get(phase) for phase in expected):
-            ax.plot([], [], marker, color=colour, markersize=8, label=f"{name} (95 % interval)")
-    ax.set_yticks(range(len(expected)), [PHASE_TITLES[p].replace(": ", ":\n") for p in expected])
-    ax.set(ylim=(len(expected) - 0.5, -0.5), xlabel="accuracy (%)")
+    for name, (scores, *style, offset) in own.items():
+        scored = {y + offset: scores.get(phase) for y, phase in enumerate(expected)}
+        _draw_own(ax, scored, style, f"{name} (95 % interval)")
     if why_not:
         ax.set_xlim(0, 100)
+    else:
+        _draw_known(ax, list(expected.values()))
+    titles = [PHASE_TITLES[phase].replace(": ", ":\n") for phase in expected]
+    ax.set_yticks(range(len(expected)), titles)
+    ax.set(ylim=(len(expected) - 0.5, -0.5), xlabel="accuracy (%)")
     ax.margins(x=0.1)
     ax.grid(axis="x")
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
-def _draw_known(ax: Axes, y: float, known: Mapping, *, first: bool) -> None:
+def _draw_known(ax: Axes, expected: Sequence[Mapping]) -> None:
     style = {"color": "black", "markersize": 9, "linestyle": "none"}
-    names = ("promised", "published (test)") if first else (None, None)
-    ax.plot([100 * known["promised"]], [y - 0.14], marker="D", label=names[0], **style)
-    published = [100 * value for value in known["published"]]
-    style |= {"markerfacecolor": "white"}
-    ax.plot(published, [y - 0.32] * len(published), marker="o", label=names[1], **style)
+    promised = [(100 * known["promised"], y - 0.14) for y, known in enumerate(expected)]
+    ax.plot(*zip(*promised, strict=True), marker="D", label="promised", **style)
+    published = [
+        (100 * x, y - 0.32) for y, known in enumerate(expected) for x in known["published"]
+    ]
+    style |= {"marker": "o", "markerfacecolor": "white", "label": "published (test)"}
+    ax.plot(*zip(*published, strict=True), **style)
 
 
-def _draw_own(ax: Axes, y: float, score: Estimate, *, colour: str, marker: str) -> None:
-    style = {"color": colour, "fmt": marker, "markersize": 8, "capsize": 4}
-    ax.errorbar([100 * score.value], [y], xerr=whiskers([score]), **style)
-    place = {"xytext": (0, -7), "textcoords": "offset points", "ha": "center", "va": "top"}
-    ax.annotate(f"{score.value:.1%}", (100 * score.value, y), **place, fontsize=9)
+def _draw_own(
+    ax: Axes, scored: Mapping[float, Estimate | None], style: Sequence[str], name: str
+) -> None:
+    """Values with their 95 % intervals, each at its height; `style` is a colour and a marker."""
+    places = {y: score for y, score in scored.items() if score}
+    if not places:
+        return
+    values, scores = percents(places.values()), list(places.values())
+    look = {"color": style[0], "fmt": style[1], "markersize": 8, "capsize": 4}
+    ax.errorbar(values, list(places), xerr=whiskers(scores), **look, label=name)
+    below = {"xytext": (0, -7), "textcoords": "offset points", "ha": "center", "va": "top"}
+    for x, y in zip(values, places, strict=True):
+        ax.annotate(f"{x:.1f}%", (x, y), **below, fontsize=9)
 
 
 @figure_function
@@ -117,32 +110,22 @@ def comparison(rows: Sequence[ComparisonRow], *, title: str) -> Figure:
 
     With fewer than two of them there is a sentence instead.
     """
-    why_not = why_no_comparison(rows)
-    trained = sorted((r for r in rows if r.best is not None), key=lambda row: row.latency_ms)
-    words = [f"{r.name} {r.best.percent()}, {r.latency_ms:.1f} ms an image" for r in trained]
-    figure = new_figure(
-        "Which backbone? The fastest on top",
-        title,
-        height=1.5 if why_not else 1.5 + 0.6 * len(trained),
-        alt=why_not or f"{'; '.join(words)}.",
-    )
-    ax = figure.subplots()
+    heading, why_not = "Which backbone? The fastest on top", why_no_comparison(rows)
     if why_not:
-        say_why_empty(ax, why_not)
-        return figure
-    for name, key, colour, marker, offset in PHASES:
-        scored = [(y, getattr(row, key)) for y, row in enumerate(trained) if getattr(row, key)]
-        if scored:
-            values = [100 * estimate.value for _, estimate in scored]
-            style = {"color": colour, "fmt": marker, "markersize": 8, "capsize": 4}
-            bars = whiskers([estimate for _, estimate in scored])
-            places = [y + offset for y, _ in scored]
-            ax.errorbar(values, places, xerr=bars, **style, label=f"after {name}")
+        return empty_figure(heading, title, why_not)
+    trained = sorted((row for row in rows if row.best), key=lambda row: row.latency_ms)
+    facts = {row.name: f"{row.best.percent()}, {row.latency_ms:.0f} ms" for row in trained}
+    figure = new_figure(heading, title, height=1.5 + 0.6 * len(trained), facts=facts)
+    ax = figure.subplots()
+    for number, (key, *style, offset) in enumerate(PHASES, start=1):
+        scores = {y + offset: getattr(row, key) for y, row in enumerate(trained)}
+        _draw_own(ax, scores, style, f"after Phase {number}")
     sizes = [f"{r.name}\n{r.latency_ms:.0f} ms, {r.parameters / 1e6:.1f} M" for r in trained]
     ax.set_yticks(range(len(trained)), sizes, fontsize=9)
     ax.set_xlabel(
         "accuracy on val (%) with its 95 % interval; at the names: time for one image, parameters"
     )
+    ax.margins(y=0.15)
     ax.invert_yaxis()
     ax.grid()
     figure.legend(loc="outside lower center", ncols=2)

@@ -7,33 +7,21 @@ from functools import lru_cache
 
 from matplotlib import font_manager
 
-# The first that has a glyph draws it. The others hold the scripts that the first lacks, on Linux,
-# Windows and macOS.
+# The first that has a glyph draws it: the others hold scripts that it lacks, on Linux, Windows and
+# macOS.
 WANTED_FONTS = (
     "DejaVu Sans",
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "WenQuanYi Zen Hei",
-    "Microsoft YaHei",
-    "SimHei",
-    "PingFang SC",
-    "Hiragino Sans GB",
-    "Apple SD Gothic Neo",
-    "Malgun Gothic",
-    "Noto Sans Devanagari",
-    "Nirmala UI",
-    "Arial Unicode MS",
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Noto Sans Devanagari"),
+    *("Microsoft YaHei", "SimHei", "Malgun Gothic", "Nirmala UI"),
+    *("PingFang SC", "Hiragino Sans GB", "Apple SD Gothic Neo", "Arial Unicode MS"),
 )
 
 
 @lru_cache(maxsize=1)
-def fonts_here() -> tuple[str, ...]:
+def fonts_here() -> list[str]:
     """Those of WANTED_FONTS that this machine has."""
-    return tuple(sorted(set(WANTED_FONTS) & _installed(), key=WANTED_FONTS.index))
-
-
-def _installed() -> set[str]:
-    return set(font_manager.get_font_names())
+    installed = set(font_manager.get_font_names())
+    return [name for name in WANTED_FONTS if name in installed]
 
 
 @lru_cache(maxsize=1)
@@ -48,9 +36,18 @@ def _plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", str(text)).split())
 
 
-def can_be_drawn(text: str) -> bool:
-    """Whether the fonts here have a glyph for each character."""
+def _can_be_drawn(text: str) -> bool:
     return all(ord(character) in _drawable_characters() for character in text)
+
+
+def _shorten(text: str, limit: int, end: str = "…") -> str:
+    """At most `limit` columns; Chinese, Japanese and Korean characters are two wide."""
+    widths = [1 + (unicodedata.east_asian_width(c) in "WF") for c in text]
+    if sum(widths) <= limit and end == "…":
+        return text
+    while sum(widths[: len(text)]) > limit - len(end):
+        text = text[:-1]
+    return text.rstrip() + end
 
 
 def label(text: str, *, limit: int = 60) -> str:
@@ -58,7 +55,7 @@ def label(text: str, *, limit: int = 60) -> str:
 
     What no font here can draw becomes a question mark.
     """
-    drawn = "".join(c if can_be_drawn(c) else "?" for c in _plain(text))
+    drawn = "".join(c if _can_be_drawn(c) else "?" for c in _plain(text))
     return _shorten(drawn, limit).replace("$", r"\$")
 
 
@@ -68,44 +65,17 @@ def labels(names: Sequence[str], *, limit: int = 20) -> list[str]:
     A name in a script that no font here has becomes "class 17": see `numbered_classes`.
     """
     plain = [_plain(name) for name in names]
-    plain = [n if can_be_drawn(n) else f"class {i}" for i, n in enumerate(plain)]
-    short = [_shorten(name, limit) for name in plain]
-    for shorten in (_keep_the_end, _keep_the_number):
-        often = Counter(short)
-        short = [
-            shorten(name, limit, number) if often[cut] > 1 else cut
-            for number, (name, cut) in enumerate(zip(plain, short, strict=True))
-        ]
+    plain = [n if _can_be_drawn(n) else f"class {i}" for i, n in enumerate(plain)]
+    often = Counter(_shorten(name, limit) for name in plain)
+    short = [
+        _shorten(name, limit, "…" if often[_shorten(name, limit)] == 1 else f"… ({i})")
+        for i, name in enumerate(plain)
+    ]
     return [name.replace("$", r"\$") for name in short]
 
 
 def numbered_classes(names: Sequence[str]) -> str:
     """Which names stand as numbers in the figures, as one line to print; "" if none does."""
-    listed = [f"class {i} is {n}" for i, n in enumerate(names) if not can_be_drawn(_plain(n))]
-    if not listed:
-        return ""
-    return f"No font here can draw these names, so figures show numbers: {', '.join(listed)}."
-
-
-def _width(text: str) -> int:
-    """In columns: Chinese, Japanese and Korean characters are two wide."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def _head(text: str, width: int) -> str:
-    while _width(text) > width:
-        text = text[:-1]
-    return text.rstrip()
-
-
-def _shorten(text: str, limit: int) -> str:
-    return text if _width(text) <= limit else _head(text, limit - 1) + "…"
-
-
-def _keep_the_end(text: str, limit: int, _number: int) -> str:
-    half = limit // 2
-    return f"{_head(text, half - 1)}…{_head(text[::-1], limit - half)[::-1]}"
-
-
-def _keep_the_number(text: str, limit: int, number: int) -> str:
-    return f"{_head(text, limit - 6)}… ({number})"
+    listed = [f"class {i} is {n}" for i, n in enumerate(names) if not _can_be_drawn(_plain(n))]
+    why = "No font here can draw these names, so figures show numbers: "
+    return f"{why}{', '.join(listed)}." if listed else ""

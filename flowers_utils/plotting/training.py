@@ -1,6 +1,6 @@
 """Figures of training: its course, what moved, what transfer is worth, where the time goes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,14 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flowers_utils.evaluation import Estimate
+from flowers_utils.plotting.colours import BLUE, GREEN, GREY, ORANGE, VERMILION
 from flowers_utils.plotting.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    VERMILION,
     figure_function,
     new_figure,
+    percents,
     plain_log_axis,
     whiskers,
 )
@@ -31,9 +28,11 @@ def curves(history: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
     `history` holds the rows of Phase 1, then of Phase 2. A dashed line marks where Phase 2
     starts, a star the epoch that was best on val in each phase.
     """
-    stars = _best_epochs(history)
-    best = ", ".join(f"{history[at]['val_accuracy']:.1%} in epoch {at + 1}" for at in stars)
-    figure = new_figure("Training in two phases", title, height=6.2, alt=f"Best on val: {best}.")
+    phases = [[i for i, row in enumerate(history) if row["phase"] == phase] for phase in (1, 2)]
+    accuracy = np.array([100 * row["val_accuracy"] for row in history])
+    stars = [rows[accuracy[rows].argmax()] for rows in phases if rows]
+    best = ", then ".join(f"{accuracy[at]:.1f} %" for at in stars)
+    figure = new_figure("Training in two phases", title, height=6.2)
     axes = figure.subplot_mosaic([["loss", "accuracy"], ["rate", "rate"]], height_ratios=(3, 2))
     epochs = np.arange(1, len(history) + 1)
     for name, scale, unit in (("loss", 1, "nats"), ("accuracy", 100, "%")):
@@ -41,60 +40,43 @@ def curves(history: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
             values = [scale * row[f"{part}_{name}"] for row in history]
             axes[name].plot(epochs, values, color=colour, marker=marker, markersize=4, label=part)
         axes[name].set_ylabel(f"{name} ({unit})")
-    _mark_best(axes["accuracy"], history, stars)
-    _mark_the_fall(axes["accuracy"], history)
+    star = {"color": VERMILION, "markersize": 13, "markeredgecolor": "black", "zorder": 5}
+    axes["accuracy"].plot(epochs[stars], accuracy[stars], "*", **star, label="best on val")
+    axes["accuracy"].set_title(f"best on val: {best}", fontsize=10)
+    axes["accuracy"].margins(y=0.15)
     _draw_rates(axes["rate"], history, epochs)
-    boundary = sum(row["phase"] == 1 for row in history) + 0.5
     for ax in axes.values():
         ax.set_xlabel("epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
-        if 1 < boundary < len(history):
-            ax.axvline(boundary, color=GREY, linestyle="--", linewidth=1, label="Phase 2 starts")
         ax.grid()
-    handles, names = axes["accuracy"].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+    if all(phases):
+        _mark_phase_2(axes.values(), len(phases[0]), accuracy)
+    figure.legend(
+        *axes["accuracy"].get_legend_handles_labels(), loc="outside lower center", ncols=4
+    )
     return figure
 
 
-def _best_epochs(history: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The position of the epoch with the best val accuracy of each phase."""
-    phases = sorted({row["phase"] for row in history})
-    own = [[i for i, row in enumerate(history) if row["phase"] == phase] for phase in phases]
-    return [max(rows, key=lambda i: history[i]["val_accuracy"]) for rows in own]
-
-
-def _mark_best(ax: Axes, history: Sequence[Mapping[str, Any]], stars: Sequence[int]) -> None:
-    values = [100 * history[at]["val_accuracy"] for at in stars]
-    style = {"color": VERMILION, "markersize": 13, "linestyle": "none", "markeredgecolor": "black"}
-    ax.plot([at + 1 for at in stars], values, marker="*", zorder=5, label="best on val", **style)
-    ax.set_title(f"best on val: {', then '.join(f'{v:.1f} %' for v in values)}", fontsize=10)
-    ax.margins(y=0.15)
-
-
-def _mark_the_fall(ax: Axes, history: Sequence[Mapping[str, Any]]) -> None:
-    """Say that val falls at first in Phase 2, if it does: above, where it covers no curve."""
-    first = sum(row["phase"] == 1 for row in history)
-    if not 0 < first < len(history):
-        return
-    before = history[_best_epochs(history[:first])[0]]["val_accuracy"]
-    after = history[first]["val_accuracy"]
-    if after >= before:
-        return
-    fall = 100 * (before - after)
-    ax.set_title(f"{ax.get_title()}\nPhase 2 first falls by {fall:.1f} points", fontsize=10)
+def _mark_phase_2(axes: Iterable[Axes], first: int, accuracy: np.ndarray) -> None:
+    """A line where Phase 2 starts, and how far val falls there, if it does."""
+    loss, right, rate = axes
+    for ax in (loss, right, rate):
+        ax.axvline(first + 0.5, color=GREY, linestyle="--", linewidth=1, label="Phase 2 starts")
+    fall = accuracy[:first].max() - accuracy[first]
+    if fall > 0:
+        text = f"{right.get_title()}\nPhase 2 first falls by {fall:.1f} points"
+        right.set_title(text, fontsize=10)  # above, where it covers no curve
 
 
 def _draw_rates(ax: Axes, history: Sequence[Mapping[str, Any]], epochs: np.ndarray) -> None:
     """Learning rates of the head and of the backbone, as steps on a log scale."""
     rates = [list(row["learning_rates"].values()) for row in history]
-    head = [values[-1] for values in rates]
     backbone = [values[0] if len(values) > 1 else np.nan for values in rates]
-    ax.step(epochs, head, where="mid", color=GREEN, marker="o", markersize=4, label="head")
-    if not np.all(np.isnan(backbone)):
-        style = {"color": VERMILION, "marker": "^", "markersize": 4, "linestyle": "-."}
-        ax.step(epochs, backbone, where="mid", **style, label="backbone")
+    style = {"where": "mid", "markersize": 4}
+    ax.step(epochs, [each[-1] for each in rates], color=GREEN, marker="o", **style, label="head")
+    ax.step(epochs, backbone, "-.", color=VERMILION, marker="^", **style, label="backbone")
     ax.set(ylabel="learning rate", yscale="log")
-    known = [rate for rate in (*head, *backbone) if not np.isnan(rate)]
+    known = [rate for each in rates for rate in each]
     plain_log_axis(ax.yaxis, min(known), max(known), steps=(1,))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
@@ -102,8 +84,8 @@ def _draw_rates(ax: Axes, history: Sequence[Mapping[str, Any]], epochs: np.ndarr
 @figure_function
 def movement(moved: Mapping[str, float], *, title: str) -> Figure:
     """How far each stage's weights moved in Phase 2, relative to their size."""
-    words = ", ".join(f"{name} {value:.1%}" for name, value in moved.items())
-    figure = new_figure("How far each stage moved in Phase 2", title, height=3.2, alt=f"{words}.")
+    facts = {name: f"{value:.1%}" for name, value in moved.items()}
+    figure = new_figure("How far each stage moved in Phase 2", title, height=3.2, facts=facts)
     ax = figure.subplots()
     bars = ax.bar(list(moved), [100 * value for value in moved.values()], color=BLUE, alpha=0.8)
     ax.bar_label(bars, fmt="%.2g", fontsize=9)
@@ -116,14 +98,11 @@ def movement(moved: Mapping[str, float], *, title: str) -> Figure:
 @figure_function
 def three_numbers(accuracies: Mapping[str, Estimate], *, guessing: float, title: str) -> Figure:
     """Val accuracy, with intervals, of several ways to train on the same photographs."""
-    words = ", ".join(f"{name} {e.percent()}" for name, e in accuracies.items())
-    figure = new_figure("What transfer is worth", title, height=2.4, alt=f"{words}.")
-    ax = figure.subplots()
-    estimates = list(accuracies.values())
-    values = [100 * estimate.value for estimate in estimates]
-    colours = [BLUE, GREEN, ORANGE] * len(values)
-    bars = {"color": colours[: len(values)], "alpha": 0.8, "xerr": whiskers(estimates)}
-    ax.barh(list(accuracies), values, **bars, capsize=4)
+    facts = {name: estimate.percent() for name, estimate in accuracies.items()}
+    figure = new_figure("What transfer is worth", title, height=2.4, facts=facts)
+    ax, estimates = figure.subplots(), list(accuracies.values())
+    bars = {"color": (BLUE, GREEN, ORANGE), "alpha": 0.8, "capsize": 4}
+    ax.barh(list(accuracies), percents(estimates), xerr=whiskers(estimates), **bars)
     for y, estimate in enumerate(estimates):
         ax.text(100 * estimate.high + 1, y, f"{estimate.value:.1%}", va="center")
     ax.axvline(100 * guessing, color="black", linestyle="--")
@@ -137,9 +116,8 @@ def three_numbers(accuracies: Mapping[str, Estimate], *, guessing: float, title:
 @figure_function
 def experiment(results: Mapping[str, Sequence[Mapping[str, float]]], *, title: str) -> Figure:
     """Training loss and val accuracy, epoch by epoch, of the same head under several settings."""
-    ends = [f"{name}: {100 * rows[-1]['val_accuracy']:.1f} %" for name, rows in results.items()]
-    alt = f"Val accuracy in the last epoch: {'; '.join(ends)}."
-    figure = new_figure("The same head, one setting changed", title, height=3.9, alt=alt)
+    facts = {name: f"{rows[-1]['val_accuracy']:.1%} of val" for name, rows in results.items()}
+    figure = new_figure("The same head, one setting changed", title, height=3.9, facts=facts)
     loss, accuracy = figure.subplots(1, 2)
     for (name, rows), (colour, marker, line) in zip(results.items(), STYLES * 9, strict=False):
         epochs = [row["epoch"] for row in rows]
@@ -147,12 +125,9 @@ def experiment(results: Mapping[str, Sequence[Mapping[str, float]]], *, title: s
         loss.plot(epochs, [row["train_loss"] for row in rows], **style, label=label(name))
         accuracy.plot(epochs, [100 * row["val_accuracy"] for row in rows], **style)
     known = [row["train_loss"] for rows in results.values() for row in rows]
-    known = [value for value in known if np.isfinite(value) and value > 1e-3]  # as good as 0
-    if known and max(known) > 20 * min(known):
+    if max(known) > 20 * min(known) > 0:
         loss.set_yscale("log")
-        steps = (1,) if max(known) > 1e3 * min(known) else (1, 2, 5)
-        plain_log_axis(loss.yaxis, min(known), max(known), steps=steps)
-        loss.set_ylim(bottom=0.8 * min(known))
+        plain_log_axis(loss.yaxis, min(known), max(known), steps=(1,))
     loss.set(xlabel="epoch", ylabel="training loss (nats)")
     accuracy.set(xlabel="epoch", ylabel="accuracy on val (%)", ylim=(0, 100))
     for ax in (loss, accuracy):
@@ -166,15 +141,10 @@ def experiment(results: Mapping[str, Sequence[Mapping[str, float]]], *, title: s
 def training_size(points: Sequence[tuple[int, Estimate]], *, title: str) -> Figure:
     """Accuracy on val against the number of training photographs, with 95 % intervals."""
     counts, estimates = zip(*points, strict=True)
-    words = ", ".join(f"{n:,} photographs {e.value:.0%}" for n, e in points)
-    figure = new_figure(
-        "Would more photographs help? Linear head, frozen backbone",
-        title,
-        height=3.6,
-        alt=f"{words}.",
-    )
-    ax = figure.subplots()
-    values = [100 * estimate.value for estimate in estimates]
+    facts = {f"{n:,} photographs": f"{e.value:.0%}" for n, e in points}
+    heading = "Would more photographs help? Linear head, frozen backbone"
+    figure = new_figure(heading, title, height=3.6, facts=facts)
+    ax, values = figure.subplots(), percents(estimates)
     ax.errorbar(counts, values, whiskers(estimates), fmt="o-", color=BLUE, capsize=4)
     for count, value in zip(counts, values, strict=True):
         place = {"xytext": (8, -14), "textcoords": "offset points"}
@@ -190,9 +160,8 @@ def training_size(points: Sequence[tuple[int, Estimate]], *, title: str) -> Figu
 @figure_function
 def time_parts(seconds: Mapping[str, Mapping[str, float]], *, title: str) -> Figure:
     """Where the time of an epoch goes: name of a loop -> seconds of each part."""
-    totals = {name: sum(parts.values()) for name, parts in seconds.items()}
-    words = ", ".join(f"{name} {total:.1f} s" for name, total in totals.items())
-    figure = new_figure("Where does the time go?", title, height=2.8, alt=f"{words} an epoch.")
+    facts = {name: f"{sum(parts.values()):.1f} s" for name, parts in seconds.items()}
+    figure = new_figure("Where does the time go?", title, height=2.8, facts=facts)
     ax, left = figure.subplots(), np.zeros(len(seconds))
     looks = zip((GREY, ORANGE, BLUE, GREEN, VERMILION), ("", "//", "..", "xx", "--"), strict=True)
     for part, (colour, hatch) in zip(next(iter(seconds.values())), looks, strict=False):
