@@ -201,7 +201,7 @@ def test_a_stop_shows_one_sentence_and_the_next_run_goes_on(finished, project):
     finished.menu("Kernel", "kernelmenu:interrupt")
     error = finished.error_at_the_end("phase2")
     assert error["ename"] == "Stopped" and len(error["traceback"]) == 1
-    assert finished.ask(NODE, "phase2").text.endswith("un this cell again to go on.")
+    assert finished.ask(NODE, "phase2").text.endswith("this cell again to go on.")
     finished.run("phase2", until="Going on after epoch")
     assert finished.error_at_the_end("phase2") is None
 
