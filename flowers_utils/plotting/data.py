@@ -62,10 +62,11 @@ def architecture(shapes: Sequence[tuple[str, tuple[int, ...]]], *, title: str) -
         colour, hatch = (ORANGE, "//") if (name, shape) == shapes[-1] else (BLUE, "")
         box = (centre - width / 2, 0.5 - height / 2), width, height
         ax.add_patch(Rectangle(*box, facecolor=colour, hatch=hatch, edgecolor="black", alpha=0.5))
-        text = f"{label(name, limit=14)}\n{words[name]}"
+        size = "\nx".join(words[name].rsplit("x", 1))  # in one line they would touch
+        text = f"{label(name, limit=14)}\n{size}"
         ax.text(centre, -0.04, text, ha="center", va="top", fontsize=9)
         right = centre + max(0.6, width / 2)
-    ax.set(xlim=(0, right), ylim=(-0.3, 1.02))
+    ax.set(xlim=(0, right), ylim=(-0.4, 1.02))
     note = "height of a box: height of the maps (square root); width: number of channels (log)"
     figure.supxlabel(note, fontsize=9, color=GREY)
     return figure

@@ -122,10 +122,11 @@ def comparison(rows: Sequence[ComparisonRow], *, title: str) -> Figure:
         _draw_own(ax, scores, style, f"after Phase {number}")
     sizes = [f"{r.name}\n{r.latency_ms:.0f} ms, {r.parameters / 1e6:.1f} M" for r in trained]
     ax.set_yticks(range(len(trained)), sizes, fontsize=9)
-    ax.set_xlabel("accuracy on val (%) with its 95 % interval")
+    ax.set_xlabel(
+        "accuracy on val (%) with its 95 % interval; at the names: time for one image, parameters"
+    )
     ax.margins(y=0.15)
     ax.invert_yaxis()
     ax.grid()
-    figure.supylabel("time for one image, parameters", fontsize=10)
     figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -58,16 +58,14 @@ def curves(history: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
 
 
 def _mark_phase_2(axes: Iterable[Axes], first: int, accuracy: np.ndarray) -> None:
-    """A line where Phase 2 starts, and why val falls there, if it does."""
+    """A line where Phase 2 starts, and how far val falls there, if it does."""
     loss, right, rate = axes
     for ax in (loss, right, rate):
         ax.axvline(first + 0.5, color=GREY, linestyle="--", linewidth=1, label="Phase 2 starts")
     fall = accuracy[:first].max() - accuracy[first]
     if fall > 0:
-        text = f"falls by {fall:.1f} points:\nthe head's rate jumps\nback, BatchNorm\nlearns again"
-        place = {"xytext": (0.47, 0.05), "textcoords": "axes fraction", "fontsize": 9}
-        arrow = {"arrowstyle": "->", "color": GREY}
-        right.annotate(text, (first + 1, accuracy[first]), **place, arrowprops=arrow)
+        text = f"{right.get_title()}\nPhase 2 first falls by {fall:.1f} points"
+        right.set_title(text, fontsize=10)  # above, where it covers no curve
 
 
 def _draw_rates(ax: Axes, history: Sequence[Mapping[str, Any]], epochs: np.ndarray) -> None:
@@ -90,7 +88,7 @@ def movement(moved: Mapping[str, float], *, title: str) -> Figure:
     figure = new_figure("How far each stage moved in Phase 2", title, height=3.2, facts=facts)
     ax = figure.subplots()
     bars = ax.bar(list(moved), [100 * value for value in moved.values()], color=BLUE, alpha=0.8)
-    ax.bar_label(bars, fmt="%.1f", fontsize=9)
+    ax.bar_label(bars, fmt="%.2g", fontsize=9)
     ax.set(ylabel="change (% of the weights' size)")
     ax.tick_params(axis="x", labelrotation=0 if len(moved) < 8 else 60)
     ax.margins(y=0.15)
