@@ -69,7 +69,7 @@ def results_block(runs: Mapping[str, Any]) -> str:
     run = runs[MAIN]
     first, second, scratch = (run["phases"].get(k) for k in ("phase1", "phase2", "fromscratch"))
     best, test = max(first, second, key=lambda p: p["best_val_accuracy"]), run["test"]
-    what = ("only the new head learns", "everything learns", "no pretrained weights")
+    what = ("the new head alone", "everything", "no pretraining")
     rows = [
         [
             f"{phase['name']}: {words}, {phase['epochs']} epochs",
@@ -82,7 +82,7 @@ def results_block(runs: Mapping[str, Any]) -> str:
     ]
     both, whole = clock(first["seconds"] + second["seconds"]), run.get("lesson_seconds")
     result = [
-        f"**Scored on test, once**: {best['name']}",
+        f"**Test, scored once**: {best['name']}",
         f"**{_interval(test['top1'])}**",
         f"{clock(whole)}, whole notebook" if whole else f"{both} for both",
         run["device"],
