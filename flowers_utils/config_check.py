@@ -122,23 +122,23 @@ def _check_keys(where: str, value: Any, rule: dict[str, Any]) -> None:
 
 
 def _fits(value: Any, rule: Any) -> bool:
-    # `type`, not `isinstance`: True is an int; and numpy's numbers make a checkpoint unsafe to open.
     if rule is Path:
         return _is_data(value)
     if rule is str or isinstance(rule, set):
         return type(value) is str and (bool(value.strip()) if rule is str else value in rule)
     kind, low, high, *or_none = rule
-    if value is None:
-        return bool(or_none)
-    return type(value) in (int, kind) and low <= value <= high  # false for nan
+    # `type`, not `isinstance`: True is an int; and numpy's numbers make a checkpoint unsafe to open.
+    return (type(value) in (int, kind) and low <= value <= high) or (
+        value is None and bool(or_none)
+    )
 
 
 def _in_words(rule: Any) -> str:
-    if rule is Path:
-        words = ", ".join(map(repr, DATA_WORDS))
-        return f"{words} or the path (in quotes) of a folder that is there"
-    if rule is str:
-        return "a text in quotes"
+    if rule is Path or rule is str:
+        folder = (
+            "'auto', 'flowers102', 'practice' or the path (in quotes) of a folder that is there"
+        )
+        return folder if rule is Path else "a text in quotes"
     if isinstance(rule, set):
         return f"one of {', '.join(sorted(rule))}"
     return f"a {'whole' if rule[0] is int else 'plain'} number from {rule[1]:,} to {rule[2]:,}"

@@ -98,8 +98,7 @@ def test_knobs_are_cleaned_where_they_are_unambiguous(tmp_path, monkeypatch):
     assert check_knobs("~", "full", 2**31 - 1) == (str(tmp_path), "full", 2**31 - 1)
 
 
-@pytest.mark.parametrize("data", [2024, "", "~nobody-here/x"])
-@pytest.mark.parametrize("seed", [-1, 1.5, 2**31])
+@pytest.mark.parametrize(("data", "seed"), [(2024, -1), ("", 1.5), ("~nobody-here/x", 2**31)])
 def test_all_wrong_knobs_are_told_at_once_with_a_sentence_each(data, seed):
     with pytest.raises(FlowersError) as caught:
         check_knobs(data, None, seed)

@@ -8,12 +8,11 @@ import pytest
 import torch
 from scipy.stats import binomtest
 from sklearn import metrics
-from torch import nn
+from small_training import small_model
 from torch.nn import functional as F
 
 import transfer_learning_config as config
 from flowers_utils.data import Split
-from flowers_utils.device import choose_device
 from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import (
     compute_metrics,
@@ -22,7 +21,7 @@ from flowers_utils.evaluation import (
     predict_logits,
     wilson,
 )
-from flowers_utils.models import backbone_features, build_model
+from flowers_utils.models import backbone_features, fingerprint
 from flowers_utils.transforms import eval_batch
 
 
@@ -91,9 +90,9 @@ def test_wilson_interval_is_scipys() -> None:
 @pytest.mark.parametrize("classes", [2, 5, 102])
 def test_the_interval_of_the_mean_per_class_covers_the_truth(classes: int, monkeypatch) -> None:
     monkeypatch.setattr("flowers_utils.evaluation.RESAMPLES", 2)  # of the loss, not looked at here
-    for rates in (np.random.default_rng(0).uniform(0.5, 1.0, classes), np.ones(classes)):
-        for per_class in (1, 3, 10):
-            assert share_covered(per_class, rates, runs=100) >= 0.88  # 0.95 but for chance
+    rates = np.random.default_rng(0).uniform(0.5, 1.0, classes)
+    for per_class in (1, 3, 10):
+        assert share_covered(per_class, rates, runs=100) >= 0.88  # 0.95 but for chance
 
 
 def share_covered(per_class: int, rates: np.ndarray, runs: int) -> float:
@@ -107,14 +106,6 @@ def share_covered(per_class: int, rates: np.ndarray, runs: int) -> float:
         got = compute_metrics(answers, labels, class_names=names(classes)).mean_per_class
         covered += got.low - 1e-9 <= rates.mean() <= got.high + 1e-9
     return covered / runs
-
-
-def test_all_wrong_or_all_right_on_few_photographs_is_not_certain() -> None:
-    for per_class in (1, 3):
-        labels = torch.arange(4).repeat_interleave(per_class)
-        for said in (labels, (labels + 1) % 4):
-            got = compute_metrics(F.one_hot(said, 4).float(), labels, class_names=names(4))
-            assert got.mean_per_class.high - got.mean_per_class.low > 0.1
 
 
 def test_intervals_are_the_same_for_the_same_seed() -> None:
@@ -136,30 +127,13 @@ def test_calibration_error_of_a_known_case() -> None:
     assert np.nanmax(got.bin_accuracy) == pytest.approx(0.6)
 
 
-def calibrated_answers(seed: int = 0, count: int = 4000) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits whose softmax is the true distribution of the labels."""
-    generator = torch.Generator().manual_seed(seed)
-    logits = 2 * torch.randn(count, 10, generator=generator)
-    labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
-    return logits, labels
-
-
 def test_temperature_is_recovered() -> None:
-    logits, labels = calibrated_answers()
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(4000, 10, generator=generator)
+    labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
     for true_temperature in (0.5, 3.0):
         temperature, why = fit_temperature(true_temperature * logits, labels)
         assert temperature == pytest.approx(true_temperature, rel=0.05) and why == ""
-
-
-def test_temperature_from_val_calibrates_overconfident_answers_on_test() -> None:
-    val, val_labels = calibrated_answers(seed=1)
-    test, test_labels = calibrated_answers(seed=2)
-    temperature, _ = fit_temperature(4 * val, val_labels)
-    before = compute_metrics(4 * test, test_labels, class_names=names(10))
-    after = compute_metrics(4 * test / temperature, test_labels, class_names=names(10))
-    assert after.loss.value < before.loss.value
-    assert after.ece < 0.03 < before.ece
-    assert after.top1 == before.top1
 
 
 def test_temperature_stays_one_where_val_cannot_tell_it_and_a_line_says_so() -> None:
@@ -197,57 +171,33 @@ def test_results_survive_json_and_count_every_mistake() -> None:
     assert sum(count for _, _, count in again["mistakes"]) == wrong > 0
 
 
-class Answers(nn.Module):
-    """Says what the first pixel is; its BatchNorm and dropout would give away a training pass."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm, self.drop = nn.BatchNorm2d(3), nn.Dropout(0.9)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.drop(self.norm(x))[:, :, 0, 0]
-
-
-def small_split(count: int) -> Split:
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (count, 3, 8, 8), dtype=np.uint8)
-    return Split("val", images, torch.arange(count) % 3)
-
-
-def test_predictions_keep_the_order_of_the_split_whatever_the_batch_size(monkeypatch) -> None:
-    split, device, model = small_split(10), choose_device("cpu", fast=False), Answers()
-    found = []
-    for size in (4, 10):
-        monkeypatch.setitem(config.TRAINING_CONFIG, "batch_size", size)
-        logits, labels = predict_logits(model, split, device)
-        assert logits.shape == (10, 3) and logits.dtype is torch.float32
-        assert torch.equal(labels, split.labels)
-        found.append(logits)
-    torch.testing.assert_close(*found)
-
-
-def test_features_of_the_larger_train_split_are_those_at_the_networks_size(tiny_data, cpu) -> None:
-    model = build_model("resnet18", num_classes=4, weights=None)
-    found, labels = predict_features(model, tiny_data.train, cpu, image_size=32)
-    resized = eval_batch(torch.from_numpy(tiny_data.train.images), 32)
+def test_predictions_keep_the_order_of_the_split_and_change_nothing(
+    small_net, tiny_data, cpu, monkeypatch
+) -> None:
+    monkeypatch.setitem(config.TRAINING_CONFIG, "batch_size", 5)
+    model, split = small_model().train(), tiny_data.val
+    before, chance = fingerprint(model, backbone_only=False), torch.get_rng_state()
+    logits, labels = predict_logits(model, split, cpu)
+    assert torch.equal(torch.get_rng_state(), chance) and model.bn1.training
+    assert fingerprint(model, backbone_only=False) == before
+    assert torch.equal(labels, split.labels) and logits.dtype is torch.float32
     with torch.no_grad():
-        expected = backbone_features(model.eval(), resized)
-    assert torch.allclose(found, expected, atol=1e-5) and torch.equal(
-        labels, tiny_data.train.labels
-    )
+        expected = model.eval()(eval_batch(torch.from_numpy(split.images), 32))
+    assert torch.allclose(logits, expected, atol=1e-5)
 
 
-def test_prediction_leaves_the_model_and_the_random_numbers_as_they_were() -> None:
-    model, device = Answers().train(), choose_device("cpu", fast=False)
-    model.norm.eval()  # as in a frozen backbone
-    weights = {key: value.clone() for key, value in model.state_dict().items()}
-    state = torch.get_rng_state()
-    predict_logits(model, small_split(6), device)
-    assert (model.training, model.norm.training, model.drop.training) == (True, False, True)
-    assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), state)
+def test_features_of_the_larger_train_split_are_those_at_the_networks_size(
+    small_net, tiny_data, cpu
+) -> None:
+    model, split = small_model().eval(), tiny_data.train
+    found, labels = predict_features(model, split, cpu, image_size=32)
+    with torch.no_grad():
+        expected = backbone_features(model, eval_batch(torch.from_numpy(split.images), 32))
+    assert torch.allclose(found, expected, atol=1e-5) and torch.equal(labels, split.labels)
 
 
-def test_an_empty_split_is_explained() -> None:
+def test_an_empty_split_is_explained(small_net, tiny_data, cpu) -> None:
     with pytest.raises(FlowersError, match="no photographs"):
-        predict_logits(Answers(), small_split(0), choose_device("cpu", fast=False))
+        predict_logits(
+            small_model(), Split("val", tiny_data.val.images[:0], tiny_data.val.labels[:0]), cpu
+        )

@@ -143,12 +143,12 @@ def test_a_restore_that_runs_out_of_memory_is_not_called_damaged(tmp_path, monke
 # Writing: the disk is full, or may not be written
 
 
-def fail_to_write(monkeypatch, owner, name, error, epochs):
-    """While an epoch of `epochs` is saved, the function that writes leaves half a file, and fails."""
+def fail_to_write(monkeypatch, owner, name, error):
+    """From the second epoch on, the function that writes leaves half a file, and fails."""
     whole, train, passes = getattr(owner, name), training.train_one_epoch, []
 
     def failing(content, path):
-        if len(passes) not in epochs:
+        if len(passes) < 2:
             return whole(content, path)
         if name == "save":
             path.write_bytes(b"half a fi")
@@ -177,7 +177,7 @@ WRITE_FAULTS = {
 def test_files_that_cannot_be_written_do_not_stop_training(tmp_path, monkeypatch, quiet, fault):
     *writer, error, told = WRITE_FAULTS[fault]
     with monkeypatch.context() as patch:
-        fail_to_write(patch, *writer, error, range(2, 7))
+        fail_to_write(patch, *writer, error)
         with pytest.warns(UserWarning, match=f"Training goes on, but: .*{told}"):
             result = small_phase(tmp_path)
     assert "Not everything could be saved" in result.note and told in result.note
@@ -188,13 +188,6 @@ def test_files_that_cannot_be_written_do_not_stop_training(tmp_path, monkeypatch
     assert sorted(path.name for path in tmp_path.iterdir()) == [BEST, STATE]
     again = small_phase(tmp_path)
     assert facts(again) == quiet and "could be saved" not in again.note
-
-
-def test_space_that_comes_back_in_time_leaves_nothing_to_tell(tmp_path, monkeypatch, quiet):
-    fail_to_write(monkeypatch, torch, "save", FULL, (2, 3))
-    with pytest.warns(UserWarning, match="disk is full"):
-        result = small_phase(tmp_path)
-    assert result.note == "" and facts(result) == quiet
 
 
 def test_two_phases_in_one_folder_at_once_leave_whole_files(tmp_path):
@@ -257,7 +250,6 @@ UNUSABLE = {
     "of another program": (lambda _: {"model_state_dict": {}}, "lacks 'format_version'"),
     "other architecture": (lambda whole: {**whole, "architecture": "vgg99"}, "does not know"),
     "other head": (lambda whole: {**whole, "architecture": "resnet18"}, "do not fit"),
-    "other count": (lambda whole: {**whole, "num_classes": 5}, "'num_classes' is not what"),
     "nan": (with_weight(lambda t: t * torch.nan), "'state_dict' is not what"),
     "endless": (with_weight(lambda t: torch.zeros(1).expand(2**50)), "'state_dict' is not what"),
     "text for a number": (lambda whole: {**whole, "temperature": "1"}, "'temperature'"),

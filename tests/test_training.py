@@ -131,16 +131,12 @@ def test_training_learns_and_the_seed_decides_what(tmp_path):
     assert runs[0].best_val_accuracy > 0.4
 
 
-@pytest.mark.parametrize("number", PHASES)
-def test_each_phase_starts_at_its_own_rates_and_steps_them(tmp_path, monkeypatch, number):
+def test_each_phase_starts_at_its_own_rates_and_steps_them(tmp_path, monkeypatch):
     monkeypatch.setitem(config.TRAINING_CONFIG, "step_size", 1)
-    rows = small_phase(tmp_path, epochs=2, **PHASES[number]).history
-    rates = [row["learning_rates"] for row in rows]
-    assert [rate["classifier"] for rate in rates] == pytest.approx([0.02, 0.002])
-    if number == 1:
-        assert rates[0].keys() == {"classifier"}
-    else:
-        assert [rate["stem"] for rate in rates] == pytest.approx([0.01, 0.001])
+    for number, groups in ((1, {"classifier": 0.02}), (2, {"stem": 0.01, "classifier": 0.02})):
+        rows = small_phase(tmp_path, epochs=2, **PHASES[number]).history
+        smaller = {name: pytest.approx(rate / 10) for name, rate in groups.items()}
+        assert [row["learning_rates"] for row in rows] == [groups, smaller]
 
 
 @pytest.mark.parametrize("number", PHASES)
@@ -157,16 +153,7 @@ def test_the_best_epoch_on_val_is_kept_in_memory_and_on_disk(tmp_path, number):
     assert again.top1 == result.best_val_accuracy
     row = result.history[result.best_epoch - 1]
     assert again.loss == pytest.approx(row["val_loss"], rel=1e-4)
-
-
-def test_a_phase_says_all_that_is_saved_of_it_as_plain_values(tmp_path):
-    result = small_phase(tmp_path, epochs=2)
-    told = result.to_dict()
-    assert told["history"] == result.history and told["best_epoch"] == result.best_epoch
-    losses = ["train_loss", "val_loss", "train_accuracy", "val_accuracy"]
-    assert sorted(result.history[0]) == sorted(
-        ["phase", "epoch", "learning_rates", "seconds", *losses]
-    )
+    assert result.to_dict()["history"] == result.history
     assert result.seconds == sum(row["seconds"] for row in result.history)
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +24,6 @@ from flowers_utils.datasets.photos import PHOTO, kind_of, open_photo, to_rgb
 from flowers_utils.errors import FlowersError
 from flowers_utils.progress import progress_style, say
 from flowers_utils.storage.checkpoints import load_checkpoint, model_from_checkpoint
-
-BATCH = 32
 
 
 def as_photo(photograph: Any) -> Image.Image:
@@ -143,16 +141,6 @@ class Predictor:
             )
         return cls(load_checkpoint(path))
 
-    def probabilities(self, photographs: Sequence[Any]) -> torch.Tensor:
-        """Calibrated probabilities `(N, classes)` of `N` photographs."""
-        size, parts = [self.image_size] * 2, [torch.empty(0, len(self.class_names))]
-        for start in range(0, len(photographs), BATCH):
-            photos = map(as_photo, photographs[start : start + BATCH])
-            images = torch.stack([F.pil_to_tensor(F.resize(photo, size)) for photo in photos])
-            with torch.inference_mode():
-                parts.append(self.module(images))
-        return torch.cat(parts)
-
     def __call__(self, photographs: Any, *, top_k: int = 5) -> Any:
         """The `top_k` likeliest names: `list[Prediction]` for one photograph, a list of those for many.
 
@@ -162,13 +150,20 @@ class Predictor:
         """
         batched = isinstance(photographs, (np.ndarray, torch.Tensor)) and photographs.ndim == 4
         many = batched or isinstance(photographs, (list, tuple))
-        probabilities = self.probabilities(list(photographs) if many else [photographs])
-        top = probabilities.topk(min(max(top_k, 1), len(self.class_names)), dim=1)
-        named = [
-            [Prediction(self.class_names[i], p) for i, p in zip(indices, values, strict=True)]
-            for indices, values in zip(top.indices.tolist(), top.values.tolist(), strict=True)
-        ]
+        named = []
+        for row in self.probabilities(photographs if many else [photographs]):
+            best = row.argsort(descending=True)[: max(top_k, 1)].tolist()
+            named.append([Prediction(self.class_names[i], float(row[i])) for i in best])
         return named if many else named[0]
+
+    def probabilities(self, photographs: Iterable[Any]) -> torch.Tensor:
+        """Calibrated probabilities `(N, classes)` of `N` photographs."""
+        size, rows = [self.image_size] * 2, [torch.empty(0, len(self.class_names))]
+        with torch.inference_mode():
+            for photograph in photographs:
+                image = F.pil_to_tensor(F.resize(as_photo(photograph), size))
+                rows.append(self.module(image[None]))
+        return torch.cat(rows)
 
 
 def default_checkpoint() -> Path:

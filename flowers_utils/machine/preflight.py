@@ -70,6 +70,7 @@ def each_check(data: str = "auto", profile: str = "full") -> Iterator[Check]:
         "packages": partial(packages, REQUIREMENTS.read_text(encoding="utf-8")),
         "device": lambda: ("ok", device.describe()),
         "memory": lambda: enough(psutil.virtual_memory().available, MEMORY, "close programs"),
+        "processor": lambda: processor(psutil.cpu_percent(interval=0.3)),
         "disk": lambda: enough(shutil.disk_usage(Path.cwd()).free, DISK, "free some"),
         flowers.what: lambda: (flowers.status, flowers.detail),
         f"pretrained {config.BACKBONE}": partial(weights, on_practice),
@@ -117,6 +118,12 @@ def packages(requirements: str) -> Answer:
     if problems:
         return status, f"{'; '.join(problems)}; run: python -m pip install -r requirements.txt"
     return "ok", f"torch {version('torch')} and all others as required"
+
+
+def processor(busy: float) -> Answer:
+    if busy <= 50:
+        return "ok", "free"
+    return "warn", f"other programs use {busy:.0f} % of it; the lesson is faster without them"
 
 
 def enough(free: float, bounds: tuple[float, float], advice: str) -> Answer:
@@ -220,13 +227,10 @@ def lesson_seconds(device: Device, *, on_practice: bool, profile: str) -> tuple[
 
 
 def seconds_here(device: Device, resize: int, crop: int) -> tuple[float, float]:
-    """Seconds that this lesson needs for one image: (training everything, evaluation)."""
+    """Seconds that this lesson needs for one image: (training everything, forward pass alone)."""
     count = images_a_batch(device, crop)
-    labels = torch.zeros(count, dtype=torch.int64)
-    train, val = (
-        Split("", np.zeros((count, 3, side, side), np.uint8), labels) for side in (resize, crop)
-    )
+    black = np.zeros((count, 3, resize, resize), np.uint8)
+    train = Split("train", black, torch.zeros(count, dtype=torch.int64))
     model = build_model(config.BACKBONE, num_classes=config.DATASET["num_classes"], weights=None)
-    loop = lesson_loop((train, val), device)
-    *training, evaluation = seconds_an_image(model, loop, train, val).values()
-    return sum(training), evaluation
+    parts = seconds_an_image(model, lesson_loop(train, device, crop), train.labels)
+    return sum(parts.values()), parts["forward"]

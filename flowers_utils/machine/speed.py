@@ -21,15 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import transfer_learning_config as config
 from flowers_utils import models
 from flowers_utils.data import FlowerData, Split
-from flowers_utils.device import PRECISION_NAMES, Device, peak_memory_bytes
-from flowers_utils.training import evaluate, train_one_epoch
-from flowers_utils.transforms import (
-    augment_batch,
-    draw_augmentation,
-    eval_batch,
-    eval_transform,
-    train_transform,
-)
+from flowers_utils.device import PRECISION_NAMES, Device
+from flowers_utils.training import train_one_epoch
+from flowers_utils.transforms import augment_batch, draw_augmentation, train_transform
 
 if TYPE_CHECKING:
     from torch.utils.benchmark import Measurement
@@ -77,8 +71,6 @@ class ModelProfile:
     median_ms: float
     p95_ms: float
     images_per_second: float
-    peak_memory_bytes: int
-    peak_memory_of: str  # "device" (allocated on the GPU) or "process" (all of Python)
     disk_bytes: int
 
     def as_dict(self) -> dict[str, str | int | float]:
@@ -94,7 +86,6 @@ class ModelProfile:
             "latency, one image": f"{self.median_ms:.1f} ms (95 % within {self.p95_ms:.1f} ms)",
             f"throughput, batch {THROUGHPUT_BATCH}": f"{self.images_per_second:.0f} images/s",
             "size on disk": f"{self.disk_bytes / 1e6:.1f} MB",
-            f"peak memory ({self.peak_memory_of})": f"{self.peak_memory_bytes / 1e6:.0f} MB",
         }
         width = max(map(len, rows))
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
@@ -105,13 +96,9 @@ def profile_model(
 ) -> ModelProfile:
     """Measure a model at the device's precision; `checkpoint` is the file whose size is given.
 
-    The images are black: a convolutional network does the same work for every image. On CUDA the
-    counter of peak memory is reset, so read the peak of a training run before.
+    The images are black: a convolutional network does the same work for every image.
     """
     device.place(model)
-    on_cuda = device.torch_device.type == "cuda"
-    if on_cuda:
-        torch.cuda.reset_peak_memory_stats(device.torch_device)
 
     def timed(count: int) -> "Measurement":
         images = device.place_batch(torch.zeros(count, 3, image_size, image_size))
@@ -128,8 +115,6 @@ def profile_model(
         median_ms=1000 * single.median,
         p95_ms=1000 * float(np.percentile(single.times, 95)),
         images_per_second=THROUGHPUT_BATCH / batch.median,
-        peak_memory_bytes=peak_memory_bytes(device),
-        peak_memory_of="device" if on_cuda else "process",
         disk_bytes=Path(checkpoint).stat().st_size,
     )
 
@@ -146,32 +131,33 @@ def count_flops(model: nn.Module, *, image_size: int) -> int:
 
 @dataclass(frozen=True)
 class Loop:
-    """How one batch of train or val gets from the disk to the network."""
+    """How one batch of training photographs gets from the disk to the network."""
 
     device: Device
-    decode: Callable[[Split], Any]
+    decode: Callable[[], Any]
     augment: Callable[[Any], torch.Tensor]
-    prepare: Callable[[Any], torch.Tensor]
 
 
 def where_time_goes(model: nn.Module, data: FlowerData, device: Device) -> dict[str, dict]:
-    """Seconds that one epoch of Phase 2 spends in each part, for two ways of training.
+    """Seconds that one epoch of training in Phase 2 spends in each part, for two ways of training.
 
     Name of the loop -> name of the part -> seconds, scaled up from one batch. The textbook loop
     decodes JPEG files (made here from the cached photographs, as large as real ones; practice
     flowers stay as they are), augments image by image and computes in float32.
     """
-    count = images_a_batch(device, data.image_size)
-    train, val = (split.subset(range(min(count, len(split)))) for split in (data.train, data.val))
-    side, found = data.image_size if data.is_practice else JPEG_SIDE, {}
-    for name, loop in {
-        "textbook": textbook_loop((train, val), device, side=side),
-        "this lesson": lesson_loop((train, val), device),
-    }.items():
-        found[name] = seconds_an_image(model, loop, train, val)
-        for part in found[name]:
-            found[name][part] *= len(data.val if part == "evaluation" else data.train)
-    return found
+    count, crop = images_a_batch(device, data.image_size), data.image_size
+    train = data.train.subset(range(min(count, len(data.train))))
+    loops = {
+        "textbook": textbook_loop(
+            train, device, crop, side=crop if data.is_practice else JPEG_SIDE
+        ),
+        "this lesson": lesson_loop(train, device, crop),
+    }
+    found = {name: seconds_an_image(model, loop, train.labels) for name, loop in loops.items()}
+    return {
+        name: {part: seconds * len(data.train) for part, seconds in parts.items()}
+        for name, parts in found.items()
+    }
 
 
 def images_a_batch(device: Device, size: int) -> int:
@@ -179,72 +165,58 @@ def images_a_batch(device: Device, size: int) -> int:
     return 8 if slow else config.TRAINING_CONFIG["batch_size"]
 
 
-def textbook_loop(splits: tuple[Split, Split], device: Device, *, side: int) -> Loop:
+def textbook_loop(train: Split, device: Device, crop: int, *, side: int) -> Loop:
     """JPEG files of `side` pixels, opened and augmented one by one, as torchvision's data sets do."""
-    resize, crop = (split.images.shape[-1] for split in splits)
-    augment, prepare = train_transform(resize=resize, crop=crop), eval_transform(size=crop)
-
-    def as_jpeg(image: np.ndarray) -> io.BytesIO:
-        file, photo = io.BytesIO(), Image.fromarray(image.transpose(1, 2, 0))
+    augment, files = train_transform(resize=train.images.shape[-1], crop=crop), []
+    for image in train.images:
+        photo, file = Image.fromarray(image.transpose(1, 2, 0)), io.BytesIO()
         photo.resize((side, side)).save(file, "JPEG", quality=90)
-        return file
-
-    files = {split.name: [as_jpeg(image) for image in split.images] for split in splits}
+        files.append(file)
     return Loop(
         Device(device.torch_device, device.name),  # float32, contiguous
-        decode=lambda split: [Image.open(file).convert("RGB") for file in files[split.name]],
+        decode=lambda: [Image.open(file).convert("RGB") for file in files],
         augment=lambda photos: torch.stack([augment(photo) for photo in photos]),
-        prepare=lambda photos: torch.stack([prepare(photo) for photo in photos]),
     )
 
 
-def lesson_loop(splits: tuple[Split, Split], device: Device) -> Loop:
+def lesson_loop(train: Split, device: Device, crop: int) -> Loop:
     """uint8 from the cache, augmented as a batch on the device."""
-    resize, crop = (split.images.shape[-1] for split in splits)
-    generator = torch.Generator().manual_seed(0)
+    generator, resize = torch.Generator().manual_seed(0), train.images.shape[-1]
 
     def augment(images: torch.Tensor) -> torch.Tensor:
         draws = draw_augmentation(len(images), generator, resize=resize, crop=crop)
         return augment_batch(images, draws, crop=crop)
 
-    return Loop(
-        device,
-        decode=lambda split: torch.from_numpy(np.array(split.images)).to(device.torch_device),
-        augment=augment,
-        prepare=lambda images: eval_batch(images, crop),
-    )
+    def decode() -> torch.Tensor:
+        return torch.from_numpy(np.array(train.images)).to(device.torch_device)
+
+    return Loop(device, decode, augment)
 
 
-def seconds_an_image(model: nn.Module, loop: Loop, train: Split, val: Split) -> dict[str, float]:
-    """Seconds for one image in each part of an epoch, in which the whole network learns.
+def seconds_an_image(model: nn.Module, loop: Loop, labels: torch.Tensor) -> dict[str, float]:
+    """Seconds for one image in each part of a training step, in which the whole network learns.
 
     The network that learns is a copy; model and random state stay as they were.
     """
     device, network = loop.device, loop.device.place(copy.deepcopy(model))
     models.unfreeze(network)
+    models.train_mode(network)
     optimizer = models.make_optimizer([{"params": list(network.parameters()), "lr": 1e-4}], device)
-    labels, val_labels = (split.labels.to(device.torch_device) for split in (train, val))
-    raw = loop.decode(train)
-
-    def evaluation() -> None:
-        images = device.place_batch(loop.prepare(loop.decode(val)))
-        evaluate(network, [(images, val_labels)], device)
 
     def forward() -> None:
         with device.autocast():
             network(images)
 
-    parts = {
-        "decode": lambda: loop.decode(train),
-        "augmentation": lambda: device.place_batch(loop.augment(raw)),
-        "forward": forward,
-        "backward": lambda: train_one_epoch(network, [(images, labels)], optimizer, device),
-        "evaluation": evaluation,
-    }
     with torch.random.fork_rng():  # torchvision's transforms draw from the global generator
-        images = parts["augmentation"]()
-        models.train_mode(network)
+        raw = loop.decode()
+        images = device.place_batch(loop.augment(raw))
+        batch = (images, labels.to(device.torch_device))
+        parts = {
+            "decode": loop.decode,
+            "augmentation": lambda: device.place_batch(loop.augment(raw)),
+            "forward": forward,
+            "backward": lambda: train_one_epoch(network, [batch], optimizer, device),
+        }
         times = {name: measure(part, device, seconds=0.5).median for name, part in parts.items()}
     times["backward"] = max(times["backward"] - times["forward"], 0.0)  # timed with it
-    counts = dict.fromkeys(times, len(train)) | {"evaluation": len(val)}
-    return {name: times[name] / counts[name] for name in times}
+    return {name: seconds / len(labels) for name, seconds in times.items()}

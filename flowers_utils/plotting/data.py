@@ -7,17 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from flowers_utils.data import FlowerData
-from flowers_utils.plotting.style import (
-    BLUE,
-    GREY,
-    ORANGE,
-    VERMILION,
-    figure_function,
-    gallery,
-    in_rows,
-    new_figure,
-    plain_log_axis,
-)
+from flowers_utils.plotting.colours import BLUE, GREY, ORANGE, VERMILION
+from flowers_utils.plotting.gallery import gallery, in_rows
+from flowers_utils.plotting.style import figure_function, new_figure, plain_log_axis
 from flowers_utils.plotting.text import label, labels
 
 

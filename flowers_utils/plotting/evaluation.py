@@ -14,19 +14,9 @@ from torch import Tensor
 from flowers_utils.data import Split
 from flowers_utils.evaluation import Metrics, wilson
 from flowers_utils.insight.mistakes import ConfusedPair
-from flowers_utils.plotting.style import (
-    BLUE,
-    GREY,
-    VERMILION,
-    empty_figure,
-    figure_function,
-    gallery,
-    in_rows,
-    new_figure,
-    percents,
-    show_photo,
-    whiskers,
-)
+from flowers_utils.plotting.colours import BLUE, GREY, VERMILION
+from flowers_utils.plotting.gallery import empty_figure, gallery, in_rows, show_photo
+from flowers_utils.plotting.style import figure_function, new_figure, percents, whiskers
 from flowers_utils.plotting.text import labels
 
 FEW_CLASSES = 20  # up to here a confusion matrix is a table that can be read
@@ -75,17 +65,14 @@ def confusion(metrics: Metrics, *, title: str, labelled: int = 24) -> Figure:
         facts={"most often": f"{most}, {mistakes.max()} times"} if mistakes.any() else {},
     )
     figure.set_layout_engine("compressed")  # keeps a square matrix in the middle
-    ax = figure.subplots()
+    ax, names, named = figure.subplots(), labels(metrics.class_names), range(side)
     if side <= FEW_CLASSES:
         _draw_table(figure, ax, matrix)
-        named = list(range(side))
     else:
         _draw_mistakes(figure, ax, mistakes)
         named = _spaced(mistakes.sum(axis=1), labelled)
-    names = labels(metrics.class_names)
-    shown = [names[order[i]] for i in named]
-    ax.set_yticks(named, shown, fontsize=9)
-    ax.set_xticks(named, shown, fontsize=9, rotation=90)
+    ax.set_yticks(named, [names[order[i]] for i in named], fontsize=9)
+    ax.set_xticks(named, [names[order[i]] for i in named], fontsize=9, rotation=90)
     ax.set(xlim=(-0.5, side - 0.5), ylim=(side - 0.5, -0.5), aspect="equal")
     ax.set(xlabel="predicted class", ylabel="true class")
     return figure

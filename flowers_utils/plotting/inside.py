@@ -9,16 +9,9 @@ from torch import Tensor
 
 from flowers_utils.data import Split
 from flowers_utils.insight.inside import Explanation
-from flowers_utils.plotting.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    figure_function,
-    gallery,
-    in_rows,
-    new_figure,
-    show_photo,
-)
+from flowers_utils.plotting.colours import BLUE, GREEN, GREY
+from flowers_utils.plotting.gallery import gallery, in_rows, show_photo
+from flowers_utils.plotting.style import figure_function, new_figure
 from flowers_utils.plotting.text import label, labels
 
 MAPS_A_ROW = 7
@@ -149,7 +142,7 @@ def own_photo(
     _show_heat(middle, picture, explanation, "where it looked (Grad-CAM)")
     bars = right.barh(range(len(names)), [100 * share for share in shares], color=BLUE)
     right.bar_label(bars, fmt="%.0f %%", padding=3)
-    ranked = [f"{i}. {label(name, limit=15)}" for i, name in enumerate(names, start=1)]
+    ranked = [f"{i}. {label(name, limit=19)}" for i, name in enumerate(names, start=1)]
     right.set_yticks(range(len(names)), ranked, fontsize=9)
     right.set(xlabel="probability (%)", xlim=(0, 118), title="its best guesses")
     right.invert_yaxis()

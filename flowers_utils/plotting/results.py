@@ -9,17 +9,9 @@ from matplotlib.figure import Figure
 from flowers_utils.evaluation import Estimate, Metrics
 from flowers_utils.insight.advice import PHASE_TITLES
 from flowers_utils.insight.comparison import ComparisonRow, why_no_comparison
-from flowers_utils.plotting.style import (
-    BLUE,
-    GREY,
-    ORANGE,
-    VERMILION,
-    empty_figure,
-    figure_function,
-    new_figure,
-    percents,
-    whiskers,
-)
+from flowers_utils.plotting.colours import BLUE, GREY, ORANGE, VERMILION
+from flowers_utils.plotting.gallery import empty_figure
+from flowers_utils.plotting.style import figure_function, new_figure, percents, whiskers
 
 PHASES = (("phase1_top1", ORANGE, "o", -0.14), ("phase2_top1", BLUE, "s", 0.14))
 

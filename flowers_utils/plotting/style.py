@@ -12,16 +12,12 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from flowers_utils.evaluation import Estimate
 from flowers_utils.plotting.text import fonts_here, label
-
-# Okabe and Ito's colours, told apart by colour-blind readers too.
-BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
 
 WIDTH, DPI = 8.8, 72  # inches and pixels an inch: a window of 800 pixels shows it unshrunk
 LINE = 88  # characters of a heading
@@ -40,7 +36,6 @@ STYLE = {
     "grid.alpha": 0.3,
     "hatch.linewidth": 0.8,
 }
-Tile = tuple[Any, str] | tuple[Any, str, str]  # a picture (None: a free place), caption, its colour
 
 
 class Picture(Figure):
@@ -85,51 +80,6 @@ def new_figure(
     gap = " " if len(heading) + len(data) < LINE else "\n"
     figure.suptitle(f"{textwrap.fill(heading, LINE)}{gap}{data}".strip())
     figure.facts = ", ".join(f"{name}: {value}" for name, value in (facts or {}).items())
-    return figure
-
-
-def in_rows(tiles: Sequence[Tile], columns: int) -> list[Sequence[Tile]]:
-    """The tiles in rows of `columns`, the last one maybe shorter."""
-    return [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
-
-
-def gallery(
-    heading: str,
-    title: str,
-    rows: Sequence[Sequence[Tile]],
-    *,
-    columns: int | None = None,
-    side: float = 1.75,
-) -> Picture:
-    """Small pictures below their captions, row by row; a picture is at most `side` inches wide."""
-    columns = columns or max(map(len, rows))
-    lines = max(len(tile[1].splitlines()) for row in rows for tile in row)
-    text = 0.16 + 0.17 * lines if lines else 0.0
-    height = 0.45 + len(rows) * (min(side, 0.975 * WIDTH / columns) + text)
-    figure = new_figure(heading, title, height=height)
-    for axes, row in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
-        for ax in axes:
-            ax.set_axis_off()
-        for ax, tile in zip(axes, row, strict=False):
-            show_photo(ax, *tile)
-    return figure
-
-
-def show_photo(ax: Axes, image: Any, caption: str = "", colour: str = "black") -> None:
-    """An image (3, H, W), a map (H, W) or None for an empty place, below its caption."""
-    ax.set_axis_off()
-    if image is not None:
-        image = np.asarray(image)
-        ax.imshow(image if image.ndim == 2 else image.transpose(1, 2, 0), cmap="viridis")
-    ax.set_title(caption, fontsize=9, color=colour)
-
-
-def empty_figure(heading: str, title: str, why: str) -> Picture:
-    """A sentence in place of a drawing that has nothing to show."""
-    figure = new_figure(heading, title, height=1.5, facts={"empty": why})
-    ax = figure.subplots()
-    ax.set_axis_off()
-    ax.text(0.5, 0.5, textwrap.fill(why, 70), ha="center", va="center", transform=ax.transAxes)
     return figure
 
 

@@ -8,12 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flowers_utils.evaluation import Estimate
+from flowers_utils.plotting.colours import BLUE, GREEN, GREY, ORANGE, VERMILION
 from flowers_utils.plotting.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    VERMILION,
     figure_function,
     new_figure,
     percents,
