@@ -155,5 +155,7 @@ def save_picture(folder: Path, results: Mapping[str, Any], target: Path) -> int:
     image = Image.open(file).convert("RGB")
     palette = image.quantize(COLOURS - len(PURE) // 3)
     palette.putpalette([*PURE, *palette.getpalette()])
-    image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(target, optimize=True)
+    image = image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+    image.putpalette([255 if value > 251 else value for value in image.getpalette()])  # pure white
+    image.save(target, optimize=True)
     return target.stat().st_size
