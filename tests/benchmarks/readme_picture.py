@@ -18,7 +18,8 @@ from torch import Tensor
 import flowers_utils as fu
 from flowers_utils.data import Split
 from flowers_utils.insight.inside import Explanation
-from flowers_utils.plotting.style import BLUE, GREEN, GREY, ORANGE, VERMILION, figure_function
+from flowers_utils.plotting.colours import BLUE, GREEN, GREY, ORANGE, VERMILION
+from flowers_utils.plotting.style import figure_function
 
 SIZE, DPI = (12.0, 6.0), 100  # 1,200 pixels wide; README shows it at about 830
 COLOURS = 256  # of the palette, which keeps the file small
