@@ -84,7 +84,7 @@ def results_block(runs: Mapping[str, Any]) -> str:
     result = [
         f"**Test, scored once**: {best['name']}",
         f"**{_interval(test['top1'])}**",
-        f"{clock(whole)}, whole notebook" if whole else f"{both} for both",
+        f"{clock(whole)} in all" if whole else f"{both} for both",
         run["device"],
     ]
     rows.insert(2, result)
