@@ -86,9 +86,14 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="full", choices=("full", "quick", "smoke"))
-    profile = parser.parse_args().profile
+    parser.add_argument(
+        "--keep", type=Path, help="copy what the run leaves in models/ to this folder"
+    )
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        notebook = clean(run(Path(folder), profile=profile))
+        notebook = clean(run(Path(folder), profile=given.profile))
+        if given.keep:  # README's numbers and picture are made from it
+            shutil.copytree(Path(folder) / "models", given.keep, dirs_exist_ok=True)
     nbformat.write(notebook, ROOT / "models" / "with_outputs.ipynb")  # to look at, if refused
     if found := paths_in(notebook):
         sys.exit(f"Not written: these paths stand in outputs: {', '.join(sorted(set(found)))}")

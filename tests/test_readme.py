@@ -13,8 +13,8 @@ from PIL import Image
 from flowers_utils import exercises
 from flowers_utils.__main__ import main
 from flowers_utils.datasets.listing import SPLIT_NAME
+from flowers_utils.datasets.weights import weights_file
 from flowers_utils.evaluation import compute_metrics
-from flowers_utils.models import weights_file
 from flowers_utils.storage.results import PhaseResult, describe_run, save_results
 from tests.benchmarks.readme import MAIN, PICTURE, PLACES, RESULTS, ROOT, trimmed, up_to_date
 from tests.benchmarks.readme_picture import choose_flowers

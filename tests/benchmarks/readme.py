@@ -69,7 +69,7 @@ def results_block(runs: Mapping[str, Any]) -> str:
     run = runs[MAIN]
     first, second, scratch = (run["phases"].get(k) for k in ("phase1", "phase2", "fromscratch"))
     best, test = max(first, second, key=lambda p: p["best_val_accuracy"]), run["test"]
-    what = ("only the new head learns", "everything learns", "no pretrained weights")
+    what = ("the new head alone", "everything", "no pretraining")
     rows = [
         [
             f"{phase['name']}: {words}, {phase['epochs']} epochs",
@@ -80,11 +80,11 @@ def results_block(runs: Mapping[str, Any]) -> str:
         for phase, words in zip((first, second, scratch), what, strict=True)
         if phase
     ]
-    whole = run.get("lesson_seconds")
+    both, whole = clock(first["seconds"] + second["seconds"]), run.get("lesson_seconds")
     result = [
-        f"**Scored on test, once**: {best['name']}",
+        f"**Test, scored once**: {best['name']}",
         f"**{_interval(test['top1'])}**",
-        f"{clock(whole)} in all" if whole else "",
+        f"{clock(whole)} in all" if whole else f"{both} for both",
         run["device"],
     ]
     rows.insert(2, result)
@@ -202,7 +202,7 @@ def main() -> int:
         if run["data"]["source"] == MAIN:
             size = save_picture(folder, load_results(folder / "results.json"), PICTURE)
             print(f"{PICTURE.relative_to(ROOT)}: {size / 1e3:.0f} kB. Look at it.")
-    RESULTS.write_text(json.dumps(runs, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    RESULTS.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
     for path in PLACES:
         path.write_text(up_to_date(path, runs), encoding="utf-8")
         print(f"{path.relative_to(ROOT)}: written from {', '.join(runs)}.")

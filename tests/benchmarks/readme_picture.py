@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -17,10 +18,12 @@ from torch import Tensor
 import flowers_utils as fu
 from flowers_utils.data import Split
 from flowers_utils.insight.inside import Explanation
-from flowers_utils.plotting.style import BLUE, GREEN, GREY, ORANGE, VERMILION, figure_function
+from flowers_utils.plotting.colours import BLUE, GREEN, GREY, ORANGE, VERMILION
+from flowers_utils.plotting.style import figure_function
 
 SIZE, DPI = (12.0, 6.0), 100  # 1,200 pixels wide; README shows it at about 830
 COLOURS = 256  # of the palette, which keeps the file small
+PURE = (255, 255, 255, *(round(255 * part) for part in to_rgb(VERMILION)))  # never dithered
 RIGHT, GUESSES, TRIED = 3, 3, 600
 SURE = (0.45, 0.95)  # so that the second guess can be seen
 
@@ -151,6 +154,9 @@ def save_picture(folder: Path, results: Mapping[str, Any], target: Path) -> int:
     draw(*explain(folder, results["seed"]), phases).savefig(file, format="png")
     target.parent.mkdir(exist_ok=True)
     image = Image.open(file).convert("RGB")
-    palette = image.quantize(COLOURS)
-    image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(target, optimize=True)
+    palette = image.quantize(COLOURS - len(PURE) // 3)
+    palette.putpalette([*PURE, *palette.getpalette()])
+    image = image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+    image.putpalette([255 if value > 251 else value for value in image.getpalette()])  # pure white
+    image.save(target, optimize=True)
     return target.stat().st_size

@@ -19,7 +19,6 @@ from torch import Tensor
 import transfer_learning_config as config
 from flowers_utils.datasets.load import load_data
 from flowers_utils.datasets.practice import flower_masks, pretrain_backbone, smooth_network
-from flowers_utils.datasets.weights import imagenet_weights
 from flowers_utils.device import choose_device, peak_memory_bytes
 from flowers_utils.insight.inside import grad_cam
 from flowers_utils.models import build_model, how_far_each_group_moved
