@@ -65,10 +65,10 @@ def test_grad_cam_finds_the_region_that_speaks_for_the_class(target, inside, fro
 
 def test_grad_cam_weights_are_the_gradients_of_the_logit(resnet, cpu):
     # behind layer4 a ResNet has mean pooling and fc, so the weights are fc's rows (Zhou et al. 2016)
-    maps = insight.feature_maps(resnet, noise(128), cpu)["layer4"]
+    maps = insight.feature_maps(resnet, noise(224), cpu)["layer4"]
     expected = (resnet.fc.weight[3].detach()[:, None, None] * maps).sum(dim=0).relu()
-    seen = insight.grad_cam(resnet, noise(128), cpu, target=3)
-    expected = nn.functional.interpolate(expected[None, None], (128, 128), mode="bilinear")[0, 0]
+    seen = insight.grad_cam(resnet, noise(224), cpu, target=3)
+    expected = nn.functional.interpolate(expected[None, None], (224, 224), mode="bilinear")[0, 0]
     torch.testing.assert_close(seen.heat, expected / expected.max(), atol=1e-4, rtol=1e-4)
     assert seen.stage == "layer4"
 
