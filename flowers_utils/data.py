@@ -29,7 +29,7 @@ class Split:
 
     def subset(self, indices: Sequence[int]) -> "Split":
         """The photographs at `indices`, in that order."""
-        chosen = np.asarray(indices)
+        chosen = np.asarray(indices, dtype=int)
         return Split(self.name, self.images[chosen], self.labels[torch.as_tensor(chosen)])
 
 

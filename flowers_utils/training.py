@@ -176,13 +176,13 @@ class PhaseInProgress:
                 where = f"{self.phase.name}, epoch {epoch}:"
                 try:
                     self.run_epoch(epoch, bar)
+                    if files.saving_is_due() or epoch == epochs:
+                        files.save(self, self.checkpoint())
                 except KeyboardInterrupt as stop:
                     again = "Run this cell again to go on."
                     raise Stopped(f"{where} stopped. {files.saved()} {again}") from stop
                 except FlowersError as error:
                     raise FlowersError(f"{where} {error} {files.saved()}") from error
-                if files.saving_is_due() or epoch == epochs:
-                    files.save(self, self.checkpoint())
 
     def run_epoch(self, epoch: int, bar: Progress) -> None:
         """Train on every training photograph once, evaluate on val, remember the best weights."""
@@ -208,10 +208,8 @@ class PhaseInProgress:
         bar.line(bar.status())
 
     def validate(self, bar: Progress) -> EpochResult:
-        """Loss and accuracy on val.
-
-        A frozen backbone does not move and val is never augmented, so its features are the same in
-        every epoch: they are computed once, and then only the head is evaluated.
+        """Loss and accuracy on val. The features of a frozen backbone are the same in every epoch,
+        since val is never augmented: they are computed once, and then only the head is evaluated.
         """
         pictures = evaluation_batches(self.data.val, self.device)
         if not self.frozen:
