@@ -53,7 +53,8 @@ def is_headless() -> bool:
 
 def progress_style() -> str:
     """`"widget"` in a live notebook, `"terminal"` where only text is drawn, else `"lines"`."""
-    if "ipykernel" not in sys.modules:
+    kernel = sys.modules.get("ipykernel.kernelapp")  # others may have imported it, too
+    if kernel is None or not kernel.IPKernelApp.initialized():
         return "terminal" if sys.stderr.isatty() else "lines"
     if is_headless():
         return "lines"
@@ -160,7 +161,9 @@ class _Widget:
         self.place = display(self.box, display_id=True)
 
     def draw(self, share: float, status: str) -> None:
-        self.words.value, self.bar.value = html.escape(status), share
+        # pre-wrap: the spaces between the parts of the text are meant
+        self.words.value = f'<span style="white-space: pre-wrap">{html.escape(status)}</span>'
+        self.bar.value = share
 
     def close(self, last: str) -> None:
         self.place.update({"text/plain": last}, raw=True)

@@ -75,8 +75,15 @@ def test_a_program_is_known_by_its_name_and_not_by_its_folders(monkeypatch, comm
     assert is_headless() is headless
 
 
+def test_a_program_that_only_imports_ipykernel_is_no_notebook(monkeypatch):
+    kernel = SimpleNamespace(IPKernelApp=SimpleNamespace(initialized=lambda: False))
+    monkeypatch.setitem(sys.modules, "ipykernel.kernelapp", kernel)
+    assert progress_style() in ("lines", "terminal")
+
+
 def test_a_live_notebook_without_widgets_gets_a_text_bar(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    kernel = SimpleNamespace(IPKernelApp=SimpleNamespace(initialized=lambda: True))
+    monkeypatch.setitem(sys.modules, "ipykernel.kernelapp", kernel)
     monkeypatch.setattr(progress, "is_headless", lambda: True)
     assert progress_style() == "lines"
     monkeypatch.setattr(progress, "is_headless", lambda: False)
