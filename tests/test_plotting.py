@@ -63,7 +63,7 @@ SCORES = {"phase1": wilson(70, 100), "phase2": None}
 PHOTO, PHOTOS = split(1).images[0], split(20).images
 MAPS = {"layer1": torch.rand(9, 4, 4), "layer4": torch.rand(9, 1, 1), "flat": torch.ones(3, 4, 4)}
 FOUND = torch.tensor([[0, 3], [1, 2]]), torch.rand(2, 2)
-GUESSES = [(name, 0.2) for name in NAMES]
+GUESSES = [(name, 0.2, number) for number, name in enumerate(NAMES)]
 PLAIN = {
     "samples": lambda: plotting.samples(DATA),
     "architecture": lambda: plotting.architecture([("image", (3, 8, 8)), ("fc", (5,))], title="A"),

@@ -94,10 +94,11 @@ def photo_from(button: Any, path: str | os.PathLike | None = None) -> Image.Imag
 
 
 class Prediction(NamedTuple):
-    """One name with its probability (0 to 1)."""
+    """One name with its probability (0 to 1), and the number of its class."""
 
     name: str
     probability: float
+    number: int
 
 
 class Deployable(nn.Module):
@@ -153,7 +154,7 @@ class Predictor:
         named = []
         for row in self.probabilities(photographs if many else [photographs]):
             best = row.argsort(descending=True)[: max(top_k, 1)].tolist()
-            named.append([Prediction(self.class_names[i], float(row[i])) for i in best])
+            named.append([Prediction(self.class_names[i], float(row[i]), i) for i in best])
         return named if many else named[0]
 
     def probabilities(self, photographs: Iterable[Any]) -> torch.Tensor:

@@ -12,7 +12,7 @@ from flowers_utils.insight.inside import Explanation
 from flowers_utils.plotting.colours import BLUE, GREEN, GREY
 from flowers_utils.plotting.gallery import gallery, in_rows, show_photo
 from flowers_utils.plotting.style import figure_function, new_figure
-from flowers_utils.plotting.text import label, labels
+from flowers_utils.plotting.text import can_be_drawn, label, labels
 
 MAPS_A_ROW = 7
 
@@ -126,23 +126,25 @@ def neighbours(
 def own_photo(
     picture: np.ndarray,
     explanation: Explanation,
-    guesses: Sequence[tuple[str, float]],
+    guesses: Sequence[tuple[str, float, int]],
     *,
     title: str,
 ) -> Figure:
     """A photograph `(3, S, S)`, where the network looked, and its best guesses as bars.
 
-    `guesses` are (class name, probability 0..1), the best first, as a `Predictor` returns them.
+    `guesses` are (class name, probability 0..1, class number), the best first, as a `Predictor`
+    returns them.
     """
-    names, shares = zip(*guesses, strict=True)
-    facts = {name: f"{share:.0%}" for name, share in guesses}
+    names, shares, _ = zip(*guesses, strict=True)
+    facts = {name: f"{share:.0%}" for name, share, _ in guesses}
     figure = new_figure("One photograph", title, height=3.0, facts=facts)
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.2))
     show_photo(left, picture, "as the network gets it")
     _show_heat(middle, picture, explanation, "where it looked (Grad-CAM)")
     bars = right.barh(range(len(names)), [100 * share for share in shares], color=BLUE)
     right.bar_label(bars, fmt="%.0f %%", padding=3)
-    ranked = [f"{i}. {label(name, limit=19)}" for i, name in enumerate(names, start=1)]
+    shown = [name if can_be_drawn(name) else f"class {number}" for name, _, number in guesses]
+    ranked = [f"{i}. {label(name, limit=19)}" for i, name in enumerate(shown, start=1)]
     right.set_yticks(range(len(names)), ranked, fontsize=9)
     right.set(xlabel="probability (%)", xlim=(0, 118), title="its best guesses")
     right.invert_yaxis()

@@ -36,8 +36,9 @@ def _plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", str(text)).split())
 
 
-def _can_be_drawn(text: str) -> bool:
-    return all(ord(character) in _drawable_characters() for character in text)
+def can_be_drawn(text: str) -> bool:
+    """Whether a font that is here has a sign for each character."""
+    return all(ord(character) in _drawable_characters() for character in _plain(text))
 
 
 def _shorten(text: str, limit: int, end: str = "…") -> str:
@@ -55,7 +56,7 @@ def label(text: str, *, limit: int = 60) -> str:
 
     What no font here can draw becomes a question mark.
     """
-    drawn = "".join(c if _can_be_drawn(c) else "?" for c in _plain(text))
+    drawn = "".join(c if can_be_drawn(c) else "?" for c in _plain(text))
     return _shorten(drawn, limit).replace("$", r"\$")
 
 
@@ -65,7 +66,7 @@ def labels(names: Sequence[str], *, limit: int = 20) -> list[str]:
     A name in a script that no font here has becomes "class 17": see `numbered_classes`.
     """
     plain = [_plain(name) for name in names]
-    plain = [n if _can_be_drawn(n) else f"class {i}" for i, n in enumerate(plain)]
+    plain = [n if can_be_drawn(n) else f"class {i}" for i, n in enumerate(plain)]
     often = Counter(_shorten(name, limit) for name in plain)
     short = [
         _shorten(name, limit, "…" if often[_shorten(name, limit)] == 1 else f"… ({i})")
@@ -76,6 +77,6 @@ def labels(names: Sequence[str], *, limit: int = 20) -> list[str]:
 
 def numbered_classes(names: Sequence[str]) -> str:
     """Which names stand as numbers in the figures, as one line to print; "" if none does."""
-    listed = [f"class {i} is {n}" for i, n in enumerate(names) if not _can_be_drawn(_plain(n))]
+    listed = [f"class {i} is {n}" for i, n in enumerate(names) if not can_be_drawn(_plain(n))]
     why = "No font here can draw these names, so figures show numbers: "
     return f"{why}{', '.join(listed)}." if listed else ""
