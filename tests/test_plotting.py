@@ -73,7 +73,7 @@ PLAIN = {
     ),
 }
 TITLED = {  # name of a figure, maybe with a case: the arguments before its title
-    "pictures": (split(5).images, NAMES),
+    "pictures": (split(5).images, NAMES, "Six"),
     "augmentations": (PHOTO, split(8).images),
     "curves": (history(),),
     "curves of one epoch": (history(1, 1),),

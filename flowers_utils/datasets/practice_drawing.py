@@ -10,7 +10,6 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.utils import make_grid
 
 from flowers_utils.datasets.practice_species import CHOICES, PATTERNS, species_row
 
@@ -238,8 +237,8 @@ def draw_scenes(species: Tensor, *, size: int, seed: int) -> tuple[Tensor, Tenso
     return (canvas.clamp(0, 1) * 255).round().to(torch.uint8), masks
 
 
-def draw_species(*, count: int = 8, seed: int = 0, size: int = 64, **traits: str) -> Tensor:
-    """Pictures of a species of your own choice, side by side: uint8 (3, H, W).
+def draw_species(*, count: int = 6, seed: int = 0, size: int = 64, **traits: str) -> Tensor:
+    """Pictures of a species of your own choice: uint8 (count, 3, size, size).
 
     Name its traits in words, as in `draw_species(petals="five", outline="heart")`:
     practice_species.WORDS lists them, and a trait that is not named takes its first word.
@@ -247,4 +246,4 @@ def draw_species(*, count: int = 8, seed: int = 0, size: int = 64, **traits: str
     """
     species = torch.tensor([species_row(traits)] * count)
     pictures, _ = draw_scenes(species, size=size, seed=seed)
-    return make_grid(pictures, nrow=4, pad_value=255)
+    return pictures

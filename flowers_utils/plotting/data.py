@@ -24,10 +24,10 @@ def samples(data: FlowerData, *, count: int = 12, seed: int = 0) -> Figure:
 
 
 @figure_function
-def pictures(images: np.ndarray, names: Sequence[str], *, title: str) -> Figure:
+def pictures(images: np.ndarray, names: Sequence[str], heading: str, *, title: str) -> Figure:
     """Up to six pictures `(N, 3, S, S)` uint8 in a row, each under its name."""
     row = list(zip(images, labels(names, limit=16), strict=False))[:6]
-    return gallery("Flowers it was never told about", title, [row])
+    return gallery(heading, title, [row])
 
 
 @figure_function
