@@ -34,6 +34,40 @@ PHASES = {
     "phase2": {"epochs": 30, "backbone_lr": 0.0001, "head_lr": 0.001},
 }
 
+# The notebook's knob RECIPE: "lesson" is what stands above; the others say what they do otherwise.
+# `tests/benchmarks/study_recipe.py` measured what each change brings.
+RECIPES = {
+    "lesson": {},
+    "fast": {
+        # The best head at once, by logistic regression on stored features. It counts as one epoch.
+        "phase1": {"epochs": 1, "fit_head": True},
+        "phase2": {
+            "epochs": 9,
+            "backbone_lr": 0.0003,
+            "head_lr": 0.0003,
+            "one_cycle": True,  # rates rise and fall once, in the place of StepLR
+            "freeze_batchnorm": True,
+            "smallest_crop": 0.6,  # crops of 60 to 100 % of the photograph, scaled to one size
+            "sizes": (
+                0.57,
+                0.71,
+                0.86,
+            ),  # shares of `crop` below, from the first to the last epochs
+        },
+    },
+    "best": {
+        "phase1": {"epochs": 1, "fit_head": True},
+        "phase2": {
+            "epochs": 18,
+            "backbone_lr": 0.0003,
+            "head_lr": 0.0003,
+            "one_cycle": True,
+            "freeze_batchnorm": True,
+            "smallest_crop": 0.6,
+        },
+    },
+}
+
 # How much of it the notebook's knob PROFILE runs. Epochs of each phase (None: as PHASES says),
 # and photographs of each split (None: all).
 PROFILES = {

@@ -28,6 +28,13 @@ _TRAINING = {
     "gamma": (float, 1e-6, 1.0),
 }
 _PHASE = {"epochs": _EPOCHS, "head_lr": _RATE}
+_IN_RECIPES = {
+    **_PHASE,
+    "backbone_lr": _RATE,
+    **dict.fromkeys(("fit_head", "one_cycle", "freeze_batchnorm"), bool),
+    **dict.fromkeys(("label_smoothing", "smallest_crop"), _SHARE),
+    "sizes": [(float, 0.1, 2.0)],
+}
 _AUGMENTATION = {
     **dict.fromkeys(("resize", "crop"), (int, 32, 2048)),
     **dict.fromkeys(("flip", "brightness", "contrast", "saturation"), _SHARE),
@@ -37,6 +44,7 @@ _AUGMENTATION = {
 _RULES: dict[str, Any] = {
     "TRAINING_CONFIG": _TRAINING,
     "PHASES": {"phase1": _PHASE, "phase2": {**_PHASE, "backbone_lr": _RATE}},
+    "RECIPES": {"lesson": {}, "*": object},
     "PROFILES": {"*": {"epochs": (*_EPOCHS, None), "images": (int, 4, 10_000_000, None)}},
     "BACKBONE": _NETWORK,
     "COMPARISON": [_NETWORK],
@@ -47,7 +55,7 @@ _RULES: dict[str, Any] = {
 }
 # What may be handed to `check_numbers`, by name; numpy's seeds must be of 31 bits, too.
 _OTHERS = {"number": (int, 1, 99), "seed": (int, 0, 2**31 - 1)}
-_NUMBERS = {**_TRAINING, **_AUGMENTATION, **_RULES["PHASES"]["phase2"], **_OTHERS}
+_NUMBERS = {**_TRAINING, **_AUGMENTATION, **_IN_RECIPES, **_OTHERS}
 
 
 def check_config() -> None:
@@ -57,6 +65,11 @@ def check_config() -> None:
     crop, resize = config.AUGMENTATION["crop"], config.AUGMENTATION["resize"]
     if crop > resize:
         _refuse("AUGMENTATION['crop']", f"at most AUGMENTATION['resize'], which is {resize}", crop)
+    for recipe, phases in config.RECIPES.items():
+        _check(f"RECIPES[{recipe!r}]", phases, {"*": object})
+        for phase, settings in phases.items():
+            _check(f"the phase in RECIPES[{recipe!r}]", phase, set(config.PHASES))
+            check_numbers(f"RECIPES[{recipe!r}][{phase!r}]", settings)
     both = sum(phase["epochs"] for phase in config.PHASES.values())
     total = config.TRAINING_CONFIG["total_epochs"]
     if total != both:
@@ -64,35 +77,44 @@ def check_config() -> None:
         _refuse("TRAINING_CONFIG['total_epochs']", must, total)
 
 
-def check_knobs(data: Any, profile: Any, seed: Any) -> tuple[str, str, int]:
-    """The notebook's DATA, PROFILE and SEED, cleaned: `" quick"` becomes `"quick"`, `"3"` becomes 3.
+def check_knobs(
+    data: Any, profile: Any, seed: Any, recipe: Any = "lesson"
+) -> tuple[str, str, int, str]:
+    """The notebook's four knobs, cleaned: `" quick"` becomes `"quick"`, `"3"` becomes 3.
 
-    Raises FlowersError with one sentence for each of the three that cannot work, all at once.
+    Raises FlowersError with one sentence for each of them that cannot work, all at once.
     """
-    data, profile, seed = (v.strip() if isinstance(v, str) else v for v in (data, profile, seed))
+    given = (data, profile, seed, recipe)
+    data, profile, seed, recipe = (v.strip() if isinstance(v, str) else v for v in given)
     if isinstance(seed, str) and seed.isdecimal():  # `papermill -r` hands it over as text
         seed = int(seed)
     problems = []
-    rules = {"DATA": Path, "PROFILE": set(config.PROFILES), "SEED": _OTHERS["seed"]}
-    for (name, rule), value in zip(rules.items(), (data, profile, seed), strict=True):
+    rules = (Path, set(config.PROFILES), _OTHERS["seed"], set(config.RECIPES))
+    names = ("DATA", "PROFILE", "SEED", "RECIPE")
+    for name, rule, value in zip(names, rules, (data, profile, seed, recipe), strict=True):
         try:
             _check(name, value, rule)
         except FlowersError as error:
             problems.append(str(error))
     if problems:
         raise FlowersError("\n".join(problems))
-    return data if data in DATA_WORDS else str(Path(data).expanduser()), profile, seed
+    return data if data in DATA_WORDS else str(Path(data).expanduser()), profile, seed, recipe
 
 
 def check_numbers(where: str, values: dict[str, Any]) -> None:
     """Raise FlowersError for a value that cannot work: `check_numbers("Phase 2", {"epochs": 0})`."""
     for name, value in values.items():
+        if name not in _NUMBERS:
+            raise FlowersError(f"{where} has no setting {name!r}; there are {', '.join(_NUMBERS)}.")
         _check(f"{name} of {where}", value, _NUMBERS[name])
 
 
-def profile_epochs(profile: str, phase: str) -> int:
-    """Epochs that `phase` ("phase1" or "phase2") runs in `profile`."""
-    return config.PROFILES[profile]["epochs"] or config.PHASES[phase]["epochs"]
+def phase_settings(phase: str, profile: str = "full", recipe: str = "lesson") -> dict[str, Any]:
+    """What `fu.Phase` is told of "phase1" or "phase2": of the lesson, the recipe, the profile."""
+    settings = {**config.PHASES[phase], **config.RECIPES[recipe].get(phase, {})}
+    if not settings.get("fit_head"):  # which has no epochs to shorten
+        settings["epochs"] = config.PROFILES[profile]["epochs"] or settings["epochs"]
+    return settings
 
 
 def _check(where: str, value: Any, rule: Any) -> None:
@@ -126,6 +148,8 @@ def _fits(value: Any, rule: Any) -> bool:
         return _is_data(value)
     if rule is str or isinstance(rule, set):
         return type(value) is str and (bool(value.strip()) if rule is str else value in rule)
+    if rule is bool:
+        return type(value) is bool
     kind, low, high, *or_none = rule
     # `type`, not `isinstance`: True is an int; and numpy's numbers make a checkpoint unsafe to open.
     return (type(value) in (int, kind) and low <= value <= high) or (
@@ -139,6 +163,8 @@ def _in_words(rule: Any) -> str:
             "'auto', 'flowers102', 'practice' or the path (in quotes) of a folder that is there"
         )
         return folder if rule is Path else "a text in quotes"
+    if rule is bool:
+        return "True or False"
     if isinstance(rule, set):
         return f"one of {', '.join(sorted(rule))}"
     return f"a {'whole' if rule[0] is int else 'plain'} number from {rule[1]:,} to {rule[2]:,}"

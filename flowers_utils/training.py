@@ -1,4 +1,8 @@
-"""Training, to be read from top to bottom: an epoch, an evaluation, a whole phase."""
+"""Training, to be read from top to bottom: an epoch, an evaluation, a whole phase.
+
+Files are the business of storage/resume.py: `restore` loads a saved state into a phase, `save`
+writes its state and its best weights. The bar only shows how far it is.
+"""
 
 import copy
 import math
@@ -12,22 +16,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import transfer_learning_config as config
-from flowers_utils import models
+from flowers_utils import models, recipes
 from flowers_utils.config_check import check_config, check_numbers
 from flowers_utils.data import FlowerData, check_data
 from flowers_utils.device import Device, seed_everything
 from flowers_utils.errors import FlowersError, Stopped, out_of_memory_explained
 from flowers_utils.progress import Progress, say
+from flowers_utils.recipes import Phase
 from flowers_utils.storage import resume
 from flowers_utils.storage.checkpoints import make_checkpoint
 from flowers_utils.storage.results import PhaseResult, best_row
-from flowers_utils.transforms import Batches, evaluation_batches, training_batches
+from flowers_utils.transforms import Batches, evaluation_batches
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Means over the images of one pass: loss in nats, top-1 accuracy as a fraction 0..1."""
+    """Means over the images of one pass: loss in nats, top-1 accuracy as a fraction 0..1.
+
+    In training they are measured on augmented images while the weights still change, so train can
+    be worse than val.
+    """
 
     loss: float
     top1: float
@@ -46,69 +54,55 @@ def train_one_epoch(
     Raises FlowersError if the loss is no longer a finite number.
     """
     scaler = scaler or device.scaler()
-    models.train_mode(model)  # model.train(), but frozen BatchNorm layers stay in eval mode
-    sums = torch.zeros(3, device=device.torch_device)
+    models.train_mode(model)  # model.train(), but what is frozen stays in eval mode
+    totals = Totals()
     for images, labels in batches:
+        optimizer.zero_grad()
         with device.autocast():
             logits = model(images)
         loss = F.cross_entropy(logits.float(), labels)
-        optimizer.zero_grad()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        sums += _batch_sums(logits.detach(), loss.detach(), labels)
-    return _means(sums)
+        totals.add(loss.detach(), logits.detach(), labels)
+    return totals.means()
 
 
 def evaluate(model: nn.Module, batches: Batches, device: Device) -> EpochResult:
     """The same measures without learning: eval mode, no gradients."""
-    sums = torch.zeros(3, device=device.torch_device)
+    totals = Totals()
     with models.eval_mode(model), torch.no_grad():
         for images, labels in batches:
             with device.autocast():
                 logits = model(images)
-            sums += _batch_sums(logits, F.cross_entropy(logits.float(), labels), labels)
-    return _means(sums)
+            totals.add(F.cross_entropy(logits.float(), labels), logits, labels)
+    return totals.means()
 
 
-def _batch_sums(logits: Tensor, loss: Tensor, labels: Tensor) -> Tensor:
-    """Sums over a batch, shape `(3,)`: loss, right answers, images. With sums, and not means, a
-    smaller last batch counts less. They stay on the device: to read a number is to wait for a GPU.
+class Totals:
+    """Loss, right answers and images, summed batch by batch; so a smaller last batch counts less.
+
+    The sums stay on the device until the end: to read a number is to wait for a GPU.
     """
-    right, count = (logits.argmax(dim=1) == labels).sum(), len(labels)
-    return torch.stack([loss * count, right, torch.full_like(loss, count)]).float()
 
+    def __init__(self) -> None:
+        self.loss = self.right = self.images = 0
 
-def _means(sums: Tensor) -> EpochResult:
-    loss, right, count = sums.tolist()
-    if not math.isfinite(loss):
-        raise FlowersError(
-            "The loss is no longer a finite number: training has diverged. Try a learning rate ten "
-            "times smaller, or choose_device(fast=False)."
-        )
-    return EpochResult(loss / count, right / count)
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """`labels` are `(B,)`, or `(B, C)` if they were smoothed: then the largest is the true one."""
+        truth = labels if labels.ndim == 1 else labels.argmax(dim=1)
+        self.loss += loss * len(labels)
+        self.right += (logits.argmax(dim=1) == truth).sum()
+        self.images += len(labels)
 
-
-@dataclass(frozen=True)
-class Phase:
-    """What one phase of training does; `title` gives its files their names."""
-
-    number: int
-    epochs: int
-    head_lr: float
-    backbone_lr: float | None = None  # None: the backbone is frozen
-    seed: int = 0
-    title: str = ""  # "Phase 1" if empty
-    fresh: bool = False  # train anew even if this very phase was trained and saved before
-
-    @property
-    def name(self) -> str:
-        return self.title or f"Phase {self.number}"
-
-    def numbers(self) -> dict[str, Any]:
-        """The values that decide what is learned."""
-        numbers = {**vars(self), "title": None, "fresh": None}
-        return {key: value for key, value in numbers.items() if value is not None}
+    def means(self) -> EpochResult:
+        loss = float(self.loss) / self.images
+        if not math.isfinite(loss):
+            raise FlowersError(
+                "The loss is no longer a finite number: training has diverged. Try a learning rate "
+                "ten times smaller, or choose_device(fast=False)."
+            )
+        return EpochResult(loss, int(self.right) / self.images)
 
 
 @out_of_memory_explained()
@@ -117,7 +111,7 @@ def train_phase(
 ) -> PhaseResult:
     """Train a copy of `model` for one phase; the result's model is the one that was best on val.
 
-    Writes `<network>_phase<N>_best.pth` and `..._resume.pth` into `folder`: a phase that was
+    Writes `<network>_<phase's name>_best.pth` and `..._resume.pth` into `folder`: a phase that was
     stopped goes on after its last saved epoch, a finished one is loaded, and files of another run
     are renamed. Raises FlowersError for what cannot work, before the first step; Stopped for a stop.
     """
@@ -134,31 +128,33 @@ def train_phase(
         training = PhaseInProgress(model, data, device, phase)
     say(note)
     training.run(files)
-    best = training.model.eval()
-    best.load_state_dict(training.best, strict=False)
+    model = training.model.eval()
+    model.load_state_dict(training.best, strict=False)  # Phase 1 keeps the head's tensors alone
     note = f"{note} {files.problem}".strip()
-    return PhaseResult(phase.name, phase.number, best, files.checkpoint, training.history, note)
+    return PhaseResult(phase.name, phase.number, model, files.checkpoint, training.history, note)
 
 
 class PhaseInProgress:
     """Network, optimizer and history of a phase between two epochs.
 
-    It trains a copy, so that a phase can start again from the very same weights: of the whole
-    network, in Phase 1 too, where what is frozen gets no gradients.
+    It trains a copy of the whole network, so that the original can start another phase. (In Phase 1
+    what is frozen is copied too, though it never changes.)
     """
-
-    PARTS = ("optimizer", "scheduler", "scaler")  # each has a state of its own
 
     def __init__(self, model: nn.Module, data: FlowerData, device: Device, phase: Phase):
         self.model = device.place(copy.deepcopy(model))
         self.data, self.device, self.phase = data, device, phase
         self.frozen = phase.backbone_lr is None
-        models.freeze_backbone(self.model) if self.frozen else models.unfreeze(self.model)
+        if self.frozen:
+            models.freeze_backbone(self.model)
+        else:
+            models.unfreeze(self.model)
+        if phase.freeze_batchnorm:
+            models.freeze_batchnorm(self.model)
         rates = {"backbone_lr": phase.backbone_lr or 0.0, "head_lr": phase.head_lr}
-        groups = models.parameter_groups(self.model, **rates)
+        groups = models.parameter_groups(self.model, **rates)  # none for what is frozen
         self.optimizer = models.make_optimizer(groups, device)
-        every, gamma = (config.TRAINING_CONFIG[key] for key in ("step_size", "gamma"))
-        self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, every, gamma)
+        self.scheduler = recipes.make_scheduler(self.optimizer, phase, len(data.train))
         self.scaler = device.scaler()
         self.history: list[dict[str, Any]] = []  # a row for each finished epoch
         self.best: dict[str, Tensor] = {}  # what this phase changes, as in the best epoch
@@ -188,12 +184,11 @@ class PhaseInProgress:
         """Train on every training photograph once, evaluate on val, remember the best weights."""
         start = time.perf_counter()
         # A seed for each epoch: a phase that goes on after a stop need not know what was drawn.
+        # (Any number will do, as long as no two epochs share one.)
         generator = seed_everything(1_000_003 * self.phase.seed + 1009 * self.phase.number + epoch)
         rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
-        batches = bar.follow(training_batches(self.data, self.device, generator))
-        train = train_one_epoch(self.model, batches, self.optimizer, self.device, self.scaler)
+        train = self.learn(epoch, generator, bar)
         val = self.validate(bar)
-        self.scheduler.step()
         row = {"phase": self.phase.number, "epoch": epoch, "learning_rates": rates}
         row |= {"train_loss": train.loss, "train_accuracy": train.top1}
         row |= {"val_loss": val.loss, "val_accuracy": val.top1}
@@ -206,6 +201,20 @@ class PhaseInProgress:
             f"best val {best['val_accuracy']:.1%} (epoch {best['epoch']})"
         )
         bar.line(bar.status())
+
+    def learn(self, epoch: int, generator: torch.Generator, bar: Progress) -> EpochResult:
+        """One epoch on the training photographs, or the head fitted at once."""
+        if self.phase.fit_head:
+            features = recipes.fit_head(self.model, self.data, self.device)
+            return evaluate(models.classifier_of(self.model), [features], self.device)
+        batches = recipes.epoch_batches(self.phase, epoch, self.data, self.device, generator)
+        batches = bar.follow(batches)
+        if self.phase.one_cycle:
+            batches = recipes.stepping(batches, self.scheduler)
+        train = train_one_epoch(self.model, batches, self.optimizer, self.device, self.scaler)
+        if not self.phase.one_cycle:
+            self.scheduler.step()
+        return train
 
     def validate(self, bar: Progress) -> EpochResult:
         """Loss and accuracy on val. The features of a frozen backbone are the same in every epoch,
@@ -235,15 +244,22 @@ class PhaseInProgress:
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on after the last finished epoch."""
-        parts = {name: getattr(self, name).state_dict() for name in self.PARTS}
-        return {"history": self.history, "model": self.learned(), "best": self.best, **parts}
+        return {
+            "history": self.history,
+            "model": self.learned(),
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to where `state` was taken; raises ValueError if it is of another phase."""
         if not self.learned().keys() == state["model"].keys() == state["best"].keys():
             raise ValueError("these are the tensors of another phase")
-        for name in self.PARTS:
-            getattr(self, name).load_state_dict(state[name])
-        resume.match_layout(self.optimizer)
+        self.optimizer.load_state_dict(state["optimizer"])
+        resume.match_layout(self.optimizer)  # torch gives its averages the layout of the file
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
         self.model.load_state_dict(state["model"], strict=False)
         self.history, self.best = state["history"], state["best"]

@@ -192,18 +192,38 @@ def denormalise(images: torch.Tensor) -> torch.Tensor:
     return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def training_batches(data: FlowerData, device: Device, generator: torch.Generator) -> Batches:
-    """Yield each training photograph once: shuffled, freshly augmented, normalised.
+def training_batches(
+    data: FlowerData,
+    device: Device,
+    generator: torch.Generator,
+    *,
+    size: int | None = None,
+    smallest_crop: float = 0.0,
+) -> Batches:
+    """Yield the training photographs once: shuffled, freshly augmented, normalised.
 
     Float32 images `(B, 3, S, S)` and labels `(B,)`, on the device. `generator` (on the CPU) draws
-    both the order and the augmentation.
+    both the order and the augmentation. The better recipes ask for another `size` S in pixels, or
+    for crops of any part of the photograph from the share `smallest_crop` on.
     """
-    size, crop = data.resize_size, data.image_size
+    resize, crop = data.resize_size, data.image_size
     batch_size = config.TRAINING_CONFIG["batch_size"]
     shuffled = batches(data.train, device, batch_size=batch_size, shuffle=True, generator=generator)
     for images, labels in shuffled:
-        draws = draw_augmentation(len(images), generator, resize=size, crop=crop)
+        if smallest_crop:
+            resize = crop = size or data.image_size
+            images = crop_and_resize(images, crop, smallest_crop)
+        draws = draw_augmentation(len(images), generator, resize=resize, crop=crop)
         yield device.place_batch(augment_batch(images, draws, crop=crop)), labels
+
+
+def crop_and_resize(images: torch.Tensor, size: int, smallest: float) -> torch.Tensor:
+    """uint8 images `(B, 3, R, R)` -> `(B, 3, size, size)`: of each another part, scaled to `size`.
+
+    torchvision's RandomResizedCrop, image by image; it draws from torch's own generator.
+    """
+    crop = v2.RandomResizedCrop(size, scale=(smallest, 1.0), antialias=True)
+    return torch.stack([crop(image) for image in images])
 
 
 def evaluation_batches(split: Split, device: Device, *, image_size: int | None = None) -> Batches:

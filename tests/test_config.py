@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import transfer_learning_config as config
-from flowers_utils.config_check import check_config, check_knobs, check_numbers, profile_epochs
+from flowers_utils.config_check import check_config, check_knobs, check_numbers, phase_settings
 from flowers_utils.errors import FlowersError
 
 
@@ -81,7 +81,8 @@ def test_epochs_that_do_not_add_up_are_named(monkeypatch):
 def test_the_full_profile_follows_the_phases_and_ones_own_may_be_added(monkeypatch):
     monkeypatch.setitem(config.PROFILES, "night", {"epochs": 100, "images": None})
     monkeypatch.setitem(config.PHASES["phase1"], "epochs", 7)
-    epochs = [profile_epochs(name, "phase1") for name in ("full", "quick", "smoke", "night")]
+    profiles = ("full", "quick", "smoke", "night")
+    epochs = [phase_settings("phase1", name)["epochs"] for name in profiles]
     assert epochs == [7, 3, 1, 100] and check_knobs("auto", "night", 0)[1] == "night"
 
 
@@ -92,16 +93,39 @@ def test_an_impossible_argument_is_named_with_where_it_stands(key, value):
 
 
 def test_knobs_are_cleaned_where_they_are_unambiguous(tmp_path, monkeypatch):
-    assert check_knobs(" auto", "quick ", "3") == ("auto", "quick", 3)
+    assert check_knobs(" auto", "quick ", "3", "fast ") == ("auto", "quick", 3, "fast")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert check_knobs("~", "full", 2**31 - 1) == (str(tmp_path), "full", 2**31 - 1)
+    assert check_knobs("~", "full", 2**31 - 1) == (str(tmp_path), "full", 2**31 - 1, "lesson")
 
 
 @pytest.mark.parametrize(("data", "seed"), [(2024, -1), ("", 1.5), ("~nobody-here/x", 2**31)])
 def test_all_wrong_knobs_are_told_at_once_with_a_sentence_each(data, seed):
     with pytest.raises(FlowersError) as caught:
-        check_knobs(data, None, seed)
+        check_knobs(data, None, seed, ["best"])
     sentences = str(caught.value).splitlines()
-    assert [sentence.split()[0] for sentence in sentences] == ["DATA", "PROFILE", "SEED"]
+    assert [sentence.split()[0] for sentence in sentences] == ["DATA", "PROFILE", "SEED", "RECIPE"]
     assert all(map(is_one_sentence, sentences))
+
+
+def test_a_recipe_says_only_what_it_does_otherwise(monkeypatch):
+    monkeypatch.setitem(config.RECIPES, "mine", {"phase2": {"epochs": 5, "one_cycle": True}})
+    assert phase_settings("phase1", "full", "mine") == config.PHASES["phase1"]
+    both = {**config.PHASES["phase2"], "epochs": 5, "one_cycle": True}
+    assert phase_settings("phase2", "full", "mine") == both
+    assert phase_settings("phase2", "quick", "mine")["epochs"] == 3
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        ({"phase3": {}}, "the phase in RECIPES['mine'] must be one of phase1, phase2"),
+        ({"phase2": {"one_cycle": 1}}, "one_cycle of RECIPES['mine']['phase2'] must be True or"),
+        ({"phase2": {"onecycle": True}}, "RECIPES['mine']['phase2'] has no setting 'onecycle'"),
+    ],
+)
+def test_an_impossible_recipe_is_named(monkeypatch, recipe, told):
+    monkeypatch.setitem(config.RECIPES, "mine", recipe)
+    with pytest.raises(FlowersError, match="RECIPES") as caught:
+        check_config()
+    assert str(caught.value).startswith(told)

@@ -48,7 +48,7 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
     `"flowers102"`, `"practice"`, or a path to a folder of class sub-folders.
     `profile` may limit the number of images. Raises FlowersError that says what to do.
     """
-    choice, profile, seed = check_knobs(choice, profile, seed)
+    choice, profile, seed, _ = check_knobs(choice, profile, seed)
     limit, root, note = config.PROFILES[profile]["images"], data_root(), ""
     if choice == "auto":
         choice = "flowers102"

@@ -15,7 +15,7 @@ import torch
 from packaging.requirements import Requirement  # comes with matplotlib and Jupyter
 
 import transfer_learning_config as config
-from flowers_utils.config_check import DATA_WORDS, check_config, check_knobs, profile_epochs
+from flowers_utils.config_check import DATA_WORDS, check_config, check_knobs, phase_settings
 from flowers_utils.data import Split
 from flowers_utils.datasets import flowers102, practice
 from flowers_utils.datasets.disk import check_writable, megabytes
@@ -63,7 +63,7 @@ def preflight(data: str = "auto", profile: str = "full") -> str:
 def each_check(data: str = "auto", profile: str = "full") -> Iterator[Check]:
     """Every check in turn, as soon as its answer is there; the last one sums up."""
     check_config()
-    data, profile, _ = check_knobs(data, profile, 0)
+    data, profile, *_ = check_knobs(data, profile, 0)
     device, flowers = choose_device(), data_check(data)
     on_practice, done = flowers.what == PRACTICE, []
     questions = {
@@ -216,8 +216,10 @@ def lesson_seconds(device: Device, *, on_practice: bool, profile: str) -> tuple[
         counts = dict.fromkeys(counts, limit)
     train, forward = seconds_here(device, *(drawings if on_practice else photos))
     epoch = train * counts["train"] + forward * counts["val"]
-    phase2 = profile_epochs(profile, "phase2") * epoch  # training from scratch takes as long
-    passes = profile_epochs(profile, "phase1") + OTHER_PASSES
+    phase2 = (
+        phase_settings("phase2", profile)["epochs"] * epoch
+    )  # training from scratch takes as long
+    passes = phase_settings("phase1", profile)["epochs"] + OTHER_PASSES
     part_one = phase2 + forward * (passes * counts["train"] + counts["test"]) + EVERYTHING_ELSE
     if not on_practice:
         return part_one, phase2 + COMPARISON_PASSES * forward * counts["train"]

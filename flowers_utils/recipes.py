@@ -1,0 +1,144 @@
+"""What one phase of training is told, and what the better recipes do otherwise than the lesson."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer, lr_scheduler
+
+import transfer_learning_config as config
+from flowers_utils import models
+from flowers_utils.data import FlowerData
+from flowers_utils.device import Device
+from flowers_utils.transforms import Batches, evaluation_batches, training_batches
+
+PENALTY = 0.012  # of the fitted head's squared weights, chosen on val among 0.002, 0.012 and 0.05
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one phase of training does; its name gives its files their names.
+
+    What stands after `fresh` belongs to the better recipes (RECIPES in the config). As it stands
+    here, it changes nothing.
+    """
+
+    number: int
+    epochs: int
+    head_lr: float
+    backbone_lr: float | None = None  # None: the backbone is frozen
+    seed: int = 0
+    title: str = ""  # "Phase 1" if empty
+    fresh: bool = False  # train anew even if this very phase was trained and saved before
+    fit_head: bool = False  # a logistic regression on stored features in the place of an epoch
+    one_cycle: bool = False  # rates rise and fall once, in the place of StepLR
+    freeze_batchnorm: bool = False
+    label_smoothing: float = 0.0
+    smallest_crop: float = 0.0  # share of the photograph; 0: the random crop of the lesson
+    sizes: tuple[float, ...] = ()  # shares of the network's size, from the first epochs to the last
+
+    @property
+    def name(self) -> str:
+        return self.title or f"Phase {self.number}"
+
+    def numbers(self) -> dict[str, Any]:
+        """The values that decide what is learned; of a better recipe's only those in use."""
+        always = ("number", "epochs", "head_lr", "seed")
+        usual = {field.name: field.default for field in fields(self)}
+        used = {k: v for k, v in vars(self).items() if k in always or v != usual[k]}
+        return {k: v for k, v in used.items() if k not in ("title", "fresh")}
+
+
+def make_scheduler(
+    optimizer: Optimizer, phase: Phase, photographs: int
+) -> lr_scheduler.LRScheduler:
+    """StepLR of the config, to be stepped after an epoch; or one cycle, after each batch.
+
+    One cycle (Smith 2018): the rates rise from a tenth within a fifth of the time, then fall to
+    nothing along half a cosine. A start at the full rate would shake a head that is good already.
+    """
+    recipe = config.TRAINING_CONFIG
+    if not phase.one_cycle:
+        return lr_scheduler.StepLR(optimizer, recipe["step_size"], recipe["gamma"])
+    return lr_scheduler.OneCycleLR(
+        optimizer,
+        [group["lr"] for group in optimizer.param_groups],
+        total_steps=math.ceil(photographs / recipe["batch_size"]) * phase.epochs + 1,
+        pct_start=0.2,
+        div_factor=10,
+        cycle_momentum=False,
+    )
+
+
+def epoch_batches(
+    phase: Phase, epoch: int, data: FlowerData, device: Device, generator: torch.Generator
+) -> Batches:
+    """The training batches of an epoch (the first is 1), as the phase wants them."""
+    size = None
+    if phase.sizes:  # small pictures first: they cost little, and show enough to begin with
+        share = phase.sizes[(epoch - 1) * len(phase.sizes) // phase.epochs]
+        size = round(share * data.image_size / 16) * 16  # whole places in every stage's map
+    crop = {"size": size, "smallest_crop": phase.smallest_crop}
+    for images, labels in training_batches(data, device, generator, **crop):
+        yield images, smooth(labels, data.num_classes, phase.label_smoothing)
+
+
+def smooth(labels: Tensor, num_classes: int, amount: float) -> Tensor:
+    """Labels `(B,)` -> `(B, C)`: `amount` of each spread over all classes alike; 0: unchanged.
+
+    Szegedy et al. 2016, section 7; cross-entropy takes such labels as they are.
+    """
+    if amount == 0:
+        return labels
+    return F.one_hot(labels, num_classes) * (1 - amount) + amount / num_classes
+
+
+def stepping(batches: Batches, scheduler: lr_scheduler.LRScheduler) -> Batches:
+    """The same batches; after each, when its step is done, the scheduler takes one, too."""
+    for batch in batches:
+        yield batch
+        scheduler.step()
+
+
+def with_mirror_images(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each batch, and then the same mirrored left to right."""
+    for images, labels in batches:
+        yield images, labels
+        yield images.flip(3), labels
+
+
+def fit_head(model: nn.Module, data: FlowerData, device: Device) -> tuple[Tensor, Tensor]:
+    """Give `model` the best linear head for its backbone at once, in the place of Phase 1's epochs.
+
+    The features of each training photograph and of its mirror image are computed once. What is
+    left is logistic regression, a convex problem: it has one best answer, and L-BFGS goes straight
+    to it. Returns the features `(2N, F)` and their labels.
+    """
+    features, labels = [], []
+    pictures = evaluation_batches(data.train, device, image_size=data.image_size)
+    with models.eval_mode(model), torch.no_grad(), device.autocast():
+        for images, truth in with_mirror_images(pictures):
+            features.append(models.backbone_features(model, images).float())
+            labels.append(truth)
+    x, y = torch.cat(features), torch.cat(labels)
+    mean, std = x.mean(dim=0), x.std(dim=0) + 1e-6
+    head = nn.Linear(x.shape[1], data.num_classes, device=x.device)
+    nn.init.zeros_(head.weight)
+    solver = torch.optim.LBFGS(head.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        total = F.cross_entropy(head((x - mean) / std), y) + PENALTY * head.weight.square().sum()
+        total.backward()
+        return total
+
+    solver.step(loss)
+    with torch.no_grad():  # the same answers from features that are not standardised
+        weight = head.weight / std
+        models.head_of(model).weight.copy_(weight)
+        models.head_of(model).bias.copy_(head.bias - weight @ mean)
+    return x, y
