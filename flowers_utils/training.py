@@ -240,7 +240,7 @@ class PhaseInProgress:
         row = best_row(self.history)
         metrics = {key: row[key] for key in ("val_accuracy", "val_loss")}
         content = {"epoch": row["epoch"], "metrics": metrics, "weights": self.best}
-        return make_checkpoint(self.model, self.data, **content)
+        return make_checkpoint(self.model, self.data, **content, phase=self.phase.numbers())
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on after the last finished epoch."""

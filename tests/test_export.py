@@ -211,6 +211,7 @@ def card_of(checkpoint, tmp_path, *, source="folder", **changed):
         "data": {"images": {"train": 31, "val": 17, "test": 20}},
         "phases": {"phase2": phase | {"history": [{"learning_rates": rates}] * 7}},
         "profile": "quick",
+        "recipe": "lesson",
         "seed": 42,
         "device": "CPU (test)",
         "exports": [{"sentence": "ONNX, opset 18: small."}],

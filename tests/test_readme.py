@@ -124,7 +124,7 @@ def finished_run(folder, data, device, top1=0.5):
     metrics = compute_metrics(
         torch.eye(4)[data.test.labels], data.test.labels, class_names=data.class_names
     )
-    run = describe_run(data, device, [phase.to_dict()], profile="full", seed=0)
+    run = describe_run(data, device, [phase.to_dict()], {"profile": "full", "seed": 0})
     run |= {"test": metrics.to_dict()}
     save_results(folder / "results.json", run)
     return run

@@ -61,7 +61,8 @@ def _parts(
     terms, limits = SOURCES[data["source"]]
     weights = IMAGENET_WEIGHTS.format(BACKBONES[checkpoint["architecture"]].weights)
     versions = ", ".join(f"{key} {value}" for key, value in checkpoint["versions"].items())
-    settings = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in checkpoint["config"].items())
+    settings = {**checkpoint["config"], **checkpoint.get("phase", {})}
+    settings = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in settings.items())
     weakest = [row for row in metrics["per_class"] if row["recall"] is not None]
     weakest = sorted(weakest, key=lambda row: row["recall"])[:5]
     weakest = [f"{_plain(r['name'])} ({r['recall']:.0%} of {r['support']})" for r in weakest]
@@ -72,8 +73,9 @@ def _parts(
         f"#### Data\n\n{_plain(data['title'])}, fingerprint `{data['fingerprint']}`. The weights were "
         "chosen by their accuracy on val.",
         markdown_table(["split", "photographs"], list(run["data"]["images"].items())),
-        f"#### Recipe\n\nWeights of epoch {checkpoint['epoch']} of their phase. Profile "
-        f"{run['profile']}, seed {run['seed']}, on {run['device']}. Settings: {settings}.",
+        f"#### Recipe\n\nWeights of epoch {checkpoint['epoch']} of their phase. Recipe "
+        f"{run['recipe']}, profile {run['profile']}, seed {run['seed']}, on {run['device']}. "
+        f"Settings: {settings}.",
         _phases(run["phases"]),
         f"#### Metrics\n\nOn the {metrics['count']} photographs of test:",
         _scores(metrics),

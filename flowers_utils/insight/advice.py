@@ -46,7 +46,7 @@ FINDINGS = {
 
 
 def why_not_comparable(
-    data: FlowerData, *, profile: str = "full", backbone: str = "resnet18"
+    data: FlowerData, *, profile: str = "full", recipe: str = "lesson", backbone: str = "resnet18"
 ) -> str | None:
     """Why the lesson's promised and published accuracies do not apply to this run, else None."""
     if data.is_practice:
@@ -58,6 +58,8 @@ def why_not_comparable(
         return f"these are small copies of the photographs ({size}); full-size ones score higher"
     if profile != "full":
         return f'they belong to the full 20 + 30 epochs, and this is the profile "{profile}"'
+    if recipe != "lesson":
+        return f'they belong to the recipe of the lesson, and this is the recipe "{recipe}"'
     return None if backbone == "resnet18" else f"they belong to ResNet18, not to {backbone}"
 
 

@@ -50,20 +50,22 @@ class Check:
         return f"{f'[{self.status}]':<7} {self.what}: {self.detail}"
 
 
-def preflight(data: str = "auto", profile: str = "full") -> str:
+def preflight(data: str = "auto", profile: str = "full", recipe: str = "lesson") -> str:
     """What is not as it should be, the data, and how long the lesson takes; for the notebook.
 
-    `data` and `profile` are the notebook's knobs. Raises FlowersError for a value that cannot work.
+    The arguments are the notebook's knobs. Raises FlowersError for a value that cannot work.
     """
-    found = list(each_check(data, profile))
+    found = list(each_check(data, profile, recipe))
     shown = (PRACTICE, OWN, config.DATASET["name"], "lesson")
     return "\n".join(each.line() for each in found if each.status != "ok" or each.what in shown)
 
 
-def each_check(data: str = "auto", profile: str = "full") -> Iterator[Check]:
+def each_check(
+    data: str = "auto", profile: str = "full", recipe: str = "lesson"
+) -> Iterator[Check]:
     """Every check in turn, as soon as its answer is there; the last one sums up."""
     check_config()
-    data, profile, *_ = check_knobs(data, profile, 0)
+    data, profile, _, recipe = check_knobs(data, profile, 0, recipe)
     device, flowers = choose_device(), data_check(data)
     on_practice, done = flowers.what == PRACTICE, []
     questions = {
@@ -82,7 +84,7 @@ def each_check(data: str = "auto", profile: str = "full") -> Iterator[Check]:
         done.append(answered(what, question))
         yield done[-1]
     if can_run(done):
-        yield Check("ok", "lesson", _summary(device, flowers.what, profile))
+        yield Check("ok", "lesson", _summary(device, flowers.what, profile, recipe))
     else:
         yield Check("fail", "lesson", "cannot run yet, see each [fail] above")
 
@@ -196,18 +198,21 @@ def figures() -> Answer:
     return "warn", f"MPLBACKEND is '{backend}', which draws none into a notebook; unset it"
 
 
-def _summary(device: Device, flowers: str, profile: str) -> str:
+def _summary(device: Device, flowers: str, profile: str, recipe: str) -> str:
     """On what the lesson runs and for about how long."""
-    times = lesson_seconds(device, on_practice=flowers == PRACTICE, profile=profile)
+    times = lesson_seconds(device, on_practice=flowers == PRACTICE, profile=profile, recipe=recipe)
     first, second = (f"{int(s / 60) + 1} min" if s < 7200 else f"{s / 3600:.1f} h" for s in times)
+    also = "" if recipe == "lesson" else f" with the recipe '{recipe}'"
     as_many = f" (if they are as many as {config.DATASET['name']})" if flowers == OWN else ""
     return (
-        f"profile '{profile}' runs on {flowers}, {device.describe()}: about {first} for "
+        f"profile '{profile}'{also} runs on {flowers}, {device.describe()}: about {first} for "
         f"part one, then {second} for part two{as_many}"
     )
 
 
-def lesson_seconds(device: Device, *, on_practice: bool, profile: str) -> tuple[float, float]:
+def lesson_seconds(
+    device: Device, *, on_practice: bool, profile: str, recipe: str = "lesson"
+) -> tuple[float, float]:
     """About how long parts one and two take here, in seconds, from a few real steps."""
     photos = (config.AUGMENTATION["resize"], config.AUGMENTATION["crop"])
     drawings = (practice.PRACTICE_RESIZE, practice.PRACTICE_CROP)
@@ -215,17 +220,20 @@ def lesson_seconds(device: Device, *, on_practice: bool, profile: str) -> tuple[
     if limit := config.PROFILES[profile]["images"]:
         counts = dict.fromkeys(counts, limit)
     train, forward = seconds_here(device, *(drawings if on_practice else photos))
-    epoch = train * counts["train"] + forward * counts["val"]
-    phase2 = (
-        phase_settings("phase2", profile)["epochs"] * epoch
-    )  # training from scratch takes as long
-    passes = phase_settings("phase1", profile)["epochs"] + OTHER_PASSES
-    part_one = phase2 + forward * (passes * counts["train"] + counts["test"]) + EVERYTHING_ELSE
+    phase1, phase2 = (phase_settings(name, profile, recipe) for name in config.PHASES)
+    sizes = phase2.get("sizes", (1.0,))  # a smaller picture takes as much less as it has pixels
+    epoch = train * counts["train"] * sum(size**2 for size in sizes) / len(sizes)
+    tuning = phase2["epochs"] * (epoch + forward * counts["val"])
+    scratch = phase_settings("phase2", profile)["epochs"] * (
+        train * counts["train"] + forward * counts["val"]
+    )
+    passes = phase1["epochs"] + OTHER_PASSES
+    part_one = tuning + forward * (passes * counts["train"] + counts["test"]) + EVERYTHING_ELSE
     if not on_practice:
-        return part_one, phase2 + COMPARISON_PASSES * forward * counts["train"]
+        return part_one, scratch + COMPARISON_PASSES * forward * counts["train"]
     if not (Path(config.PATHS["models"]) / "practice_backbone.pth").is_file():
         part_one += train * practice.PRETRAINING["images"]
-    return part_one, phase2
+    return part_one, scratch
 
 
 def seconds_here(device: Device, resize: int, crop: int) -> tuple[float, float]:

@@ -63,9 +63,12 @@ def best_row(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 
 def describe_run(
-    data: FlowerData, device: Device, phases: list[dict[str, Any]], *, profile: str, seed: int
+    data: FlowerData, device: Device, phases: list[dict[str, Any]], knobs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Data, device, versions, the whole config and the history of each phase, as plain values."""
+    """Data, device, versions, the whole config and the history of each phase, as plain values.
+
+    `knobs` are the notebook's: "profile", "recipe" and "seed".
+    """
     splits = (data.train, data.val, data.test)
     return {
         "data": {
@@ -76,8 +79,7 @@ def describe_run(
         },
         "device": device.describe(),
         "precision": PRECISION_NAMES[device.precision],
-        "profile": profile,
-        "seed": seed,
+        **knobs,
         "versions": versions(),
         "config": {name: value for name, value in vars(config).items() if name.isupper()},
         "phases": {phase["name"].lower().replace(" ", ""): phase for phase in phases},
@@ -137,7 +139,7 @@ def _both(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]
 
 def _flat(run: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Settings of a run as one level: `config.PHASES.phase1.epochs` -> 20."""
-    known = ("data", "device", "precision", "profile", "seed", "versions", "config")
+    known = ("data", "device", "precision", "profile", "recipe", "seed", "versions", "config")
     flat: dict[str, Any] = {}
     for key, value in run.items():
         if prefix or key in known:
