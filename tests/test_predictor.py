@@ -73,6 +73,13 @@ def test_probabilities_are_the_networks_divided_by_the_temperature(predictor, pi
     assert values(predictor(pixels)) == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_prepared_photograph_is_what_the_network_sees(predictor, photo):
+    # the lesson's cell for an own photograph shows, explains and names the prepared one
+    prepared = predictor.prepare(photo_from(None, photo))
+    assert (prepared.shape, prepared.dtype) == ((3, 32, 32), torch.uint8)
+    assert values(predictor(prepared)) == pytest.approx(values(predictor(photo)), abs=1e-6)
+
+
 def test_every_kind_of_input_gives_the_same_answer(predictor, photo, pixels):
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
     kinds = [str(photo), Image.open(photo), pixels, pixels / 255, tensor, tensor / 255]

@@ -157,13 +157,15 @@ class Predictor:
             named.append([Prediction(self.class_names[i], float(row[i]), i) for i in best])
         return named if many else named[0]
 
+    def prepare(self, photograph: Any) -> torch.Tensor:
+        """What the network gets to see of a photograph: uint8 `(3, S, S)`, squashed to its size."""
+        return F.pil_to_tensor(F.resize(as_photo(photograph), [self.image_size] * 2))
+
     def probabilities(self, photographs: Iterable[Any]) -> torch.Tensor:
         """Calibrated probabilities `(N, classes)` of `N` photographs."""
-        size, rows = [self.image_size] * 2, [torch.empty(0, len(self.class_names))]
+        rows = [torch.empty(0, len(self.class_names))]
         with torch.inference_mode():
-            for photograph in photographs:
-                image = F.pil_to_tensor(F.resize(as_photo(photograph), size))
-                rows.append(self.module(image[None]))
+            rows += [self.module(self.prepare(photograph)[None]) for photograph in photographs]
         return torch.cat(rows)
 
 
