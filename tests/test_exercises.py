@@ -86,6 +86,7 @@ WRONG = [
     (2, normalise("return images / 255 - MEAN / STD"), "mind the brackets"),
     (2, normalise("return (images / 255 - MEAN.flatten()) / STD"), "the shape (3, 1, 1)"),
     (2, normalise("return images.tolist()"), "no tensor"),
+    (2, normalise("return (images / 255 - MEAN) * STD"), "divide by 255, take MEAN away"),
     (3, "answer = 5120", "also has a bias"),
     (3, "answer = 52326", "for 102 classes"),
     (3, "answer = 11181642", "whole network"),
@@ -96,6 +97,8 @@ WRONG = [
     (4, freeze(f"{NO_GRADIENT}; model.eval()"), "BatchNorm is to go on learning"),
     (4, freeze(f"{NO_GRADIENT}; module.eval(); model.layer4.requires_grad_(False)"), "no longer"),
     (4, freeze("module.frozen()"), "AttributeError"),
+    (4, freeze("module.requires_grad = False"), "On a module `requires_grad` does nothing"),
+    (5, loop(returned="None"), "returns nothing"),
     (5, loop(steps="loss.backward(); optimizer.step()"), "gradients of the batches before"),
     (5, loop(steps="loss.backward(); optimizer.zero_grad(); optimizer.step()"), "No weight moved"),
     (5, loop(counting="total += loss.item(); count += 1"), "counts as much as one of 8"),
@@ -108,6 +111,9 @@ WRONG = [
     (6, groups("return {'params': model.parameters(), 'lr': head_lr}"), "list of dicts"),
     (6, groups("return [{'params': model.parameters()}]"), "the keys 'params' and 'lr'"),
     (6, groups("return [{'params': model.named_parameters(), 'lr': 1}]"), "not their names"),
+    (6, groups("return [{'params': model.fc, 'lr': head_lr}]"), "call its `.parameters()`"),
+    (6, groups("return [{'params': 3, 'lr': head_lr}]"), "cannot be read"),
+    (7, top_k("return (logits.topk(k, dim=1).indices == labels).float()"), "labels[:, None]"),
     (7, top_k("return (logits.argmax(dim=1) == labels).float().mean()"), "that is top-1"),
     (7, top_k(BEST.replace("k,", "5,") + "right.float().mean()"), "`k` is ignored"),
     (7, top_k(BEST + "right.sum()"), "counts the photographs"),
@@ -115,6 +121,13 @@ WRONG = [
     (7, top_k(BEST + "right"), "one value for each photograph"),
     (7, top_k(BEST + "right.tolist()"), "without quotes or brackets"),
     (8, smooth("return F.cross_entropy(logits, labels)"), "nothing is smoothed"),
+    (
+        8,
+        smooth(
+            "p = logits.log_softmax(1)\n    return 0.9 * F.nll_loss(p, labels) + 0.1 * p.mean()"
+        ),
+        "a minus is missing",
+    ),
     (8, smooth("return -logits.log_softmax(dim=1).mean()"), "All of the truth"),
     (8, smooth("return F.cross_entropy(logits, labels, label_smoothing=0.9)"), "swapped"),
     (

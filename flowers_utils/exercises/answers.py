@@ -34,6 +34,12 @@ def exercise(number: int) -> Callable:
                 return f"Exercise {number}: not answered yet. {more}".rstrip()
             except NotYet as hint:
                 return f"Exercise {number}: not yet. {hint}"
+            except (
+                TypeError,
+                ValueError,
+                RuntimeError,
+            ) as error:  # another kind of thing came back
+                return f"Exercise {number}: not yet. What comes back cannot be read: {error}."
 
         return line
 
@@ -64,7 +70,8 @@ def number(value: Any) -> float:
             "each photograph, it seems. Take their mean."
         )
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise NotYet(f"One plain number is asked for, without quotes or brackets, not {value!r}.")
+        shown = " ".join(repr(value).split())[:60]
+        raise NotYet(f"One plain number is asked for, without quotes or brackets, not {shown}.")
     return float(value)
 
 

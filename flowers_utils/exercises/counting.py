@@ -57,7 +57,7 @@ def check_normalise(function: Callable[[Tensor], Tensor]) -> str:
         (unit - mean / std, "Take the mean away first, then divide: mind the brackets."),
     )
     if not is_right(given, (unit - mean) / std, wrong):
-        raise NotYet(shapes)
+        raise NotYet("Other numbers are right: divide by 255, take MEAN away, divide by STD.")
     return "Whoever uses the network later must do the same."
 
 
@@ -94,7 +94,9 @@ def check_top_k(function: Callable[[Tensor, Tensor, int], float]) -> str:
             (right / k, "Divide by the photographs, not by photographs times k."),
             (order[:, -k:].sum() / 200, "Those are the k smallest logits."),
         )
-        if not is_right(number(call(function, logits.clone(), labels.clone(), k)), right, wrong):
+        hint = "labels[:, None] gives one row a photograph, to compare with its k best."
+        given = call(function, logits.clone(), labels.clone(), k, hint=hint)
+        if not is_right(number(given), right, wrong):
             raise NotYet(
                 f"For k={k} the share is {right:.3f}. Look at logits.topk(k, dim=1).indices."
             )
@@ -120,6 +122,7 @@ def check_smoothing(function: Callable[[Tensor, Tensor], Tensor]) -> str:
             "The two shares are swapped: 90 % stays with the label.",
         ),
         (0.9 * plain - 0.1 * log_p.sum(1).mean(), "Divide the 10 % by the number of classes."),
+        (0.9 * plain + 0.1 * log_p.mean(), "Log probabilities are negative: a minus is missing."),
         (
             -(0.9 * picked + 0.1 * others).mean(),
             "Spread the 10 % over all classes, label included.",

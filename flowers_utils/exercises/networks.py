@@ -30,8 +30,10 @@ def check_freeze(function: Callable[[nn.Module, list[str]], Any]) -> str:
     call(function, model, names)
     learns = {key for key, parameter in model.named_parameters() if parameter.requires_grad}
     parameters = {key for key, _ in model.named_parameters()}
+    if learns == parameters and any("requires_grad" in vars(part) for part in model.modules()):
+        raise NotYet("On a module `requires_grad` does nothing: set it on each of its parameters.")
     if learns == parameters and all(module.training for module in model.modules()):
-        raise Unanswered("")
+        raise Unanswered("Nothing is frozen yet.")
     if not learns:
         raise NotYet("Nothing learns any more. Freeze only what `names` lists.")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -84,7 +86,8 @@ def check_loop(function: Callable[[nn.Module, list, Optimizer], float]) -> str:
     right, losses = trained(lambda *inputs: _losses(*inputs, forget=True))
     piled_up, piled_losses = trained(lambda *inputs: _losses(*inputs, forget=False))
     given, returned = trained(lambda *inputs: call(function, *inputs))
-    if torch.allclose(given, piled_up) and is_right(number(returned), sum(piled_losses) / 3, ()):
+    as_given = returned is not None and is_right(number(returned), sum(piled_losses) / 3, ())
+    if torch.allclose(given, piled_up) and as_given:
         raise Unanswered("After its three batches neither the weights nor the loss are right.")
     wrong = (
         (
@@ -95,6 +98,8 @@ def check_loop(function: Callable[[nn.Module, list, Optimizer], float]) -> str:
     )
     if not is_right(given, right, wrong):
         raise NotYet("The weights end elsewhere. The order is: zero_grad, backward, step.")
+    if returned is None:
+        raise NotYet("It trains rightly now, but returns nothing: return the mean loss.")
     total = sum(loss * n for loss, n in zip(losses, sizes, strict=True))
     wrong = (
         (sum(losses) / 3, "It trains rightly now, but a batch of 3 counts as much as one of 8."),
@@ -133,6 +138,8 @@ def check_groups(function: Callable[[nn.Module, float], list[dict]]) -> str:
     given: dict[int, list[float]] = {}
     for group in groups:
         params = group["params"]
+        if isinstance(params, nn.Module):
+            raise NotYet("'params' must hold the parameters of a layer: call its `.parameters()`.")
         for parameter in [params] if isinstance(params, Tensor) else params:
             if not isinstance(parameter, Tensor):
                 raise NotYet("'params' must hold the parameters, not their names: no `named_`.")
