@@ -1,7 +1,7 @@
 """Helpers of the transfer-learning lesson.
 
-The lesson itself, to be read in this order: device, data, transforms, models, training, evaluation,
-exercises. The machinery behind it: datasets, storage, insight, deploy, machine, plotting.
+The lesson itself, to be read in this order: device, data, transforms, models, recipes, training,
+evaluation, exercises. The machinery behind it: datasets, storage, insight, deploy, machine, plotting.
 """
 
 try:
@@ -29,6 +29,7 @@ from flowers_utils import (
     machine,
     models,
     plotting,
+    recipes,
     storage,
     transforms,
 )

@@ -1,4 +1,4 @@
-"""The rules for `transfer_learning_config.py` and for the notebook's three knobs.
+"""The rules for `transfer_learning_config.py` and for the notebook's four knobs.
 
 One table says what each value must be; whatever breaks a rule is named in one sentence.
 """

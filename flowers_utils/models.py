@@ -129,14 +129,6 @@ def unfreeze(model: nn.Module) -> None:
         parameter.requires_grad = True
 
 
-def freeze_batchnorm(model: nn.Module) -> None:
-    """Let no BatchNorm layer learn: its scale and shift stay, and by `train_mode` its statistics."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for parameter in module.parameters():
-                parameter.requires_grad = False
-
-
 def train_mode(model: nn.Module) -> nn.Module:
     """Like `model.train()`, but BatchNorm layers that are frozen stay in eval mode.
 

@@ -14,7 +14,7 @@ import transfer_learning_config as config
 from flowers_utils import models
 from flowers_utils.data import FlowerData
 from flowers_utils.device import Device
-from flowers_utils.transforms import Batches, evaluation_batches, training_batches
+from flowers_utils.transforms import Batches, training_batches
 
 PENALTY = 0.012  # of the fitted head's squared weights, chosen on val among 0.002, 0.012 and 0.05
 
@@ -87,6 +87,14 @@ def epoch_batches(
         yield images, smooth(labels, data.num_classes, phase.label_smoothing)
 
 
+def freeze_batchnorm(model: nn.Module) -> None:
+    """Let no BatchNorm layer learn: its scale and shift stay, and by `train_mode` its statistics."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for parameter in module.parameters():
+                parameter.requires_grad = False
+
+
 def smooth(labels: Tensor, num_classes: int, amount: float) -> Tensor:
     """Labels `(B,)` -> `(B, C)`: `amount` of each spread over all classes alike; 0: unchanged.
 
@@ -97,10 +105,13 @@ def smooth(labels: Tensor, num_classes: int, amount: float) -> Tensor:
     return F.one_hot(labels, num_classes) * (1 - amount) + amount / num_classes
 
 
-def stepping(batches: Batches, scheduler: lr_scheduler.LRScheduler) -> Batches:
-    """The same batches; after each, when its step is done, the scheduler takes one, too."""
+def stepping(batches: Batches, scheduler: lr_scheduler.LRScheduler, phase: Phase) -> Batches:
+    """The same batches. The scheduler takes a step after each, in one cycle; else after the last."""
     for batch in batches:
-        yield batch
+        yield batch  # the optimizer takes its step before the next batch is asked for
+        if phase.one_cycle:
+            scheduler.step()
+    if not phase.one_cycle:
         scheduler.step()
 
 
@@ -111,22 +122,22 @@ def with_mirror_images(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
         yield images.flip(3), labels
 
 
-def fit_head(model: nn.Module, data: FlowerData, device: Device) -> tuple[Tensor, Tensor]:
+def fit_head(model: nn.Module, batches: Batches, device: Device) -> tuple[Tensor, Tensor]:
     """Give `model` the best linear head for its backbone at once, in the place of Phase 1's epochs.
 
-    The features of each training photograph and of its mirror image are computed once. What is
+    `batches` are the training photographs, not augmented. The features of each and of its mirror
+    image are computed once. What is
     left is logistic regression, a convex problem: it has one best answer, and L-BFGS goes straight
     to it. Returns the features `(2N, F)` and their labels.
     """
     features, labels = [], []
-    pictures = evaluation_batches(data.train, device, image_size=data.image_size)
     with models.eval_mode(model), torch.no_grad(), device.autocast():
-        for images, truth in with_mirror_images(pictures):
+        for images, truth in with_mirror_images(batches):
             features.append(models.backbone_features(model, images).float())
             labels.append(truth)
     x, y = torch.cat(features), torch.cat(labels)
     mean, std = x.mean(dim=0), x.std(dim=0) + 1e-6
-    head = nn.Linear(x.shape[1], data.num_classes, device=x.device)
+    head = nn.Linear(x.shape[1], models.head_of(model).out_features, device=x.device)
     nn.init.zeros_(head.weight)
     solver = torch.optim.LBFGS(head.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 

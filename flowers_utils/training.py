@@ -1,8 +1,4 @@
-"""Training, to be read from top to bottom: an epoch, an evaluation, a whole phase.
-
-Files are the business of storage/resume.py: `restore` loads a saved state into a phase, `save`
-writes its state and its best weights. The bar only shows how far it is.
-"""
+"""Training: an epoch, an evaluation, a whole phase (which storage/resume.py saves and restores)."""
 
 import copy
 import math
@@ -33,8 +29,7 @@ from flowers_utils.transforms import Batches, evaluation_batches
 class EpochResult:
     """Means over the images of one pass: loss in nats, top-1 accuracy as a fraction 0..1.
 
-    In training they are measured on augmented images while the weights still change, so train can
-    be worse than val.
+    On train they are taken from augmented images, while weights change: so it can be worse than val.
     """
 
     loss: float
@@ -55,7 +50,7 @@ def train_one_epoch(
     """
     scaler = scaler or device.scaler()
     models.train_mode(model)  # model.train(), but what is frozen stays in eval mode
-    totals = Totals()
+    loss_sum = right = count = 0  # tensors soon; to read one in every step would wait for a GPU
     for images, labels in batches:
         optimizer.zero_grad()
         with device.autocast():
@@ -64,45 +59,39 @@ def train_one_epoch(
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        totals.add(loss.detach(), logits.detach(), labels)
-    return totals.means()
+        loss_sum += loss.detach() * len(labels)  # so a smaller last batch counts less
+        right += right_answers(logits.detach(), labels)
+        count += len(labels)
+    return _means(loss_sum, right, count)
 
 
 def evaluate(model: nn.Module, batches: Batches, device: Device) -> EpochResult:
     """The same measures without learning: eval mode, no gradients."""
-    totals = Totals()
+    loss_sum = right = count = 0
     with models.eval_mode(model), torch.no_grad():
         for images, labels in batches:
             with device.autocast():
                 logits = model(images)
-            totals.add(F.cross_entropy(logits.float(), labels), logits, labels)
-    return totals.means()
+            loss_sum += F.cross_entropy(logits.float(), labels) * len(labels)
+            right += right_answers(logits, labels)
+            count += len(labels)
+    return _means(loss_sum, right, count)
 
 
-class Totals:
-    """Loss, right answers and images, summed batch by batch; so a smaller last batch counts less.
+def right_answers(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many of `logits` (B, C) are largest at the label, (B,); or where a smoothed one, (B, C)."""
+    truth = labels if labels.ndim == 1 else labels.argmax(dim=1)
+    return (logits.argmax(dim=1) == truth).sum()
 
-    The sums stay on the device until the end: to read a number is to wait for a GPU.
-    """
 
-    def __init__(self) -> None:
-        self.loss = self.right = self.images = 0
-
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """`labels` are `(B,)`, or `(B, C)` if they were smoothed: then the largest is the true one."""
-        truth = labels if labels.ndim == 1 else labels.argmax(dim=1)
-        self.loss += loss * len(labels)
-        self.right += (logits.argmax(dim=1) == truth).sum()
-        self.images += len(labels)
-
-    def means(self) -> EpochResult:
-        loss = float(self.loss) / self.images
-        if not math.isfinite(loss):
-            raise FlowersError(
-                "The loss is no longer a finite number: training has diverged. Try a learning rate "
-                "ten times smaller, or choose_device(fast=False)."
-            )
-        return EpochResult(loss, int(self.right) / self.images)
+def _means(loss_sum: Tensor, right: Tensor, count: int) -> EpochResult:
+    loss = float(loss_sum) / count
+    if not math.isfinite(loss):
+        raise FlowersError(
+            "The loss is no longer a finite number: training has diverged. Try a learning rate ten "
+            "times smaller, or choose_device(fast=False)."
+        )
+    return EpochResult(loss, int(right) / count)
 
 
 @out_of_memory_explained()
@@ -137,8 +126,7 @@ def train_phase(
 class PhaseInProgress:
     """Network, optimizer and history of a phase between two epochs.
 
-    It trains a copy of the whole network, so that the original can start another phase. (In Phase 1
-    what is frozen is copied too, though it never changes.)
+    It trains a copy of the whole network, so that the original can start another phase.
     """
 
     def __init__(self, model: nn.Module, data: FlowerData, device: Device, phase: Phase):
@@ -150,7 +138,7 @@ class PhaseInProgress:
         else:
             models.unfreeze(self.model)
         if phase.freeze_batchnorm:
-            models.freeze_batchnorm(self.model)
+            recipes.freeze_batchnorm(self.model)
         rates = {"backbone_lr": phase.backbone_lr or 0.0, "head_lr": phase.head_lr}
         groups = models.parameter_groups(self.model, **rates)  # none for what is frozen
         self.optimizer = models.make_optimizer(groups, device)
@@ -175,8 +163,8 @@ class PhaseInProgress:
                     if files.saving_is_due() or epoch == epochs:
                         files.save(self, self.checkpoint())
                 except KeyboardInterrupt as stop:
-                    again = "Run this cell again to go on."
-                    raise Stopped(f"{where} stopped. {files.saved()} {again}") from stop
+                    told = f"{where} stopped. {files.saved()} Run this cell again to go on."
+                    raise Stopped(told) from stop
                 except FlowersError as error:
                     raise FlowersError(f"{where} {error} {files.saved()}") from error
 
@@ -184,15 +172,14 @@ class PhaseInProgress:
         """Train on every training photograph once, evaluate on val, remember the best weights."""
         start = time.perf_counter()
         # A seed for each epoch: a phase that goes on after a stop need not know what was drawn.
-        # (Any number will do, as long as no two epochs share one.)
         generator = seed_everything(1_000_003 * self.phase.seed + 1009 * self.phase.number + epoch)
         rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
         train = self.learn(epoch, generator, bar)
         val = self.validate(bar)
         row = {"phase": self.phase.number, "epoch": epoch, "learning_rates": rates}
-        row |= {"train_loss": train.loss, "train_accuracy": train.top1}
-        row |= {"val_loss": val.loss, "val_accuracy": val.top1}
-        self.history.append({**row, "seconds": time.perf_counter() - start})
+        row |= {"train_loss": train.loss, "train_accuracy": train.top1, "val_loss": val.loss}
+        row |= {"val_accuracy": val.top1, "seconds": time.perf_counter() - start}
+        self.history.append(row)
         best = best_row(self.history)
         if best["epoch"] == epoch:
             self.best = {key: value.clone() for key, value in self.learned().items()}
@@ -205,21 +192,17 @@ class PhaseInProgress:
     def learn(self, epoch: int, generator: torch.Generator, bar: Progress) -> EpochResult:
         """One epoch on the training photographs, or the head fitted at once."""
         if self.phase.fit_head:
-            features = recipes.fit_head(self.model, self.data, self.device)
+            size = {"image_size": self.data.image_size}
+            pictures = bar.follow(evaluation_batches(self.data.train, self.device, **size))
+            features = recipes.fit_head(self.model, pictures, self.device)
             return evaluate(models.classifier_of(self.model), [features], self.device)
         batches = recipes.epoch_batches(self.phase, epoch, self.data, self.device, generator)
-        batches = bar.follow(batches)
-        if self.phase.one_cycle:
-            batches = recipes.stepping(batches, self.scheduler)
-        train = train_one_epoch(self.model, batches, self.optimizer, self.device, self.scaler)
-        if not self.phase.one_cycle:
-            self.scheduler.step()
-        return train
+        batches = recipes.stepping(bar.follow(batches), self.scheduler, self.phase)
+        return train_one_epoch(self.model, batches, self.optimizer, self.device, self.scaler)
 
     def validate(self, bar: Progress) -> EpochResult:
-        """Loss and accuracy on val. The features of a frozen backbone are the same in every epoch,
-        since val is never augmented: they are computed once, and then only the head is evaluated.
-        """
+        """Loss and accuracy on val. It is never augmented, so a frozen backbone's features of it are
+        computed once, and after that only the head is evaluated."""
         pictures = evaluation_batches(self.data.val, self.device)
         if not self.frozen:
             return evaluate(self.model, bar.follow(pictures), self.device)
@@ -238,9 +221,9 @@ class PhaseInProgress:
     def checkpoint(self) -> dict[str, Any]:
         """The checkpoint of the best epoch."""
         row = best_row(self.history)
+        content = {"epoch": row["epoch"], "weights": self.best, "phase": self.phase.numbers()}
         metrics = {key: row[key] for key in ("val_accuracy", "val_loss")}
-        content = {"epoch": row["epoch"], "metrics": metrics, "weights": self.best}
-        return make_checkpoint(self.model, self.data, **content, phase=self.phase.numbers())
+        return make_checkpoint(self.model, self.data, metrics=metrics, **content)
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on after the last finished epoch."""

@@ -56,9 +56,10 @@ def test_the_notebook_is_valid_and_every_cell_has_an_id():
     assert len(set(ids)) == len(ids)
 
 
-def test_one_cell_holds_the_three_knobs():
+def test_one_cell_holds_the_four_knobs():
     tagged = [c for c in code_cells() if "parameters" in c.metadata.get("tags", [])]
-    assert [cell.source for cell in tagged] == ['DATA = "auto"\nPROFILE = "full"\nSEED = 0']
+    knobs = 'DATA = "auto"\nPROFILE = "full"\nSEED = 0\nRECIPE = "lesson"'
+    assert [cell.source for cell in tagged] == [knobs]
 
 
 def test_code_cells_are_short():

@@ -103,6 +103,9 @@ TITLED = {  # name of a figure, maybe with a case: the arguments before its titl
     "phase_change": (PHOTO, [seen(), seen()], NAMES),
     "neighbours": (split(2), split(9), FOUND, NAMES),
     "own_photo": (PHOTO, seen(), GUESSES),
+    "rate_finder": ([(10 ** (i / 10 - 5), 2 + i % 3) for i in range(30)], {"chosen": 0.001}),
+    "ablation": ([{"name": n, "seed": s, "val": 0.5 + s / 9} for s in (0, 1) for n in "abc"],),
+    "recipes": ([{"name": n, "seconds": 60, "val": 0.7, "test": 0.6} for n in "abb"],),
 }
 FIGURES = [*PLAIN, *TITLED]
 
@@ -112,7 +115,7 @@ def draw(name: str):
     if name in PLAIN:
         return PLAIN[name]()
     function, arguments, keywords = name.split()[0], TITLED[name], {}
-    if function in ("three_numbers", "reliability", "closing"):
+    if function in ("three_numbers", "reliability", "closing", "rate_finder"):
         *arguments, keywords = arguments
     return getattr(plotting, function)(*arguments, title=TITLE, **keywords)
 

@@ -31,6 +31,7 @@ from flowers_utils.insight.mistakes import (
     most_confused_pairs,
     nearest_neighbours,
 )
+from flowers_utils.insight.study import gains, recipe_study, recipe_table
 
 __all__ = [
     "ComparisonSettings",
@@ -42,6 +43,7 @@ __all__ = [
     "feature_maps",
     "features_of",
     "first_layer_filters",
+    "gains",
     "grad_cam",
     "gradient_at_each_block",
     "head_experiment",
@@ -51,6 +53,8 @@ __all__ = [
     "most_confused_pairs",
     "nearest_neighbours",
     "performance_table",
+    "recipe_study",
+    "recipe_table",
     "why_no_comparison",
     "why_not_comparable",
     "without_normalisation",

@@ -22,6 +22,7 @@ from flowers_utils.plotting.inside import (
     own_photo,
     phase_change,
 )
+from flowers_utils.plotting.recipes import ablation, rate_finder, recipes
 from flowers_utils.plotting.results import closing, comparison, reliability
 from flowers_utils.plotting.text import numbered_classes
 from flowers_utils.plotting.training import (
@@ -34,6 +35,7 @@ from flowers_utils.plotting.training import (
 )
 
 __all__ = [
+    "ablation",
     "architecture",
     "augmentations",
     "class_bars",
@@ -55,6 +57,8 @@ __all__ = [
     "phase_change",
     "pictures",
     "predictions",
+    "rate_finder",
+    "recipes",
     "reliability",
     "samples",
     "three_numbers",

@@ -1,0 +1,193 @@
+"""What makes the lesson's recipe better, and what does not? Measured on real flowers and weights.
+
+    python -m tests.benchmarks.study_recipe trials --seeds 2    # one change at a time, small pictures
+    python -m tests.benchmarks.study_recipe recipes --seeds 3   # the config's recipes, whole
+
+Run it in the project's folder, with Flowers102 and ImageNet's weights on the disk. Choices are made
+on val; a whole recipe is scored on test once. Each result is a row of `recipe_study.json` in
+flowers_utils/insight, and what stands there is not computed again: a study that was stopped goes on. On two
+cores with AVX512-BF16 a trial takes about 50 seconds; the recipes of one seed take 3 minutes
+("fast"), 6 ("best"), 24 ("lesson"), and 7 more for "best" on train and val.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision.transforms import v2
+
+import flowers_utils as fu
+import transfer_learning_config as config
+from flowers_utils import models, recipes
+from flowers_utils.config_check import phase_settings
+from flowers_utils.data import FlowerData, Split
+from flowers_utils.device import Device
+from flowers_utils.evaluation import predict_logits, wilson
+from flowers_utils.insight.study import STUDY_FILE
+from flowers_utils.progress import clock, say
+from flowers_utils.storage.checkpoints import versions
+from flowers_utils.transforms import Batches, denormalise, normalise
+
+SIZE, EPOCHS = 96, 8  # of a trial
+BASE = {"one_cycle": True, "freeze_batchnorm": True, "smallest_crop": 0.6}
+BASE |= {"backbone_lr": 6e-4, "head_lr": 3e-4}
+
+# Name -> what it does otherwise than BASE: fields of fu.Phase, of the config, or "batches".
+TRIALS: dict[str, dict[str, Any]] = {
+    "improved": {},
+    "BatchNorm learns": {"freeze_batchnorm": False},
+    "StepLR": {"one_cycle": False},
+    "lesson's crop": {"smallest_crop": 0.0},
+    "crops from 35 %": {"smallest_crop": 0.35},
+    "backbone 1e-4": {"backbone_lr": 1e-4},
+    "backbone 3e-4": {"backbone_lr": 3e-4},
+    "backbone 1e-3": {"backbone_lr": 1e-3},
+    "backbone 2e-3": {"backbone_lr": 2e-3},
+    "head 1e-3": {"head_lr": 1e-3},
+    "label smoothing": {"label_smoothing": 0.1},
+    "MixUp": {"batches": "mixup"},
+    "CutMix": {"batches": "cutmix"},
+    "TrivialAugment": {"batches": "trivial"},
+    "no hue": {"hue": 0.0},
+    "no rotation": {"rotation": 0.0},
+    "batches of 64": {"batch_size": 64},
+    "weight decay 0.1": {"weight_decay": 0.1},
+    "small to large": {"sizes": (0.67, 0.83, 1.0)},
+    "4 epochs": {"epochs": 4},
+    "16 epochs": {"epochs": 16},
+}
+
+
+def mixed(how: str, classes: int) -> Callable[[Batches], Batches]:
+    """Batches whose pictures and labels are mixed in pairs, or changed by TrivialAugment."""
+    mix = {"mixup": v2.MixUp(alpha=0.2, num_classes=classes)}
+    mix |= {"cutmix": v2.CutMix(alpha=1.0, num_classes=classes)}
+    trivial = v2.TrivialAugmentWide()
+
+    def changed(batches: Batches) -> Iterator:
+        for images, labels in batches:
+            if how == "trivial":
+                pictures = torch.stack([trivial(one) for one in denormalise(images)])
+                yield normalise(pictures.float() / 255), labels
+            else:
+                yield mix[how](images, labels)
+
+    return changed
+
+
+def trial(changes: dict[str, Any], seed: int, device: Device) -> dict[str, Any]:
+    """A fitted head, then EPOCHS of fine-tuning at SIZE pixels; val at the end, not at its best."""
+    settings = {"epochs": EPOCHS, **BASE, **changes}
+    how = settings.pop("batches", None)
+    for part in (config.TRAINING_CONFIG, config.AUGMENTATION):
+        part.update({key: settings.pop(key) for key in list(settings) if key in part})
+    data = fu.load_data("flowers102")
+    phase = fu.Phase(2, seed=seed, **settings)
+    weights = fu.starting_weights(data, device, backbone="resnet18", seed=seed)
+    model = fu.build_model("resnet18", num_classes=data.num_classes, weights=weights, seed=seed)
+    model = device.place(model)
+    generator = fu.seed_everything(seed)
+    pictures = fu.evaluation_batches(data.train, device, image_size=data.image_size)
+    recipes.fit_head(model, pictures, device)
+    start = accuracy(model, data.val, device)
+    if phase.freeze_batchnorm:
+        recipes.freeze_batchnorm(model)
+    rates = {"backbone_lr": phase.backbone_lr, "head_lr": phase.head_lr}
+    optimizer = models.make_optimizer(fu.parameter_groups(model, **rates), device)
+    scheduler = recipes.make_scheduler(optimizer, phase, len(data.train))
+    began, losses = time.perf_counter(), []
+    for epoch in range(1, phase.epochs + 1):
+        batches = recipes.epoch_batches(phase, epoch, data, device, generator)
+        batches = mixed(how, data.num_classes)(batches) if how else batches
+        batches = recipes.stepping(batches, scheduler, phase)
+        losses.append(fu.train_one_epoch(model, batches, optimizer, device).loss)
+    row = {"head_val": start, "val": accuracy(model, data.val, device)}
+    row |= {"mirrored_val": accuracy(model, mirrored(data.val), device, and_with=data.val)}
+    return row | {"train_loss": losses[-1], "seconds": time.perf_counter() - began}
+
+
+def mirrored(split: Split) -> Split:
+    return replace(split, images=np.ascontiguousarray(split.images[..., ::-1]))
+
+
+def accuracy(model, split: Split, device: Device, *, and_with: Split | None = None) -> float:
+    """Top-1 on a split; `and_with`: of the mean of the logits on both."""
+    logits, labels = predict_logits(model, split, device)
+    if and_with is not None:
+        logits = logits + predict_logits(model, and_with, device)[0]
+    return float((logits.argmax(dim=1) == labels).float().mean())
+
+
+def with_val(data: FlowerData) -> FlowerData:
+    """Train and val together to train on. (Val keeps its place, but says nothing any more.)"""
+    shape = (data.resize_size,) * 2
+    larger = torch.nn.functional.interpolate(
+        torch.from_numpy(data.val.images[:]).float(), shape, mode="bilinear", antialias=True
+    )
+    images = np.concatenate([data.train.images, larger.round().to(torch.uint8).numpy()])
+    labels = torch.cat([data.train.labels, data.val.labels])
+    return replace(data, train=Split("train", images, labels))
+
+
+def whole_recipe(name: str, seed: int, device: Device) -> dict[str, Any]:
+    """Both phases as the notebook has them; test scored once, by what was best on val."""
+    recipe, data = name.split(" on ")[0], fu.load_data("flowers102")
+    data = with_val(data) if " on " in name else data
+    weights = fu.starting_weights(data, device, backbone="resnet18", seed=seed)
+    model = fu.build_model("resnet18", num_classes=data.num_classes, weights=weights, seed=seed)
+    row: dict[str, Any] = {"seconds": 0.0}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in (1, 2):
+            settings = phase_settings(f"phase{number}", recipe=recipe)
+            result = fu.train_phase(
+                model, data, device, fu.Phase(number, seed=seed, **settings), folder
+            )
+            model = result.model
+            row |= {f"phase{number}_val": result.best_val_accuracy}
+            row |= {f"phase{number}_seconds": result.seconds}
+            row["seconds"] += result.seconds
+    logits, labels = predict_logits(model, data.test, device)
+    twins, _ = predict_logits(model, mirrored(data.test), device)
+    found = wilson(int((logits.argmax(dim=1) == labels).sum()), len(labels))
+    both = float(((logits + twins).argmax(dim=1) == labels).float().mean())
+    row |= {"val": None if " on " in name else result.best_val_accuracy, "test": found.value}
+    return row | {"test_low": found.low, "test_high": found.high, "mirrored_test": both}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=("trials", "recipes"))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--only", nargs="+", help="names of trials or recipes")
+    asked = parser.parse_args()
+    device = fu.choose_device()
+    rows = json.loads(STUDY_FILE.read_text()) if STUDY_FILE.is_file() else []
+    both = [*config.RECIPES, "best on train and val"]
+    names = asked.only or (list(TRIALS) if asked.part == "trials" else both)
+    if asked.part == "trials":
+        config.AUGMENTATION.update(resize=SIZE * 256 // 224, crop=SIZE)
+    usual = [dict(config.TRAINING_CONFIG), dict(config.AUGMENTATION)]
+    for seed in range(asked.seeds):
+        for name in names:
+            key = {"part": asked.part, "name": name, "seed": seed}
+            if any(key.items() <= row.items() for row in rows):
+                continue
+            config.TRAINING_CONFIG.update(usual[0])
+            config.AUGMENTATION.update(usual[1])
+            if asked.part == "trials":
+                found = trial(TRIALS[name], seed, device)
+            else:
+                found = whole_recipe(name, seed, device)
+            rows.append({**key, **found, "device": device.describe(), "torch": versions()["torch"]})
+            STUDY_FILE.write_text(json.dumps(rows, indent=1) + "\n")
+            say(f"{name}, seed {seed}: {clock(found['seconds'])} {json.dumps(found)}")
+
+
+if __name__ == "__main__":
+    main()
