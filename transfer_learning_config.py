@@ -2,15 +2,15 @@
 
 Change a value, save the file, restart the notebook's kernel, run all. Each value is checked before anything
 starts (`flowers_utils/config_check.py` holds the rules); a value that cannot work is named in one sentence.
-What a trained phase depends on is saved with it: after a change here the phase is trained anew, and the
-earlier files are kept under another name.
+What a trained phase depends on is saved with it: after a change to one of those the phase is trained
+anew, and the earlier files are kept under another name.
 """
 
 # The recipe of training, shared by both phases.
 TRAINING_CONFIG = {
     # Photographs in one step. Too little memory: halve it. Steps are then twice as many, and noisier.
     "batch_size": 32,
-    # For training without pretrained weights (the last section); the phases have their own rates below.
+    # Only for training without pretrained weights (section 19); the phases have their own rates below.
     "learning_rate": 0.001,
     # Always the epochs of phase1 + phase2 below: change them together.
     "total_epochs": 50,
@@ -21,7 +21,7 @@ TRAINING_CONFIG = {
     # One legal value, here to be read: the learning rates fall in steps.
     "scheduler": "StepLR",
     # After every `step_size` epochs of a phase, its learning rates are multiplied by `gamma`.
-    # In a phase with fewer epochs than `step_size` the rates never fall.
+    # In a phase of `step_size` epochs or fewer the rates never fall.
     "step_size": 15,
     "gamma": 0.1,
 }
@@ -48,11 +48,8 @@ RECIPES = {
             "one_cycle": True,  # rates rise and fall once, in the place of StepLR
             "freeze_batchnorm": True,
             "smallest_crop": 0.6,  # crops of 60 to 100 % of the photograph, scaled to one size
-            "sizes": (
-                0.57,
-                0.71,
-                0.86,
-            ),  # shares of `crop` below, from the first to the last epochs
+            # Small pictures first. Shares of `crop` below, from the first to the last epochs.
+            "sizes": (0.57, 0.71, 0.86),
         },
     },
     "best": {

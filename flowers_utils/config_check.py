@@ -107,6 +107,11 @@ def check_numbers(where: str, values: dict[str, Any]) -> None:
         if name not in _NUMBERS:
             raise FlowersError(f"{where} has no setting {name!r}; there are {', '.join(_NUMBERS)}.")
         _check(f"{name} of {where}", value, _NUMBERS[name])
+    if values.get("sizes") and not values.get("smallest_crop"):
+        raise FlowersError(
+            f"{where} has 'sizes' but no 'smallest_crop', and only such crops are scaled to them; "
+            "give it one, 0.75 for crops about as large as the lesson's."
+        )
 
 
 def phase_settings(phase: str, profile: str = "full", recipe: str = "lesson") -> dict[str, Any]:

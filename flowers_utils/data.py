@@ -119,6 +119,8 @@ def batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield uint8 images `(B, 3, S, S)` and labels `(B,)` on the device, each photograph once.
 
+    (Of a shuffled pass a last batch of a single photograph is left out.)
+
     A plain loop in the place of a `DataLoader`: its worker processes hang or crash in notebooks on
     Windows and macOS, and with decoding done once there is nothing left for them to do.
     `generator` draws the order of a shuffled pass.
@@ -127,7 +129,7 @@ def batches(
     order = torch.randperm(count, generator=generator) if shuffle else torch.arange(count)
     chunks = list(order.split(batch_size))
     if shuffle and len(chunks) > 1 and len(chunks[-1]) == 1:
-        chunks.pop()  # BatchNorm cannot train on a batch of a single image
+        chunks.pop()  # too few for BatchNorm's statistics, and an error where maps are 1 x 1
     for chosen in chunks:
         images = torch.from_numpy(split.images[chosen.numpy()])
         if device.torch_device.type == "cuda":

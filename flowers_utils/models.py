@@ -130,16 +130,17 @@ def unfreeze(model: nn.Module) -> None:
 
 
 def train_mode(model: nn.Module) -> nn.Module:
-    """Like `model.train()`, but BatchNorm layers that are frozen stay in eval mode.
+    """Like `model.train()`, but what is frozen stays in eval mode.
 
     In train mode a BatchNorm layer updates its running statistics on every forward pass, whether
-    or not its parameters may learn, so a "frozen" backbone would drift.
-    See https://keras.io/guides/transfer_learning/ on BatchNorm.
+    or not its parameters may learn, so a "frozen" backbone would drift; and stochastic depth (in
+    the EfficientNets) would go on dropping blocks of it.
     """
     model.train()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
-            module.eval()
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()  # and all that is in it
     return model
 
 

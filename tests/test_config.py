@@ -121,6 +121,7 @@ def test_a_recipe_says_only_what_it_does_otherwise(monkeypatch):
     [
         ({"phase3": {}}, "the phase in RECIPES['mine'] must be one of phase1, phase2"),
         ({"phase2": {"one_cycle": 1}}, "one_cycle of RECIPES['mine']['phase2'] must be True or"),
+        ({"phase2": {"sizes": (0.5,)}}, "RECIPES['mine']['phase2'] has 'sizes' but no"),
         ({"phase2": {"onecycle": True}}, "RECIPES['mine']['phase2'] has no setting 'onecycle'"),
     ],
 )

@@ -95,6 +95,13 @@ def test_frozen_batchnorm_statistics_do_not_move_in_train_mode():
     assert fingerprint(model) != before
 
 
+def test_a_frozen_backbone_drops_no_blocks_but_the_heads_dropout_stays_on():
+    model = build_model("efficientnet_b0", num_classes=5, weights=None)
+    freeze_backbone(model)
+    modes = {type(part).__name__: part.training for part in train_mode(model).modules()}
+    assert not modes["StochasticDepth"] and modes["Dropout"]
+
+
 def test_eval_mode_gives_each_layer_its_own_mode_back_even_after_an_error():
     model = blank().train()
     model.bn1.eval()
