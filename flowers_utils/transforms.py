@@ -203,8 +203,8 @@ def training_batches(
     """Yield the training photographs once: shuffled, freshly augmented, normalised.
 
     Float32 images `(B, 3, S, S)` and labels `(B,)`, on the device. `generator` (on the CPU) draws
-    both the order and the augmentation. The better recipes ask for another `size` S in pixels, or
-    for crops of any part of the photograph from the share `smallest_crop` on.
+    both the order and the augmentation. The better recipes take any part of the photograph, from
+    the share `smallest_crop` on, and scale it to `size` pixels (None: the network's).
     """
     resize, crop = data.resize_size, data.image_size
     batch_size = config.TRAINING_CONFIG["batch_size"]
