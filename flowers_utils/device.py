@@ -99,7 +99,9 @@ def choose_device(name: str | None = None, *, fast: bool = True) -> Device:
             f"Device '{name}' is not available on this machine; available: {available}. "
             "Call choose_device() to take the best one."
         )
-    return {"cuda": _cuda_device, "mps": _mps_device, "cpu": _cpu_device}[name](fast)
+    if name == "cuda":
+        return _cuda_device(fast)
+    return _mps_device() if name == "mps" else _cpu_device(fast)
 
 
 def _cuda_device(fast: bool) -> Device:
@@ -112,7 +114,7 @@ def _cuda_device(fast: bool) -> Device:
     return Device(device, name, torch.bfloat16 if modern else torch.float16, channels_last=True)
 
 
-def _mps_device(fast: bool) -> Device:
+def _mps_device() -> Device:
     # float32 and contiguous whatever is asked: channels_last is many times slower on MPS.
     return Device(torch.device("mps"), f"Apple {platform.machine()}")
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ def predict_logits(
     model: nn.Module, split: Split, device: Device, *, image_size: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Logits `(N, C)` float32 and labels `(N,)` of a split, on the CPU, in the split's order."""
-    return _collect(lambda images: model(images), model, split, device, image_size)
+    return _collect(model, model, split, device, image_size)
 
 
 def predict_features(
@@ -37,9 +38,7 @@ def predict_features(
 
     `image_size` in pixels is the network's: needed for the train split, which is stored larger.
     """
-    return _collect(
-        lambda images: backbone_features(model, images), model, split, device, image_size
-    )
+    return _collect(partial(backbone_features, model), model, split, device, image_size)
 
 
 def _collect(

@@ -214,12 +214,13 @@ def output_shapes(model: nn.Module, size: int) -> list[tuple[str, tuple[int, ...
     stages = dict(model.named_children())
     blocks = stages.pop("features", nn.Module()).named_children()
     stages |= {f"features.{name}": block for name, block in blocks}
+    names = {stage: name for name, stage in stages.items()}
+
+    def note(stage: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        shapes.append((names[stage], tuple(output.shape[1:])))
+
     with contextlib.ExitStack() as hooks, eval_mode(model), torch.no_grad():
-        for name, stage in stages.items():
-
-            def note(_: nn.Module, __: object, output: torch.Tensor, name: str = name) -> None:
-                shapes.append((name, tuple(output.shape[1:])))
-
+        for stage in names:
             hooks.enter_context(stage.register_forward_hook(note))
         model(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
     return shapes

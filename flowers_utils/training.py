@@ -118,7 +118,8 @@ def train_phase(
     say(note)
     training.run(files)
     model = training.model.eval()
-    model.load_state_dict(training.best, strict=False)  # Phase 1 keeps the head's tensors alone
+    # (Not strict, because Phase 1 keeps the head's tensors alone.)
+    model.load_state_dict(training.best_weights, strict=False)
     note = f"{note} {files.problem}".strip()
     return PhaseResult(phase.name, phase.number, model, files.checkpoint, training.history, note)
 
@@ -145,7 +146,7 @@ class PhaseInProgress:
         self.scheduler = recipes.make_scheduler(self.optimizer, phase, len(data.train))
         self.scaler = device.scaler()
         self.history: list[dict[str, Any]] = []  # a row for each finished epoch
-        self.best: dict[str, Tensor] = {}  # what this phase changes, as in the best epoch
+        self.best_weights: dict[str, Tensor] = {}  # what this phase changes, as in the best epoch
         self.val_features: list[tuple[Tensor, Tensor]] = []  # of a frozen backbone
 
     def run(self, files: resume.PhaseFiles) -> None:
@@ -182,7 +183,7 @@ class PhaseInProgress:
         self.history.append(row)
         best = best_row(self.history)
         if best["epoch"] == epoch:
-            self.best = {key: value.clone() for key, value in self.learned().items()}
+            self.best_weights = {key: value.clone() for key, value in self.learned().items()}
         bar.note(
             f"epoch {epoch}/{self.phase.epochs}, train loss {train.loss:.3f}, val {val.top1:.1%}, "
             f"best val {best['val_accuracy']:.1%} (epoch {best['epoch']})"
@@ -221,7 +222,8 @@ class PhaseInProgress:
     def checkpoint(self) -> dict[str, Any]:
         """The checkpoint of the best epoch."""
         row = best_row(self.history)
-        content = {"epoch": row["epoch"], "weights": self.best, "phase": self.phase.numbers()}
+        content = {"epoch": row["epoch"], "weights": self.best_weights}
+        content |= {"phase": self.phase.numbers()}
         metrics = {key: row[key] for key in ("val_accuracy", "val_loss")}
         return make_checkpoint(self.model, self.data, metrics=metrics, **content)
 
@@ -230,7 +232,7 @@ class PhaseInProgress:
         return {
             "history": self.history,
             "model": self.learned(),
-            "best": self.best,
+            "best": self.best_weights,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -245,4 +247,4 @@ class PhaseInProgress:
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
         self.model.load_state_dict(state["model"], strict=False)
-        self.history, self.best = state["history"], state["best"]
+        self.history, self.best_weights = state["history"], state["best"]

@@ -7,7 +7,6 @@ from flowers_utils.insight.advice import (
     why_not_comparable,
 )
 from flowers_utils.insight.comparison import (
-    ComparisonSettings,
     compare_backbones,
     comparison_table,
     why_no_comparison,
@@ -34,7 +33,6 @@ from flowers_utils.insight.mistakes import (
 from flowers_utils.insight.study import gains, recipe_study, recipe_table
 
 __all__ = [
-    "ComparisonSettings",
     "accuracy_by_training_size",
     "compare_backbones",
     "compare_phases",

@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 from flowers_utils.data import FlowerData
 from flowers_utils.plotting.colours import BLUE, GREY, ORANGE, VERMILION
 from flowers_utils.plotting.gallery import gallery, in_rows
-from flowers_utils.plotting.style import figure_function, new_figure, plain_log_axis
+from flowers_utils.plotting.style import figure_function, new_figure
 from flowers_utils.plotting.text import label, labels
 
 
@@ -83,7 +83,6 @@ def gradient_sizes(with_skip: Sequence[float], without: Sequence[float]) -> Figu
     ax.semilogy(blocks, with_skip, color=BLUE, marker="o", label="with skip connections")
     ax.semilogy(blocks, without, color=VERMILION, marker="s", linestyle="--", label="without")
     ax.set(xlabel="block, from the image to the loss", ylabel="gradient (behind the last: 1)")
-    plain_log_axis(ax.yaxis, min(without), max(with_skip), steps=(1,))
     ax.grid()
     figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -132,7 +132,7 @@ def confused_pairs(
     pairs: Sequence[ConfusedPair], images: np.ndarray, class_names: Sequence[str], *, title: str
 ) -> Figure:
     """Up to ten pairs, each two photographs on one card, with the mistakes counted."""
-    pairs, names, heading = pairs[:10], labels(class_names, limit=16), "The most confused pairs"
+    pairs, names, heading = pairs[:10], labels(class_names, limit=21), "The most confused pairs"
     if not pairs:
         return empty_figure(heading, title, NO_MISTAKES)
     rows = -(-len(pairs) // 5)
@@ -141,12 +141,12 @@ def confused_pairs(
     for card, pair in zip(cards.ravel(), pairs, strict=False):
         card.set_facecolor("#EFEFEF")
         upper, lower = card.subplots(2, 1)
-        for ax, label, example, times, arrow in (
-            (upper, pair.first, pair.first_example, pair.first_as_second, "↓"),
-            (lower, pair.second, pair.second_example, pair.second_as_first, "↑"),
+        for ax, label, example, times in (
+            (upper, pair.first, pair.first_example, pair.first_as_second),
+            (lower, pair.second, pair.second_example, pair.second_as_first),
         ):
             photo = None if example is None else images[example]
-            show_photo(ax, photo, f"{names[label]}\n{arrow} {times} called the other")
+            show_photo(ax, photo, f"{names[label]}\n{times} taken for the other")
     return figure
 
 

@@ -9,16 +9,19 @@ from matplotlib.figure import Figure
 from flowers_utils.evaluation import Estimate, Metrics
 from flowers_utils.insight.advice import PHASE_TITLES
 from flowers_utils.insight.comparison import ComparisonRow, why_no_comparison
-from flowers_utils.plotting.colours import BLUE, GREY, ORANGE, VERMILION
+from flowers_utils.plotting.colours import BLUE, GREY, VERMILION
 from flowers_utils.plotting.gallery import empty_figure
 from flowers_utils.plotting.style import figure_function, new_figure, percents, whiskers
 
-PHASES = (("phase1_top1", ORANGE, "o", -0.14), ("phase2_top1", BLUE, "s", 0.14))
+FEW = 10  # photographs in a bin of confidence, whose accuracy is then hardly known
 
 
 @figure_function
 def reliability(before: Metrics, after: Metrics, *, temperature: float, title: str) -> Figure:
-    """Accuracy against confidence before and after temperature scaling, with bin counts below."""
+    """Accuracy against confidence before and after temperature scaling, with bin counts below.
+
+    Bars of fewer than FEW photographs are hollow.
+    """
     heading = "Is the network right in 80 % of the cases where it is 80 % sure?"
     figure = new_figure(heading, title, height=5.4)
     axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
@@ -27,7 +30,13 @@ def reliability(before: Metrics, after: Metrics, *, temperature: float, title: s
         width = 100 / len(scored.bin_count)
         centres = (np.arange(len(scored.bin_count)) + 0.5) * width
         heights = 100 * np.nan_to_num(scored.bin_accuracy)
-        top.bar(centres, heights, width * 0.9, color=BLUE, alpha=0.8, label="measured")
+        many = scored.bin_count >= FEW
+        for chosen, fill, label in (
+            (many, BLUE, "measured"),
+            (~many, "none", f"on fewer than {FEW}"),
+        ):
+            look = {"color": fill, "edgecolor": BLUE, "label": label}
+            top.bar(centres[chosen], heights[chosen], width * 0.9, **look)
         line = {"color": "black", "linewidth": 1.5, "label": "perfectly calibrated"}
         top.plot([0, 100], [0, 100], "--", **line)
         top.set(xlim=(0, 100), ylim=(0, 100), title=f"{word}: calibration error {scored.ece:.1%}")
@@ -35,7 +44,7 @@ def reliability(before: Metrics, after: Metrics, *, temperature: float, title: s
         bottom.set(xlabel="confidence (%)")
     axes[0, 0].set(ylabel="accuracy (%)")
     axes[1, 0].set(ylabel="photographs")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -60,14 +69,12 @@ def closing(
         for phase in expected
         if scores.get(phase)
     }
-    figure = new_figure(heading, title, height=3.9, facts=facts)
+    figure = new_figure(heading, title, height=2.8 if why_not else 3.9, facts=facts)
     ax = figure.subplots()
     for name, (scores, *style, offset) in own.items():
         scored = {y + offset: scores.get(phase) for y, phase in enumerate(expected)}
         _draw_own(ax, scored, style, f"{name} (95 % interval)")
-    if why_not:
-        ax.set_xlim(0, 100)
-    else:
+    if not why_not:
         _draw_known(ax, list(expected.values()))
     titles = [PHASE_TITLES[phase].replace(": ", ":\n") for phase in expected]
     ax.set_yticks(range(len(expected)), titles)
@@ -106,20 +113,19 @@ def _draw_own(
 
 @figure_function
 def comparison(rows: Sequence[ComparisonRow], *, title: str) -> Figure:
-    """Val accuracy (95 % interval) of each backbone that was trained, the fastest on top.
+    """Val accuracy (95 % interval) of each backbone that has weights, the fastest on top.
 
     With fewer than two of them there is a sentence instead.
     """
     heading, why_not = "Which backbone? The fastest on top", why_no_comparison(rows)
     if why_not:
         return empty_figure(heading, title, why_not)
-    trained = sorted((row for row in rows if row.best), key=lambda row: row.latency_ms)
-    facts = {row.name: f"{row.best.percent()}, {row.latency_ms:.0f} ms" for row in trained}
+    trained = sorted((row for row in rows if row.val), key=lambda row: row.latency_ms)
+    facts = {row.name: f"{row.val.percent()}, {row.latency_ms:.0f} ms" for row in trained}
     figure = new_figure(heading, title, height=1.5 + 0.6 * len(trained), facts=facts)
     ax = figure.subplots()
-    for number, (key, *style, offset) in enumerate(PHASES, start=1):
-        scores = {y + offset: getattr(row, key) for y, row in enumerate(trained)}
-        _draw_own(ax, scores, style, f"after Phase {number}")
+    scores = {y: row.val for y, row in enumerate(trained)}
+    _draw_own(ax, scores, (BLUE, "s"), "a new head, the backbone frozen")
     sizes = [f"{r.name}\n{r.latency_ms:.0f} ms, {r.parameters / 1e6:.1f} M" for r in trained]
     ax.set_yticks(range(len(trained)), sizes, fontsize=9)
     ax.set_xlabel(
@@ -128,5 +134,5 @@ def comparison(rows: Sequence[ComparisonRow], *, title: str) -> Figure:
     ax.margins(y=0.15)
     ax.invert_yaxis()
     ax.grid()
-    figure.legend(loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center")
     return figure

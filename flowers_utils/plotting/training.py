@@ -62,9 +62,9 @@ def _mark_phase_2(axes: Iterable[Axes], first: int, accuracy: np.ndarray) -> Non
     loss, right, rate = axes
     for ax in (loss, right, rate):
         ax.axvline(first + 0.5, color=GREY, linestyle="--", linewidth=1, label="Phase 2 starts")
-    fall = accuracy[:first].max() - accuracy[first]
+    fall = accuracy[:first].max() - accuracy[first : first + 5].min()
     if fall > 0:
-        text = f"{right.get_title()}\nPhase 2 first falls by {fall:.1f} points"
+        text = f"{right.get_title()}\nPhase 2 first falls by up to {fall:.1f} points"
         right.set_title(text, fontsize=10)  # above, where it covers no curve
 
 

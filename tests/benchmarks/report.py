@@ -66,15 +66,3 @@ def table(report: dict) -> str:
         "  process counts what it has mapped of the cache, which the system takes back at will."
     )
     return "\n".join(lines)
-
-
-def scale_table(rows: list[dict]) -> str:
-    lines = [
-        f"{'photographs':>12s}{'data':>10s}{'Phase 1':>10s}{'cache on disk':>15s}{'own memory':>12s}"
-    ]
-    for row in rows:
-        lines.append(
-            f"{row['count']:>12d}{row['data']:>8.1f} s{row['phase1']:>8.1f} s"
-            f"{row['disk'] / 1e6:>12.0f} MB{row['own'] / 1e6:>9.0f} MB"
-        )
-    return "\n".join([*lines, "Own memory: resident, without what is mapped of the cache's files."])

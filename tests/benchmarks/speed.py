@@ -2,7 +2,6 @@
 
     python -m tests.benchmarks.speed --jpeg-size 500              # the whole comparison
     python -m tests.benchmarks.speed --images 64 --epochs 1       # a quick look
-    python -m tests.benchmarks.speed --scale                      # time and memory as work grows
 
 Each side runs in a process of its own, since the lesson changes how its process keeps freed memory
 (`device.keep_freed_memory`) and the textbook must not profit from it. The two take turns, and who
@@ -26,7 +25,7 @@ from torchvision import transforms
 from torchvision.datasets import Flowers102
 from torchvision.models import resnet18
 
-from tests.benchmarks.report import EPOCHS, FULL, SIDES, at_least, scale_table, table
+from tests.benchmarks.report import EPOCHS, FULL, SIDES, at_least, table
 
 PROJECT = Path(__file__).resolve().parents[2]
 STAGES = ("data", "phase1", "phase2", "evaluation", "compute", "cache")
@@ -182,23 +181,12 @@ def measure(folder: Path, args: argparse.Namespace, passed_on: list[str]) -> dic
                     f"round {turn + 1}/{args.epochs}  {stage:10s}  {side:8s}  "
                     f"{time.perf_counter() - start:6.1f} s"
                 )
-    report = {"samples": samples, "about": {s: w.about for s, w in workers.items()}}
+    report = {"about": {side: worker.about for side, worker in workers.items()}}
     for side, worker in workers.items():
         medians = {key: statistics.median(values) for key, values in samples[side].items()}
         report[side] = {**medians, **worker.ask("memory")}
         worker.close()
     return report
-
-
-def scale(folder: Path, passed_on: list[str]) -> list[dict]:
-    """The lesson's time and memory on 1x, 2x and 4x the photographs, each in a fresh process."""
-    rows = []
-    for times in (1, 2, 4):
-        tell(f"lesson on {times}x the photographs")
-        worker = Worker("lesson", folder, [*passed_on, "--times", str(times)])
-        rows.append({"times": times, **worker.ask("scale")})
-        worker.close()
-    return rows
 
 
 def parse() -> argparse.Namespace:
@@ -230,14 +218,9 @@ def parse() -> argparse.Namespace:
         action="store_true",
         help="for a busy CPU: one thread, and processor time instead of the wall clock",
     )
-    add("--scale", action="store_true", help="time and memory on 1x, 2x, 4x the photographs")
-    add("--json", type=Path, help="write all figures into this file")
-    for hidden in ("--worker", "--folder", "--times"):
+    for hidden in ("--worker", "--folder"):
         add(hidden, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.json and not args.json.resolve().parent.is_dir():
-        parser.error(f"--json: the folder '{args.json.parent}' does not exist; make it first")
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:
@@ -245,16 +228,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         photographs = Worker("photographs", Path(folder), passed_on)
         photographs.close()
-        if args.scale:
-            report = {"scale": scale(Path(folder), passed_on)}
-        else:
-            report = measure(Path(folder), args, passed_on)
-    if args.json:
-        args.json.write_text(json.dumps({"arguments": passed_on, **report}, indent=2))
+        report = measure(Path(folder), args, passed_on)
     print(f"Photographs: {photographs.about['text']}")
-    for side, about in report.get("about", {}).items():
+    for side, about in report["about"].items():
         print(f"{side:9s} {about['text']}")
-    print(scale_table(report["scale"]) if args.scale else table(report))
+    print(table(report))
 
 
 if __name__ == "__main__":

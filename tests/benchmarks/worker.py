@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from torchvision.datasets import Flowers102
 
@@ -38,10 +37,9 @@ class Lesson:
         self.files, self.labels = {}, {}
         for split in SPLITS:
             data = Flowers102(folder, split)
-            self.files[split] = data._image_files * int(args.times or 1)
-            self.labels[split] = torch.tensor(data._labels * int(args.times or 1))
-        self.cache_folder = folder / f"cache{args.times or ''}"
-        splits = {split: self.decode(split, self.cache_folder) for split in SPLITS}
+            self.files[split] = data._image_files
+            self.labels[split] = torch.tensor(data._labels)
+        splits = {split: self.decode(split, folder / "cache") for split in SPLITS}
         names = tuple(str(i) for i in range(102))
         self.flowers = FlowerData(
             "folder", "benchmark", names, **splits, resize_size=self.resize, image_size=self.size
@@ -127,27 +125,6 @@ class Lesson:
                 times.append((self.clock() - start) / repeats)
             seconds[f"{phase} compute"] = times[-1] / len(batch[1])
         return seconds
-
-    def scale(self) -> dict[str, float]:
-        """Seconds for a pass over the data and for training in Phase 1; bytes on disk and in memory."""
-        count, before = len(self.flowers.train), own_memory()
-        data = self.data()["data"] * count
-        phase1 = self.epoch("phase1")["phase1 train"] * count
-        disk = sum(file.stat().st_size for file in self.cache_folder.glob("*.npy"))
-        return {
-            "count": count,
-            "data": data,
-            "phase1": phase1,
-            "disk": disk,
-            "own": own_memory(),
-            "own before": before,
-        }
-
-
-def own_memory() -> int:
-    """Resident bytes of this process that no file backs (elsewhere than on Linux: all resident)."""
-    memory = psutil.Process().memory_info()
-    return memory.rss - getattr(memory, "shared", 0)
 
 
 def warm_up(side: object) -> None:
