@@ -1,10 +1,7 @@
 """Where the lesson computes, and in which precision: CUDA, then MPS, then CPU."""
 
-import ctypes
-import os
 import platform
 import random
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +9,7 @@ import torch
 from torch import nn
 
 from flowers_utils.errors import FlowersError
+from flowers_utils.memory import keep_freed_memory
 
 PRECISION_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
@@ -139,37 +137,9 @@ def cpu_has_bfloat16() -> bool:
     return any(getattr(torch.cpu, test, lambda: False)() for test in tests)
 
 
-def keep_freed_memory() -> None:
-    """Let the C library keep freed memory for the next step instead of returning it to the system.
-
-    Otherwise each training step on a CPU asks the system for hundreds of megabytes again, page by
-    page: 13 % of a step of Phase 2, measured on one thread. Linux with glibc; see `man mallopt`.
-    """
-    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
-        return
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-    libc = ctypes.CDLL(None)
-    for option in (mmap_threshold, trim_threshold):
-        libc.mallopt(option, 2**31 - 1)
-
-
 def seed_everything(seed: int) -> torch.Generator:
     """Seed Python, numpy and torch (every device); returns a CPU generator of the same seed."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     return torch.Generator().manual_seed(seed)
-
-
-def peak_memory_bytes(device: Device) -> int:
-    """Peak memory of this run in bytes: of the card on CUDA, else of this process."""
-    if device.torch_device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device.torch_device)
-    if os.name == "nt":
-        import psutil  # comes with ipykernel
-
-        return psutil.Process().memory_info().peak_wset
-    import resource  # not on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,8 +19,6 @@ from flowers_utils.transforms import evaluation_batches
 Z_95 = 1.959964  # half-width of a 95 % interval, in standard errors
 RESAMPLES = 1000
 BINS = 15  # as in Guo et al. 2017
-TEMPERATURES = (0.05, 20.0)  # where the best one is searched
-FEWEST_TO_CALIBRATE = 50  # val photographs; one number fitted on fewer is mostly chance
 
 
 def predict_logits(
@@ -102,35 +99,6 @@ class Metrics:
         """What one gets without looking: by chance, or by always naming the largest class."""
         return max(1 / len(self.class_names), float(self.support.max() / self.support.sum()))
 
-    def to_dict(self) -> dict:
-        """Plain Python values for results.json; nan becomes None, mistakes are sparse."""
-        headlines = {
-            name: getattr(self, name) for name in ("loss", "top1", "top5", "mean_per_class")
-        }
-        columns = ("support", "precision", "recall", "f1")
-        rows = zip(self.class_names, *(getattr(self, name) for name in columns), strict=True)
-        true, predicted = np.nonzero(self.confusion - np.diag(np.diag(self.confusion)))
-        counts = self.confusion[true, predicted]
-        return {
-            "count": len(self.labels),
-            **{name: value and dict(vars(value)) for name, value in headlines.items()},
-            "guessing": self.guessing,
-            "ece": self.ece,
-            "per_class": [
-                dict(zip(("name", *columns), (name, int(n), *map(_or_none, scores)), strict=True))
-                for name, n, *scores in rows
-            ],
-            "mistakes": np.stack([true, predicted, counts], axis=1).tolist(),
-            "reliability": {
-                name: [_or_none(v) for v in getattr(self, f"bin_{name}")]
-                for name in ("count", "confidence", "accuracy")
-            },
-        }
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else value.item()
-
 
 def compute_metrics(
     logits: Tensor, labels: Tensor, *, class_names: Sequence[str], seed: int = 0
@@ -139,7 +107,7 @@ def compute_metrics(
 
     Raises FlowersError for an empty split, shapes that do not fit, unknown labels, nan logits.
     """
-    logits, labels = _checked(logits, labels, len(class_names))
+    logits, labels = check_logits(logits, labels, len(class_names))
     rng = np.random.default_rng(seed)
     losses = F.cross_entropy(logits, labels, reduction="none").numpy()
     best_five = logits.argsort(dim=1, descending=True, stable=True)[:, :5]
@@ -167,7 +135,7 @@ def compute_metrics(
     )
 
 
-def _checked(logits: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+def check_logits(logits: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     logits, labels = torch.as_tensor(logits).detach().cpu(), torch.as_tensor(labels).cpu()
     if labels.numel() == 0:
         raise FlowersError("There is nothing to evaluate: there are no labels.")
@@ -224,26 +192,3 @@ def _calibration(confidences: np.ndarray, correct: np.ndarray) -> dict:
     ece = np.nansum(count * np.abs(accuracy - confidence)) / len(confidences)
     columns = {"bin_count": count, "bin_confidence": confidence, "bin_accuracy": accuracy}
     return {"ece": float(ece), **columns}
-
-
-def fit_temperature(val_logits: Tensor, val_labels: Tensor) -> tuple[float, str]:
-    """The T that makes softmax(logits / T) most likely on val (Guo et al. 2017), and a remark.
-
-    It changes no prediction, only how sure the network claims to be. Where val cannot tell which T
-    is best, T stays 1.0 and the remark says why; else the remark is empty.
-    """
-    logits, labels = _checked(val_logits, val_labels, torch.as_tensor(val_logits).shape[-1])
-    kept = "Temperature stays 1, so the probabilities are the network's own: "
-    if len(labels) < FEWEST_TO_CALIBRATE:
-        return 1.0, f"{kept}{len(labels)} val photographs are too few to fit it."
-    low, high = (math.log(edge) for edge in TEMPERATURES)
-    found = minimize_scalar(
-        lambda log_t: F.cross_entropy(logits / math.exp(log_t), labels).item(),
-        bounds=(low, high),
-        method="bounded",
-    )
-    # Without a mistake a smaller T is always better, and soon too little better to be seen.
-    no_mistake = bool((logits.argmax(dim=1) == labels).all())
-    if no_mistake or min(found.x - low, high - found.x) < 0.01 * (high - low):
-        return 1.0, f"{kept}val does not say where the best one lies (no mistake, or no skill)."
-    return math.exp(found.x), ""

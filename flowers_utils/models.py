@@ -208,24 +208,6 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     return sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
 
 
-def output_shapes(model: nn.Module, size: int) -> list[tuple[str, tuple[int, ...]]]:
-    """Name and output shape (without the batch) of each stage, for an image `(3, size, size)`."""
-    shapes = [("image", (3, size, size))]
-    stages = dict(model.named_children())
-    blocks = stages.pop("features", nn.Module()).named_children()
-    stages |= {f"features.{name}": block for name, block in blocks}
-    names = {stage: name for name, stage in stages.items()}
-
-    def note(stage: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-        shapes.append((names[stage], tuple(output.shape[1:])))
-
-    with contextlib.ExitStack() as hooks, eval_mode(model), torch.no_grad():
-        for stage in names:
-            hooks.enter_context(stage.register_forward_hook(note))
-        model(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
-    return shapes
-
-
 def fingerprint(model: nn.Module, *, backbone_only: bool = True) -> str:
     """A short hash of parameters and buffers (BatchNorm's statistics too): equal means unmoved."""
     head = f"{BACKBONES[model.architecture].classifier}."
@@ -235,17 +217,3 @@ def fingerprint(model: nn.Module, *, backbone_only: bool = True) -> str:
             digest.update(key.encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def how_far_each_group_moved(before: nn.Module, after: nn.Module) -> dict[str, float]:
-    """Relative change of each stage's parameters: the norm of the difference over the norm."""
-
-    def values(model: nn.Module, modules: tuple[str, ...]) -> torch.Tensor:
-        stage = [p for path in modules for p in model.get_submodule(path).parameters()]
-        return torch.cat([p.detach().cpu().flatten() for p in stage])  # any memory layout
-
-    moved = {}
-    for name, modules in BACKBONES[after.architecture].groups.items():
-        old, new = values(before, modules), values(after, modules)
-        moved[name] = float((new - old).norm() / old.norm())
-    return moved

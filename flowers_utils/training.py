@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from flowers_utils import models, recipes
 from flowers_utils.config_check import check_config, check_numbers
-from flowers_utils.data import FlowerData, check_data
+from flowers_utils.data import FlowerData
+from flowers_utils.data_check import check_data
 from flowers_utils.device import Device, seed_everything
 from flowers_utils.errors import FlowersError, Stopped, out_of_memory_explained
 from flowers_utils.progress import Progress, say

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowers_utils.data import Split, batches, check_data
+from flowers_utils.data import Split, batches
+from flowers_utils.data_check import check_data
 from flowers_utils.errors import FlowersError
 
 

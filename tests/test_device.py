@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from flowers_utils.device import Device, choose_device, peak_memory_bytes, seed_everything, send
+from flowers_utils.device import Device, choose_device, seed_everything, send
 from flowers_utils.errors import FlowersError
+from flowers_utils.memory import peak_memory_bytes
 
 CPU = torch.device("cpu")
 
@@ -100,7 +101,7 @@ def test_seeding_repeats_every_source_of_chance():
 
 
 def test_peak_memory_is_counted_in_bytes():
-    assert 50e6 < peak_memory_bytes(choose_device("cpu")) < 1e12
+    assert 50e6 < peak_memory_bytes(torch.device("cpu")) < 1e12
 
 
 def test_an_autocast_whose_end_was_lost_leaves_no_old_weights_in_use():

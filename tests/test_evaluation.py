@@ -16,11 +16,11 @@ from flowers_utils.data import Split
 from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import (
     compute_metrics,
-    fit_temperature,
     predict_features,
     predict_logits,
     wilson,
 )
+from flowers_utils.insight import fit_temperature, metrics_as_dict
 from flowers_utils.models import backbone_features, fingerprint
 from flowers_utils.transforms import eval_batch
 
@@ -71,7 +71,7 @@ def test_top5_is_left_out_where_it_is_certain() -> None:
         logits, labels = random_answers(30, classes, seed=1)
         got = compute_metrics(logits, labels, class_names=names(classes))
         assert (got.top5 is None) == (classes == 5)
-        json.dumps(got.to_dict(), allow_nan=False)
+        json.dumps(metrics_as_dict(got), allow_nan=False)
 
 
 def test_guessing_is_at_least_to_name_always_the_largest_class() -> None:
@@ -163,7 +163,7 @@ def test_bad_input_is_explained(logits: torch.Tensor, labels: torch.Tensor, word
 def test_results_survive_json_and_count_every_mistake() -> None:
     logits, labels = random_answers(50, 20, seed=5)
     got = compute_metrics(F.pad(logits, (0, 1)), labels, class_names=names(21))
-    again = json.loads(json.dumps(got.to_dict(), allow_nan=False))
+    again = json.loads(json.dumps(metrics_as_dict(got), allow_nan=False))
     assert again["top1"]["value"] == got.top1.value
     nothing = {"precision": None, "recall": None, "f1": None}
     assert again["per_class"][20] == {"name": "flower 20", "support": 0, **nothing}

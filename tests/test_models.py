@@ -10,6 +10,7 @@ from torchvision.models import mobilenet_v2
 
 from flowers_utils.datasets.weights import imagenet_weights, weights_file
 from flowers_utils.errors import FlowersError
+from flowers_utils.insight import how_far_each_group_moved, output_shapes
 from flowers_utils.models import (
     BACKBONES,
     backbone_features,
@@ -21,8 +22,6 @@ from flowers_utils.models import (
     fingerprint,
     freeze_backbone,
     head_of,
-    how_far_each_group_moved,
-    output_shapes,
     parameter_groups,
     train_mode,
     unfreeze,

@@ -15,6 +15,7 @@ from flowers_utils.__main__ import main
 from flowers_utils.datasets.listing import SPLIT_NAME
 from flowers_utils.datasets.weights import weights_file
 from flowers_utils.evaluation import compute_metrics
+from flowers_utils.insight import metrics_as_dict
 from flowers_utils.storage.results import PhaseResult, describe_run, save_results
 from tests.benchmarks.readme import MAIN, PICTURE, PLACES, RESULTS, ROOT, trimmed, up_to_date
 from tests.benchmarks.readme_picture import choose_flowers
@@ -125,7 +126,7 @@ def finished_run(folder, data, device, top1=0.5):
         torch.eye(4)[data.test.labels], data.test.labels, class_names=data.class_names
     )
     run = describe_run(data, device, [phase.to_dict()], {"profile": "full", "seed": 0})
-    run |= {"test": metrics.to_dict()}
+    run |= {"test": metrics_as_dict(metrics)}
     save_results(folder / "results.json", run)
     return run
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 import transfer_learning_config as config
 from flowers_utils.config_check import check_knobs
-from flowers_utils.data import FlowerData, Split, check_data
+from flowers_utils.data import FlowerData, Split
+from flowers_utils.data_check import check_data
 from flowers_utils.datasets import flowers102, practice
 from flowers_utils.datasets.cache import cached_array, decoded
 from flowers_utils.datasets.folder import SPLITS, Files, read_folder

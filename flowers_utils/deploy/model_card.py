@@ -45,7 +45,7 @@ def write_model_card(
 ) -> str:
     """Write the model card as Markdown, atomically; returns its text.
 
-    `checkpoint` is what `load_checkpoint` returns, `metrics` is `Metrics.to_dict()` of the
+    `checkpoint` is what `load_checkpoint` returns, `metrics` is `metrics_as_dict()` of the
     calibrated probabilities on test, `run` is what `describe_run` returns, with the dicts of the
     exported files under "exports". Headings start at level 3: the lesson shows the card in its page.
     """

@@ -6,6 +6,7 @@ from flowers_utils.insight.advice import (
     performance_table,
     why_not_comparable,
 )
+from flowers_utils.insight.calibration import fit_temperature
 from flowers_utils.insight.comparison import (
     compare_backbones,
     comparison_table,
@@ -24,12 +25,15 @@ from flowers_utils.insight.inside import (
     first_layer_filters,
     grad_cam,
     gradient_at_each_block,
+    how_far_each_group_moved,
+    output_shapes,
 )
 from flowers_utils.insight.mistakes import (
     most_confident_mistakes,
     most_confused_pairs,
     nearest_neighbours,
 )
+from flowers_utils.insight.report import metrics_as_dict
 from flowers_utils.insight.study import gains, recipe_study, recipe_table
 
 __all__ = [
@@ -41,15 +45,19 @@ __all__ = [
     "feature_maps",
     "features_of",
     "first_layer_filters",
+    "fit_temperature",
     "gains",
     "grad_cam",
     "gradient_at_each_block",
     "head_experiment",
+    "how_far_each_group_moved",
     "interval_on_val",
     "learning_rate_experiment",
+    "metrics_as_dict",
     "most_confident_mistakes",
     "most_confused_pairs",
     "nearest_neighbours",
+    "output_shapes",
     "performance_table",
     "recipe_study",
     "recipe_table",

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
-from flowers_utils.models import eval_mode
+from flowers_utils.models import BACKBONES, eval_mode
 from flowers_utils.transforms import eval_batch
 
 SMALLEST_MAP = 7  # places across, below which a heat map says next to nothing
@@ -162,3 +162,35 @@ def gradient_at_each_block(*, skip: bool, blocks: int = 16, seed: int = 0) -> li
         values.append(values[-1] + change if skip else change)
     sizes = [g.abs().mean() for g in torch.autograd.grad(values[-1].square().mean(), values)]
     return [float(size / sizes[-1]) for size in sizes[:-1]]
+
+
+def output_shapes(model: nn.Module, size: int) -> list[tuple[str, tuple[int, ...]]]:
+    """Name and output shape (without the batch) of each stage, for an image `(3, size, size)`."""
+    shapes = [("image", (3, size, size))]
+    stages = dict(model.named_children())
+    blocks = stages.pop("features", nn.Module()).named_children()
+    stages |= {f"features.{name}": block for name, block in blocks}
+    names = {stage: name for name, stage in stages.items()}
+
+    def note(stage: nn.Module, inputs: tuple, output: Tensor) -> None:
+        shapes.append((names[stage], tuple(output.shape[1:])))
+
+    with ExitStack() as hooks, eval_mode(model), torch.no_grad():
+        for stage in names:
+            hooks.enter_context(stage.register_forward_hook(note))
+        model(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
+    return shapes
+
+
+def how_far_each_group_moved(before: nn.Module, after: nn.Module) -> dict[str, float]:
+    """Relative change of each stage's parameters: the norm of the difference over the norm."""
+
+    def values(model: nn.Module, modules: tuple[str, ...]) -> Tensor:
+        stage = [p for path in modules for p in model.get_submodule(path).parameters()]
+        return torch.cat([p.detach().cpu().flatten() for p in stage])  # any memory layout
+
+    moved = {}
+    for name, modules in BACKBONES[after.architecture].groups.items():
+        old, new = values(before, modules), values(after, modules)
+        moved[name] = float((new - old).norm() / old.norm())
+    return moved

@@ -10,8 +10,9 @@ from torch import nn
 
 import transfer_learning_config as config
 from flowers_utils.data import FlowerData
-from flowers_utils.device import PRECISION_NAMES, Device, peak_memory_bytes
+from flowers_utils.device import PRECISION_NAMES, Device
 from flowers_utils.errors import FlowersError
+from flowers_utils.memory import peak_memory_bytes
 from flowers_utils.storage.checkpoints import versions
 from flowers_utils.storage.files import save_json
 
@@ -83,7 +84,7 @@ def describe_run(
         "versions": versions(),
         "config": {name: value for name, value in vars(config).items() if name.isupper()},
         "phases": {phase["name"].lower().replace(" ", ""): phase for phase in phases},
-        "peak_memory_bytes": peak_memory_bytes(device),
+        "peak_memory_bytes": peak_memory_bytes(device.torch_device),
     }
 
 

@@ -4,7 +4,7 @@
     python -m tests.benchmarks.speed --images 64 --epochs 1       # a quick look
 
 Each side runs in a process of its own, since the lesson changes how its process keeps freed memory
-(`device.keep_freed_memory`) and the textbook must not profit from it. The two take turns, and who
+(`memory.keep_freed_memory`) and the textbook must not profit from it. The two take turns, and who
 begins changes from round to round; medians are shown. Weights are random: the speed is the same.
 """
 

@@ -19,9 +19,10 @@ from torch import Tensor
 import transfer_learning_config as config
 from flowers_utils.datasets.load import load_data
 from flowers_utils.datasets.practice import flower_masks, pretrain_backbone, smooth_network
-from flowers_utils.device import choose_device, peak_memory_bytes
-from flowers_utils.insight.inside import grad_cam
-from flowers_utils.models import build_model, how_far_each_group_moved
+from flowers_utils.device import choose_device
+from flowers_utils.insight.inside import grad_cam, how_far_each_group_moved
+from flowers_utils.memory import peak_memory_bytes
+from flowers_utils.models import build_model
 from flowers_utils.storage.results import markdown_table
 from flowers_utils.training import Phase, train_phase
 
@@ -111,7 +112,7 @@ def main() -> None:
     seeds = [f"seed {asked.first + i}" for i in range(len(rows))]
     print(markdown_table(["", "mean", "s.d.", *seeds], table))
     print(f"\nImageNet's first filters: {IMAGENET_ROUGHNESS}")
-    memory = peak_memory_bytes(choose_device()) / 2**30
+    memory = peak_memory_bytes(choose_device().torch_device) / 2**30
     print(f"{choose_device().describe()}; peak memory {memory:.2f} GiB")
 
 

@@ -15,9 +15,10 @@ from torchvision.datasets import Flowers102
 import transfer_learning_config as config
 from flowers_utils.data import FlowerData, Split
 from flowers_utils.datasets.cache import decoded
-from flowers_utils.device import Device, choose_device, peak_memory_bytes
+from flowers_utils.device import Device, choose_device
 from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import predict_logits
+from flowers_utils.memory import peak_memory_bytes
 from flowers_utils.models import build_model
 from flowers_utils.progress import Progress
 from flowers_utils.storage.files import save_tensors
@@ -167,7 +168,7 @@ def work(args: argparse.Namespace) -> None:
         for line in sys.stdin:
             stage = line.strip()
             if stage == "memory":
-                answer({"peak": peak_memory_bytes(device)})
+                answer({"peak": peak_memory_bytes(device.torch_device)})
             else:
                 answer(side.epoch(stage) if stage in config.PHASES else getattr(side, stage)())
 
