@@ -1,7 +1,6 @@
 """What one phase of training is told, and what the better recipes do otherwise than the lesson."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -23,7 +22,7 @@ PENALTY = 0.012  # of the fitted head's squared weights; 0.0025 and 0.05 were as
 class Phase:
     """What one phase of training does; its name gives its files their names.
 
-    What stands after `fresh` belongs to the better recipes (RECIPES in the config). As it stands
+    What stands after `title` belongs to the better recipes (RECIPES in the config). As it stands
     here, it changes nothing.
     """
 
@@ -33,7 +32,6 @@ class Phase:
     backbone_lr: float | None = None  # None: the backbone is frozen
     seed: int = 0
     title: str = ""  # "Phase 1" if empty
-    fresh: bool = False  # train anew even if this very phase was trained and saved before
     fit_head: bool = False  # a logistic regression on stored features in the place of an epoch
     one_cycle: bool = False  # rates rise and fall once, in the place of StepLR
     freeze_batchnorm: bool = False
@@ -50,7 +48,7 @@ class Phase:
         always = ("number", "epochs", "head_lr", "seed")
         usual = {field.name: field.default for field in fields(self)}
         used = {k: v for k, v in vars(self).items() if k in always or v != usual[k]}
-        return {k: v for k, v in used.items() if k not in ("title", "fresh")}
+        return {k: v for k, v in used.items() if k != "title"}
 
 
 def make_scheduler(
@@ -115,13 +113,6 @@ def stepping(batches: Batches, scheduler: lr_scheduler.LRScheduler, phase: Phase
         scheduler.step()
 
 
-def with_mirror_images(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each batch, and then the same mirrored left to right."""
-    for images, labels in batches:
-        yield images, labels
-        yield images.flip(3), labels
-
-
 def fit_head(model: nn.Module, batches: Batches, device: Device) -> tuple[Tensor, Tensor]:
     """Give `model` the best linear head for its backbone at once, in the place of Phase 1's epochs.
 
@@ -131,9 +122,10 @@ def fit_head(model: nn.Module, batches: Batches, device: Device) -> tuple[Tensor
     """
     features, labels = [], []
     with models.eval_mode(model), torch.no_grad(), device.autocast():
-        for images, truth in with_mirror_images(batches):
-            features.append(models.backbone_features(model, images).float())
-            labels.append(truth)
+        for images, truth in batches:
+            for view in (images, images.flip(3)):
+                features.append(models.backbone_features(model, view).float())
+                labels.append(truth)
     x, y = torch.cat(features), torch.cat(labels)
     mean, std = x.mean(dim=0), x.std(dim=0) + 1e-6
     head = nn.Linear(x.shape[1], models.head_of(model).out_features, device=x.device)

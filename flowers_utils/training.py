@@ -113,7 +113,7 @@ def train_phase(
     stem = f"{model.architecture}_{re.sub('[^a-z0-9]+', '', phase.name.lower())}"
     files = resume.PhaseFiles(Path(folder), stem, identity)
     training = PhaseInProgress(model, data, device, phase)
-    note = files.restore(training, fresh=phase.fresh)
+    note = files.restore(training)
     if not training.history:  # make it anew: a damaged state may have been loaded in part
         training = PhaseInProgress(model, data, device, phase)
     say(note)

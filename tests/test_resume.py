@@ -151,11 +151,12 @@ def test_a_finished_phase_is_loaded_and_not_trained(tmp_path, monkeypatch, numbe
     monkeypatch.setattr(training, "train_one_epoch", never)
     loaded = small_phase(tmp_path, **PHASES[number])
     assert facts(loaded) == facts(first) and loaded.seconds == first.seconds
-    assert "already trained" in loaded.note and "fresh=True" in loaded.note
+    assert "already trained" in loaded.note and NAME in loaded.note
 
 
-def test_fresh_trains_a_finished_phase_anew_and_keeps_the_earlier_file(tmp_path, quiet):
-    fresh = small_phase(tmp_path / "quiet", fresh=True)
+def test_without_its_state_a_phase_trains_anew_and_the_earlier_checkpoint_is_kept(tmp_path, quiet):
+    (tmp_path / "quiet" / STATE).unlink()
+    fresh = small_phase(tmp_path / "quiet")
     assert facts(fresh) == quiet
     (earlier,) = (tmp_path / "quiet").glob("*_best.earlier-*.pth")
     assert load_checkpoint(earlier)["epoch"] == fresh.best_epoch

@@ -175,22 +175,17 @@ def _optimizer_and_schedule(model: nn.Module, settings: dict, device: Device, *,
 
 
 def pretrain_backbone(
-    path: str | Path,
-    *,
-    device: Device,
-    seed: int = 0,
-    images: int | None = None,
-    fresh: bool = False,
+    path: str | Path, *, device: Device, seed: int = 0, images: int | None = None
 ) -> dict[str, Tensor]:
     """State dict of a ResNet18 that reads traits, pretrained on source flowers; kept in `path`.
 
     torchvision's key names, float32, on the CPU. A whole file made with the same settings is
-    reused; any other, or `fresh=True`, is replaced. `images` shortens the training.
+    reused; any other is replaced. `images` shortens the training.
     """
     settings = dict(PRETRAINING, crop=PRACTICE_CROP, seed=seed, version=PRACTICE_VERSION)
     if images is not None:
         settings["images"] = images
-    kept = None if fresh else _kept_backbone(Path(path), settings)
+    kept = _kept_backbone(Path(path), settings)
     if kept is not None:
         return kept
     state, right = _train_source(settings, device)

@@ -51,14 +51,14 @@ class PhaseFiles:
         self.saved_at = time.monotonic()
         self.problem = ""  # why the newest content is not on disk
 
-    def restore(self, training: Any, *, fresh: bool = False) -> str:
+    def restore(self, training: Any) -> str:
         """Take `training` to where it stopped, if this very run is saved; returns what to say.
 
         `training` has `state_dict()` and `load_state_dict()`, as things in PyTorch have.
-        Files of another run, or any if `fresh`, are first renamed: nothing trained is ever lost.
+        Files of another run are first renamed: nothing trained is ever lost.
         """
         state, why_not = self._load()
-        if state is not None and not fresh:
+        if state is not None:
             try:
                 training.load_state_dict(state["training"])
             except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
@@ -98,7 +98,10 @@ class PhaseFiles:
     def _how_it_goes_on(self, threads: int) -> str:
         epochs = self.identity["epochs"]
         if self.epochs_saved == epochs:
-            return "This phase was already trained and is loaded. To train it anew: fresh=True."
+            return (
+                "This phase was already trained and is loaded. To train it anew, first delete "
+                f"'{self.state}'."
+            )
         line = f"Going on after epoch {self.epochs_saved} of {epochs}, where training stopped."
         if threads == torch.get_num_threads():
             return line
