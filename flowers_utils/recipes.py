@@ -13,7 +13,7 @@ import transfer_learning_config as config
 from flowers_utils import models
 from flowers_utils.data import FlowerData
 from flowers_utils.device import Device
-from flowers_utils.transforms import Batches, training_batches
+from flowers_utils.transforms import Batches, Views, training_batches
 
 PENALTY = 0.012  # of the fitted head's squared weights; 0.0025 and 0.05 were as good on val
 
@@ -37,6 +37,7 @@ class Phase:
     freeze_batchnorm: bool = False
     label_smoothing: float = 0.0
     smallest_crop: float = 0.0  # share of the photograph; 0: the random crop of the lesson
+    hue: float | None = None  # strength of the jitter; None: the config's
     sizes: tuple[float, ...] = ()  # shares of the network's size, from the first epochs to the last
 
     @property
@@ -80,8 +81,8 @@ def epoch_batches(
     if phase.sizes:  # small pictures first: they cost little, and show enough to begin with
         share = phase.sizes[(epoch - 1) * len(phase.sizes) // phase.epochs]
         size = round(share * data.image_size / 16) * 16  # whole places in every stage's map
-    crop = {"size": size, "smallest_crop": phase.smallest_crop}
-    for images, labels in training_batches(data, device, generator, **crop):
+    views = Views(phase.smallest_crop, size, phase.hue)
+    for images, labels in training_batches(data, device, generator, views):
         yield images, smooth(labels, data.num_classes, phase.label_smoothing)
 
 

@@ -77,10 +77,19 @@ class Draws:
 
 
 def draw_augmentation(
-    batch_size: int, generator: torch.Generator, *, resize: int = 256, crop: int = 224
+    batch_size: int,
+    generator: torch.Generator,
+    *,
+    resize: int = 256,
+    crop: int = 224,
+    hue: float | None = None,
 ) -> Draws:
-    """Draw crop, flip, angle and colour anew for each of `batch_size` images (on the CPU)."""
+    """Draw crop, flip, angle and colour anew for each of `batch_size` images (on the CPU).
+
+    `hue` takes the place of the config's, if it is not None.
+    """
     a = config.AUGMENTATION
+    hue = a["hue"] if hue is None else hue
 
     def uniform(low: float, high: float) -> torch.Tensor:
         return torch.rand(batch_size, generator=generator) * (high - low) + low
@@ -97,7 +106,7 @@ def draw_augmentation(
         brightness=factor(a["brightness"]),
         contrast=factor(a["contrast"]),
         saturation=factor(a["saturation"]),
-        hue=uniform(-a["hue"], a["hue"]),
+        hue=uniform(-hue, hue),
     )
 
 
@@ -192,28 +201,35 @@ def denormalise(images: torch.Tensor) -> torch.Tensor:
     return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
+@dataclass(frozen=True)
+class Views:
+    """How the better recipes show a photograph; as it stands here, as the lesson does."""
+
+    smallest_crop: float = 0.0  # any part from this share of it on, scaled to `size`; 0: as usual
+    size: int | None = None  # pixels; None: the network's
+    hue: float | None = None  # None: the config's
+
+
+AS_THE_LESSON = Views()
+
+
 def training_batches(
-    data: FlowerData,
-    device: Device,
-    generator: torch.Generator,
-    *,
-    size: int | None = None,
-    smallest_crop: float = 0.0,
+    data: FlowerData, device: Device, generator: torch.Generator, views: Views = AS_THE_LESSON
 ) -> Batches:
     """Yield the training photographs once: shuffled, freshly augmented, normalised.
 
     Float32 images `(B, 3, S, S)` and labels `(B,)`, on the device. `generator` (on the CPU) draws
-    both the order and the augmentation. The better recipes take any part of the photograph, from
-    the share `smallest_crop` on, and scale it to `size` pixels (None: the network's).
+    both the order and the augmentation.
     """
     resize, crop = data.resize_size, data.image_size
     batch_size = config.TRAINING_CONFIG["batch_size"]
     shuffled = batches(data.train, device, batch_size=batch_size, shuffle=True, generator=generator)
     for images, labels in shuffled:
-        if smallest_crop:
-            resize = crop = size or data.image_size
-            images = crop_and_resize(images, crop, smallest_crop)
-        draws = draw_augmentation(len(images), generator, resize=resize, crop=crop)
+        if views.smallest_crop:
+            resize = crop = views.size or data.image_size
+            images = crop_and_resize(images, crop, views.smallest_crop)
+        pixels = {"resize": resize, "crop": crop}
+        draws = draw_augmentation(len(images), generator, **pixels, hue=views.hue)
         yield device.place_batch(augment_batch(images, draws, crop=crop)), labels
 
 

@@ -157,7 +157,7 @@ def test_the_studys_rows_are_whole_and_its_table_gives_mean_and_spread():
     assert "| fast | 2 | 2.0 | 72.0% ± 2.8 | 67.0% ± 1.4 |" in table
     assert "| best on train and val | 1 | 10.0 | trained on it | 75.0% |" in table
     saved = json.loads(STUDY_FILE.read_text(encoding="utf-8"))
-    assert {row["part"] for row in saved} == {"trials", "recipes"}
+    assert {row["part"] for row in saved} == {"heads", "trials", "recipes"}
     assert insight.recipe_study("trials")[0]["name"] == "improved"
 
 

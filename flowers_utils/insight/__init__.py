@@ -34,7 +34,7 @@ from flowers_utils.insight.mistakes import (
     nearest_neighbours,
 )
 from flowers_utils.insight.report import metrics_as_dict
-from flowers_utils.insight.study import gains, recipe_study, recipe_table
+from flowers_utils.insight.study import gains, head_table, recipe_study, recipe_table
 
 __all__ = [
     "accuracy_by_training_size",
@@ -50,6 +50,7 @@ __all__ = [
     "grad_cam",
     "gradient_at_each_block",
     "head_experiment",
+    "head_table",
     "how_far_each_group_moved",
     "interval_on_val",
     "learning_rate_experiment",

@@ -13,7 +13,8 @@ Rows = list[dict[str, Any]]
 
 
 def recipe_study(part: str) -> Rows:
-    """The rows of "trials" (one change at a time) or of "recipes" (whole runs), seed by seed.
+    """The rows of "heads" (trained on stored features), of "trials" (fine-tuning with one change)
+    or of "recipes" (whole runs), seed by seed.
 
     Each has name, seed, seconds, val (fraction 0..1; after training on val as well, None) and, in
     whole runs, test with its 95 % interval as test_low and test_high.
@@ -36,25 +37,43 @@ def gains(rows: Rows) -> dict[str, list[float]]:
     return dict(sorted(gained.items(), key=lambda item: -mean(item[1])))
 
 
+def over_seeds(values: Sequence[float]) -> str:
+    """Mean and standard deviation of fractions, in percent: "72.0% ± 2.8"."""
+    return f"{mean(values):.1%}" + (f" ± {100 * stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def by_name(rows: Rows) -> dict[str, Rows]:
+    """The rows of each name, in the order in which the names come first."""
+    return {
+        name: [row for row in rows if row["name"] == name]
+        for name in dict.fromkeys(row["name"] for row in rows)
+    }
+
+
+def head_table(rows: Rows) -> str:
+    """Ways to train a head as Markdown, the best first: val over the seeds, seconds of the quickest."""
+    table = [
+        (name, over_seeds([row["val"] for row in runs]), f"{min(r['seconds'] for r in runs):.1f}")
+        for name, runs in by_name(rows).items()
+    ]
+    table.sort(key=lambda columns: columns[1], reverse=True)
+    return markdown_table(["how the head learns", "val", "seconds"], table)
+
+
 def recipe_table(rows: Rows) -> str:
     """Whole runs as Markdown: val and test as mean and spread over the seeds, and the minutes of
     the quickest run (beside others the machine may have been busy).
     """
-
-    def over(values: Sequence[float]) -> str:
-        return f"{mean(values):.1%}" + (f" ± {100 * stdev(values):.1f}" if len(values) > 1 else "")
-
     table = []
-    for name in dict.fromkeys(row["name"] for row in rows):
-        runs = [row for row in rows if row["name"] == name]
+    for name, runs in by_name(rows).items():
         val = [row["val"] for row in runs if row["val"] is not None]
         table.append(
             [
                 name,
                 len(runs),
                 f"{min(row['seconds'] for row in runs) / 60:.1f}",
-                over(val) if val else "trained on it",
-                over([row["test"] for row in runs]),
+                over_seeds(val) if val else "trained on it",
+                over_seeds([row["test"] for row in runs]),
             ]
         )
     return markdown_table(["recipe", "runs", "minutes of training", "val", "test"], table)

@@ -1,5 +1,6 @@
 """What makes the lesson's recipe better, and what does not? Measured on real flowers and weights.
 
+    python -m tests.benchmarks.study_recipe heads --seeds 2     # ways to train the head alone
     python -m tests.benchmarks.study_recipe trials --seeds 2    # one change at a time, small pictures
     python -m tests.benchmarks.study_recipe recipes --seeds 3   # the config's recipes, whole
 
@@ -10,34 +11,40 @@ On two cores with AVX512-BF16 a trial took about 45 seconds, "fast" 3 minutes, "
 """
 
 import argparse
+import copy
 import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from torchvision.transforms import v2
 
 import flowers_utils as fu
 import transfer_learning_config as config
-from flowers_utils import models, recipes
+from flowers_utils import insight, models, recipes
 from flowers_utils.config_check import phase_settings
 from flowers_utils.data import FlowerData, Split
 from flowers_utils.device import Device
-from flowers_utils.evaluation import predict_logits, wilson
+from flowers_utils.evaluation import predict_features, predict_logits, wilson
+from flowers_utils.insight.experiments import train_head
 from flowers_utils.insight.study import STUDY_FILE
 from flowers_utils.progress import clock, say
 from flowers_utils.storage.checkpoints import versions
 from flowers_utils.transforms import Batches, denormalise, normalise
 
 SIZE, EPOCHS = 96, 8  # of a trial
+WITH_VAL = "best on train and val"
 BASE = {"one_cycle": True, "freeze_batchnorm": True, "smallest_crop": 0.6}
 BASE |= {"backbone_lr": 6e-4, "head_lr": 3e-4}
 
-# Name -> what it does otherwise than BASE: fields of fu.Phase, of the config, or "batches".
+# Name -> what it does otherwise than BASE: fields of fu.Phase, of the config, or one of EXTRAS.
+EXTRAS = {"batches": None, "growth": 1.0, "averaged": 0.0, "reestimated": False}
 TRIALS: dict[str, dict[str, Any]] = {
     "improved": {},
     "BatchNorm learns": {"freeze_batchnorm": False},
@@ -58,6 +65,9 @@ TRIALS: dict[str, dict[str, Any]] = {
     "batches of 64": {"batch_size": 64},
     "weight decay 0.1": {"weight_decay": 0.1},
     "small to large": {"sizes": (0.67, 0.83, 1.0)},
+    "rates grow with depth": {"growth": 2.0},
+    "weights averaged": {"averaged": 0.98},
+    "BatchNorm re-estimated": {"reestimated": True},
     "4 epochs": {"epochs": 4},
     "16 epochs": {"epochs": 16},
 }
@@ -83,7 +93,7 @@ def mixed(how: str, classes: int) -> Callable[[Batches], Batches]:
 def trial(changes: dict[str, Any], seed: int, device: Device) -> dict[str, Any]:
     """A fitted head, then EPOCHS of fine-tuning at SIZE pixels; val at the end, not at its best."""
     settings = {"epochs": EPOCHS, **BASE, **changes}
-    how = settings.pop("batches", None)
+    how, growth, decay, reestimated = (settings.pop(k, usual) for k, usual in EXTRAS.items())
     for part in (config.TRAINING_CONFIG, config.AUGMENTATION):
         part.update({key: settings.pop(key) for key in list(settings) if key in part})
     data = fu.load_data("flowers102")
@@ -93,22 +103,70 @@ def trial(changes: dict[str, Any], seed: int, device: Device) -> dict[str, Any]:
     model = device.place(model)
     generator = fu.seed_everything(seed)
     pictures = fu.evaluation_batches(data.train, device, image_size=data.image_size)
+    if reestimated:  # the statistics of the new photographs in the place of ImageNet's
+        views = recipes.epoch_batches(phase, 1, data, device, generator)
+        update_bn(views, model)
     recipes.fit_head(model, pictures, device)
     start = accuracy(model, data.val, device)
     if phase.freeze_batchnorm:
         recipes.freeze_batchnorm(model)
     rates = {"backbone_lr": phase.backbone_lr, "head_lr": phase.head_lr}
-    optimizer = models.make_optimizer(fu.parameter_groups(model, **rates), device)
+    groups = fu.parameter_groups(model, **rates)
+    for below_layer4, group in enumerate(reversed(groups[:-1])):
+        group["lr"] /= growth**below_layer4
+    optimizer = models.make_optimizer(groups, device)
+    mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
     scheduler = recipes.make_scheduler(optimizer, phase, len(data.train))
     began, losses = time.perf_counter(), []
     for epoch in range(1, phase.epochs + 1):
         batches = recipes.epoch_batches(phase, epoch, data, device, generator)
         batches = mixed(how, data.num_classes)(batches) if how else batches
         batches = recipes.stepping(batches, scheduler, phase)
+        batches = averaging(batches, mean, model) if decay else batches
         losses.append(fu.train_one_epoch(model, batches, optimizer, device).loss)
+    model = mean.module if decay else model
     row = {"head_val": start, "val": accuracy(model, data.val, device)}
     row |= {"mirrored_val": accuracy(model, mirrored(data.val), device, and_with=data.val)}
     return row | {"train_loss": losses[-1], "seconds": time.perf_counter() - began}
+
+
+def averaging(batches: Batches, mean: AveragedModel, model: torch.nn.Module) -> Batches:
+    """The same batches; after the optimizer's step on each, `mean` takes up the new weights."""
+    for batch in batches:
+        yield batch
+        mean.update_parameters(model)
+
+
+def heads(seed: int, device: Device) -> dict[str, dict[str, Any]]:
+    """Ways to train the head alone on stored features: name -> val after 20 epochs, and seconds."""
+    data = fu.load_data("flowers102")
+    weights = fu.starting_weights(data, device, backbone="resnet18", seed=seed)
+    model = fu.build_model("resnet18", num_classes=data.num_classes, weights=weights, seed=seed)
+    model, size = device.place(model), {"image_size": data.image_size}
+    train = predict_features(model, data.train, device, **size)
+    val = predict_features(model, data.val, device, **size)
+    generator = fu.seed_everything(seed)
+    views = [
+        insight.features_of(model, fu.training_batches(data, device, generator), device)
+        for _ in range(8)
+    ]
+    mean, std = train[0].mean(dim=0), train[0].std(dim=0) + 1e-6
+    standard = [((x - mean) / std, y) for x, y in (train, val)]
+    cases = {f"rate {rate:g}": ((train, val), rate) for rate in (1e-3, 3e-3, 1e-2, 3e-2)}
+    cases |= {f"standardised, rate {rate:g}": (standard, rate) for rate in (1e-3, 1e-2)}
+    for count in (1, 3, 8):
+        seen = tuple(torch.cat(parts) for parts in zip(*views[:count], strict=True))
+        cases[f"{count} augmented views"] = ((seen, val), 1e-3)
+    found, usual = {}, copy.deepcopy(models.head_of(model)).cpu()
+    for name, (splits, rate) in cases.items():
+        start = time.perf_counter()
+        history = train_head(copy.deepcopy(usual), splits, rate=rate, epochs=20, seed=seed)
+        val_accuracy = history[-1]["val_accuracy"]
+        found[name] = {"val": val_accuracy, "seconds": time.perf_counter() - start}
+    start = time.perf_counter()
+    recipes.fit_head(model, fu.evaluation_batches(data.train, device, **size), device)
+    fitted = {"val": accuracy(model, data.val, device), "seconds": time.perf_counter() - start}
+    return found | {"logistic regression": fitted}
 
 
 def mirrored(split: Split) -> Split:
@@ -136,8 +194,8 @@ def with_val(data: FlowerData) -> FlowerData:
 
 def whole_recipe(name: str, seed: int, device: Device) -> dict[str, Any]:
     """Both phases as the notebook has them; test scored once, by what was best on val."""
-    recipe, data = name.split(" on ")[0], fu.load_data("flowers102")
-    data = with_val(data) if " on " in name else data
+    recipe, data = ("best" if name == WITH_VAL else name), fu.load_data("flowers102")
+    data = with_val(data) if name == WITH_VAL else data
     weights = fu.starting_weights(data, device, backbone="resnet18", seed=seed)
     model = fu.build_model("resnet18", num_classes=data.num_classes, weights=weights, seed=seed)
     row: dict[str, Any] = {"seconds": 0.0}
@@ -151,41 +209,47 @@ def whole_recipe(name: str, seed: int, device: Device) -> dict[str, Any]:
             row |= {f"phase{number}_val": result.best_val_accuracy}
             row |= {f"phase{number}_seconds": result.seconds}
             row["seconds"] += result.seconds
+        if name == WITH_VAL:  # val can choose no epoch here: the last one counts
+            state = torch.load(Path(folder, "resnet18_phase2_resume.pth"), weights_only=True)
+            model.load_state_dict(state["training"]["model"])
     logits, labels = predict_logits(model, data.test, device)
     twins, _ = predict_logits(model, mirrored(data.test), device)
     found = wilson(int((logits.argmax(dim=1) == labels).sum()), len(labels))
     both = float(((logits + twins).argmax(dim=1) == labels).float().mean())
-    row |= {"val": None if " on " in name else result.best_val_accuracy, "test": found.value}
+    row |= {"val": None if name == WITH_VAL else result.best_val_accuracy, "test": found.value}
     return row | {"test_low": found.low, "test_high": found.high, "mirrored_test": both}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("trials", "recipes"))
+    parser.add_argument("part", choices=("heads", "trials", "recipes"))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", nargs="+", help="names of trials or recipes")
     asked = parser.parse_args()
     device = fu.choose_device()
     rows = json.loads(STUDY_FILE.read_text()) if STUDY_FILE.is_file() else []
-    both = [*config.RECIPES, "best on train and val"]
-    names = asked.only or (list(TRIALS) if asked.part == "trials" else both)
-    if asked.part == "trials":
+    every = {"heads": ["heads"], "trials": list(TRIALS), "recipes": [*config.RECIPES, WITH_VAL]}
+    if asked.part != "recipes":
         config.AUGMENTATION.update(resize=SIZE * 256 // 224, crop=SIZE)
     usual = [dict(config.TRAINING_CONFIG), dict(config.AUGMENTATION)]
     for seed in range(asked.seeds):
-        for name in names:
-            key = {"part": asked.part, "name": name, "seed": seed}
-            if any(key.items() <= row.items() for row in rows):
+        for name in asked.only or every[asked.part]:
+            done = [row for row in rows if (row["part"], row["seed"]) == (asked.part, seed)]
+            if done and (asked.part == "heads" or name in [row["name"] for row in done]):
                 continue
             config.TRAINING_CONFIG.update(usual[0])
             config.AUGMENTATION.update(usual[1])
-            if asked.part == "trials":
-                found = trial(TRIALS[name], seed, device)
+            if asked.part == "heads":
+                found = heads(seed, device)
+            elif asked.part == "trials":
+                found = {name: trial(TRIALS[name], seed, device)}
             else:
-                found = whole_recipe(name, seed, device)
-            rows.append({**key, **found, "device": device.describe(), "torch": versions()["torch"]})
+                found = {name: whole_recipe(name, seed, device)}
+            about = {"device": device.describe(), "torch": versions()["torch"]}
+            for key, row in found.items():
+                rows.append({"part": asked.part, "name": key, "seed": seed, **row, **about})
+                say(f"{key}, seed {seed}: {clock(row['seconds'])} {json.dumps(row)}")
             STUDY_FILE.write_text(json.dumps(rows, indent=1) + "\n")
-            say(f"{name}, seed {seed}: {clock(found['seconds'])} {json.dumps(found)}")
 
 
 if __name__ == "__main__":
