@@ -117,8 +117,10 @@ def check_numbers(where: str, values: dict[str, Any]) -> None:
 def phase_settings(phase: str, profile: str = "full", recipe: str = "lesson") -> dict[str, Any]:
     """What `fu.Phase` is told of "phase1" or "phase2": of the lesson, the recipe, the profile."""
     settings = {**config.PHASES[phase], **config.RECIPES[recipe].get(phase, {})}
-    if not settings.get("fit_head"):  # which has no epochs to shorten
-        settings["epochs"] = config.PROFILES[profile]["epochs"] or settings["epochs"]
+    shorter = config.PROFILES[profile]["epochs"] or settings["epochs"]
+    if settings.get("fit_head"):  # an epoch more, which is no training
+        shorter = min(shorter + 1, settings["epochs"])
+    settings["epochs"] = shorter
     return settings
 
 

@@ -32,7 +32,7 @@ class Phase:
     backbone_lr: float | None = None  # None: the backbone is frozen
     seed: int = 0
     title: str = ""  # "Phase 1" if empty
-    fit_head: bool = False  # a logistic regression on stored features in the place of an epoch
+    fit_head: bool = False  # in the last epoch, at once: logistic regression on stored features
     one_cycle: bool = False  # rates rise and fall once, in the place of StepLR
     freeze_batchnorm: bool = False
     label_smoothing: float = 0.0
@@ -43,6 +43,11 @@ class Phase:
     @property
     def name(self) -> str:
         return self.title or f"Phase {self.number}"
+
+    @property
+    def trained_epochs(self) -> int:
+        """All epochs but the one in which the head is fitted."""
+        return self.epochs - self.fit_head
 
     def numbers(self) -> dict[str, Any]:
         """The values that decide what is learned; of a better recipe's only those in use."""
@@ -66,7 +71,7 @@ def make_scheduler(
     return lr_scheduler.OneCycleLR(
         optimizer,
         [group["lr"] for group in optimizer.param_groups],
-        total_steps=math.ceil(photographs / recipe["batch_size"]) * phase.epochs + 1,
+        total_steps=math.ceil(photographs / recipe["batch_size"]) * phase.trained_epochs + 1,
         pct_start=0.2,
         div_factor=10,
         cycle_momentum=False,
@@ -79,7 +84,7 @@ def epoch_batches(
     """The training batches of an epoch (the first is 1), as the phase wants them."""
     size = None
     if phase.sizes:  # small pictures first: they cost little, and show enough to begin with
-        share = phase.sizes[(epoch - 1) * len(phase.sizes) // phase.epochs]
+        share = phase.sizes[(epoch - 1) * len(phase.sizes) // phase.trained_epochs]
         size = round(share * data.image_size / 16) * 16  # whole places in every stage's map
     views = Views(phase.smallest_crop, size, phase.hue)
     for images, labels in training_batches(data, device, generator, views):
@@ -115,7 +120,7 @@ def stepping(batches: Batches, scheduler: lr_scheduler.LRScheduler, phase: Phase
 
 
 def fit_head(model: nn.Module, batches: Batches, device: Device) -> tuple[Tensor, Tensor]:
-    """Give `model` the best linear head for its backbone at once, in the place of Phase 1's epochs.
+    """Give `model` the best linear head for its backbone at once, in the place of an epoch.
 
     `batches` are the training photographs, not augmented. The features of each and of its mirror
     image are computed once. What is left is logistic regression, a convex problem: it has one best

@@ -193,7 +193,7 @@ class PhaseInProgress:
 
     def learn(self, epoch: int, generator: torch.Generator, bar: Progress) -> EpochResult:
         """One epoch on the training photographs, or the head fitted at once."""
-        if self.phase.fit_head:
+        if epoch > self.phase.trained_epochs:
             size = {"image_size": self.data.image_size}
             pictures = bar.follow(evaluation_batches(self.data.train, self.device, **size))
             features = recipes.fit_head(self.model, pictures, self.device)

@@ -75,6 +75,21 @@ def test_phase_1_of_a_better_recipe_is_one_fit_that_moves_only_the_head(tmp_path
     assert result.best_val_accuracy > untrained and len(result.history) == 1
 
 
+def test_the_last_epoch_fits_the_head_to_the_trained_backbone(tmp_path):
+    trained = small_phase(tmp_path / "plain", epochs=1).model
+    result = small_phase(tmp_path / "fitted", epochs=2, fit_head=True)
+    first, last = result.history
+    assert result.best_epoch == 2 and last["train_loss"] < first["train_loss"]
+    assert models.fingerprint(result.model) == models.fingerprint(trained)
+    heads = [models.head_of(model).weight for model in (result.model, trained)]
+    assert not torch.equal(*heads)
+
+
+def test_a_short_profile_shortens_the_training_and_keeps_the_fit():
+    epochs = [phase_settings(p, "quick", "best")["epochs"] for p in ("phase1", "phase2")]
+    assert epochs == [1, config.PROFILES["quick"]["epochs"] + 1]
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_batchnorm_stands_still_in_phase_2_if_the_recipe_says_so(tmp_path, frozen):
     model = small_model()
