@@ -65,6 +65,7 @@ TRIALS: dict[str, dict[str, Any]] = {
     "batches of 64": {"batch_size": 64},
     "weight decay 0.1": {"weight_decay": 0.1},
     "small to large": {"sizes": (0.67, 0.83, 1.0)},
+    "head fitted again": {"epochs": EPOCHS + 1, "fit_head": True},
     "rates grow with depth": {"growth": 2.0},
     "weights averaged": {"averaged": 0.98},
     "BatchNorm re-estimated": {"reestimated": True},
@@ -90,6 +91,19 @@ def mixed(how: str, classes: int) -> Callable[[Batches], Batches]:
     return changed
 
 
+def start_of(data: FlowerData, seed: int, device: Device) -> torch.nn.Module:
+    """ImageNet's ResNet18 with a new head, on the device."""
+    weights = fu.starting_weights(data, device, backbone="resnet18", seed=seed)
+    model = fu.build_model("resnet18", num_classes=data.num_classes, weights=weights, seed=seed)
+    return device.place(model)
+
+
+def fit_head(model: torch.nn.Module, data: FlowerData, device: Device) -> None:
+    """The head fitted to the training photographs, at the size at which the network is used."""
+    pictures = fu.evaluation_batches(data.train, device, image_size=data.image_size)
+    recipes.fit_head(model, pictures, device)
+
+
 def trial(changes: dict[str, Any], seed: int, device: Device) -> dict[str, Any]:
     """A fitted head, then EPOCHS of fine-tuning at SIZE pixels; val at the end, not at its best."""
     settings = {"epochs": EPOCHS, **BASE, **changes}
@@ -98,15 +112,10 @@ def trial(changes: dict[str, Any], seed: int, device: Device) -> dict[str, Any]:
         part.update({key: settings.pop(key) for key in list(settings) if key in part})
     data = fu.load_data("flowers102")
     phase = fu.Phase(2, seed=seed, **settings)
-    weights = fu.starting_weights(data, device, backbone="resnet18", seed=seed)
-    model = fu.build_model("resnet18", num_classes=data.num_classes, weights=weights, seed=seed)
-    model = device.place(model)
-    generator = fu.seed_everything(seed)
-    pictures = fu.evaluation_batches(data.train, device, image_size=data.image_size)
+    model, generator = start_of(data, seed, device), fu.seed_everything(seed)
     if reestimated:  # the statistics of the new photographs in the place of ImageNet's
-        views = recipes.epoch_batches(phase, 1, data, device, generator)
-        update_bn(views, model)
-    recipes.fit_head(model, pictures, device)
+        update_bn(recipes.epoch_batches(phase, 1, data, device, generator), model)
+    fit_head(model, data, device)
     start = accuracy(model, data.val, device)
     if phase.freeze_batchnorm:
         recipes.freeze_batchnorm(model)
@@ -118,13 +127,15 @@ def trial(changes: dict[str, Any], seed: int, device: Device) -> dict[str, Any]:
     mean = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
     scheduler = recipes.make_scheduler(optimizer, phase, len(data.train))
     began, losses = time.perf_counter(), []
-    for epoch in range(1, phase.epochs + 1):
+    for epoch in range(1, phase.trained_epochs + 1):
         batches = recipes.epoch_batches(phase, epoch, data, device, generator)
         batches = mixed(how, data.num_classes)(batches) if how else batches
         batches = recipes.stepping(batches, scheduler, phase)
         batches = averaging(batches, mean, model) if decay else batches
         losses.append(fu.train_one_epoch(model, batches, optimizer, device).loss)
     model = mean.module if decay else model
+    if phase.fit_head:
+        fit_head(model, data, device)
     row = {"head_val": start, "val": accuracy(model, data.val, device)}
     row |= {"mirrored_val": accuracy(model, mirrored(data.val), device, and_with=data.val)}
     return row | {"train_loss": losses[-1], "seconds": time.perf_counter() - began}
@@ -140,9 +151,7 @@ def averaging(batches: Batches, mean: AveragedModel, model: torch.nn.Module) -> 
 def heads(seed: int, device: Device) -> dict[str, dict[str, Any]]:
     """Ways to train the head alone on stored features: name -> val after 20 epochs, and seconds."""
     data = fu.load_data("flowers102")
-    weights = fu.starting_weights(data, device, backbone="resnet18", seed=seed)
-    model = fu.build_model("resnet18", num_classes=data.num_classes, weights=weights, seed=seed)
-    model, size = device.place(model), {"image_size": data.image_size}
+    model, size = start_of(data, seed, device), {"image_size": data.image_size}
     train = predict_features(model, data.train, device, **size)
     val = predict_features(model, data.val, device, **size)
     generator = fu.seed_everything(seed)
@@ -164,7 +173,7 @@ def heads(seed: int, device: Device) -> dict[str, dict[str, Any]]:
         val_accuracy = history[-1]["val_accuracy"]
         found[name] = {"val": val_accuracy, "seconds": time.perf_counter() - start}
     start = time.perf_counter()
-    recipes.fit_head(model, fu.evaluation_batches(data.train, device, **size), device)
+    fit_head(model, data, device)
     fitted = {"val": accuracy(model, data.val, device), "seconds": time.perf_counter() - start}
     return found | {"logistic regression": fitted}
 
@@ -196,8 +205,7 @@ def whole_recipe(name: str, seed: int, device: Device) -> dict[str, Any]:
     """Both phases as the notebook has them; test scored once, by what was best on val."""
     recipe, data = ("best" if name == WITH_VAL else name), fu.load_data("flowers102")
     data = with_val(data) if name == WITH_VAL else data
-    weights = fu.starting_weights(data, device, backbone="resnet18", seed=seed)
-    model = fu.build_model("resnet18", num_classes=data.num_classes, weights=weights, seed=seed)
+    model = start_of(data, seed, device)
     row: dict[str, Any] = {"seconds": 0.0}
     with tempfile.TemporaryDirectory() as folder:
         for number in (1, 2):
@@ -216,6 +224,7 @@ def whole_recipe(name: str, seed: int, device: Device) -> dict[str, Any]:
     twins, _ = predict_logits(model, mirrored(data.test), device)
     found = wilson(int((logits.argmax(dim=1) == labels).sum()), len(labels))
     both = float(((logits + twins).argmax(dim=1) == labels).float().mean())
+    row |= {"mirrored_val": accuracy(model, mirrored(data.val), device, and_with=data.val)}
     row |= {"val": None if name == WITH_VAL else result.best_val_accuracy, "test": found.value}
     return row | {"test_low": found.low, "test_high": found.high, "mirrored_test": both}
 
