@@ -98,10 +98,12 @@ def start_of(data: FlowerData, seed: int, device: Device) -> torch.nn.Module:
     return device.place(model)
 
 
-def fit_head(model: torch.nn.Module, data: FlowerData, device: Device) -> None:
+def fit_head(
+    model: torch.nn.Module, data: FlowerData, device: Device, *, penalty: float = recipes.PENALTY
+) -> None:
     """The head fitted to the training photographs, at the size at which the network is used."""
     pictures = fu.evaluation_batches(data.train, device, image_size=data.image_size)
-    recipes.fit_head(model, pictures, device)
+    recipes.fit_head(model, pictures, device, penalty=penalty)
 
 
 def trial(changes: dict[str, Any], seed: int, device: Device) -> dict[str, Any]:
@@ -115,7 +117,7 @@ def trial(changes: dict[str, Any], seed: int, device: Device) -> dict[str, Any]:
     model, generator = start_of(data, seed, device), fu.seed_everything(seed)
     if reestimated:  # the statistics of the new photographs in the place of ImageNet's
         update_bn(recipes.epoch_batches(phase, 1, data, device, generator), model)
-    fit_head(model, data, device)
+    fit_head(model, data, device, penalty=0.012)
     start = accuracy(model, data.val, device)
     if phase.freeze_batchnorm:
         recipes.freeze_batchnorm(model)
