@@ -1,10 +1,12 @@
-"""The rules for data: what would fail in training is told before it starts."""
+"""The rules for data and network: what would fail in training is told before it starts."""
 
 import numpy as np
 import torch
+from torch import nn
 
 from flowers_utils.data import FlowerData, Split
 from flowers_utils.errors import FlowersError
+from flowers_utils.models import head_of
 
 
 def check_data(data: FlowerData) -> None:
@@ -44,4 +46,16 @@ def _check_split(split: Split, num_classes: int) -> None:
         raise FlowersError(
             f"Labels of the {split.name} split run from {labels.min()} to {labels.max()}, but for "
             f"{num_classes} classes they must lie in 0 to {num_classes - 1}."
+        )
+
+
+def check_head(model: nn.Module, num_classes: int) -> None:
+    """Raise FlowersError for a network of other origin, or with another number of outputs."""
+    if not hasattr(model, "architecture"):
+        raise FlowersError("This network is not one of the lesson's; make it with build_model().")
+    outputs = head_of(model).out_features
+    if outputs != num_classes:
+        raise FlowersError(
+            f"The network's head has {outputs} outputs, but the data has {num_classes} classes; "
+            "build the network for this data again."
         )

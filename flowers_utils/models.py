@@ -103,18 +103,6 @@ def head_of(model: nn.Module) -> nn.Linear:
     return classifier[-1] if isinstance(classifier, nn.Sequential) else classifier
 
 
-def check_head(model: nn.Module, num_classes: int) -> None:
-    """Raise FlowersError for a network of other origin, or with another number of outputs."""
-    if not hasattr(model, "architecture"):
-        raise FlowersError("This network is not one of the lesson's; make it with build_model().")
-    outputs = head_of(model).out_features
-    if outputs != num_classes:
-        raise FlowersError(
-            f"The network's head has {outputs} outputs, but the data has {num_classes} classes; "
-            "build the network for this data again."
-        )
-
-
 def freeze_backbone(model: nn.Module) -> None:
     """Let only the head learn: no gradients anywhere else."""
     for parameter in model.parameters():

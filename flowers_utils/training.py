@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from flowers_utils import models, recipes
 from flowers_utils.config_check import check_config, check_numbers
 from flowers_utils.data import FlowerData
-from flowers_utils.data_check import check_data
+from flowers_utils.data_check import check_data, check_head
 from flowers_utils.device import Device, seed_everything
 from flowers_utils.errors import FlowersError, Stopped, out_of_memory_explained
 from flowers_utils.progress import Progress, say
@@ -108,7 +108,7 @@ def train_phase(
     check_config()
     check_numbers(phase.name, phase.numbers())
     check_data(data)
-    models.check_head(model, data.num_classes)
+    check_head(model, data.num_classes)
     identity = resume.identity(model, data, device, phase.numbers())
     stem = f"{model.architecture}_{re.sub('[^a-z0-9]+', '', phase.name.lower())}"
     files = resume.PhaseFiles(Path(folder), stem, identity)
@@ -223,10 +223,9 @@ class PhaseInProgress:
     def checkpoint(self) -> dict[str, Any]:
         """The checkpoint of the best epoch."""
         row = best_row(self.history)
-        content = {"epoch": row["epoch"], "weights": self.best_weights}
-        content |= {"phase": self.phase.numbers()}
         metrics = {key: row[key] for key in ("val_accuracy", "val_loss")}
-        return make_checkpoint(self.model, self.data, metrics=metrics, **content)
+        content = {"epoch": row["epoch"], "metrics": metrics, "phase": self.phase.numbers()}
+        return make_checkpoint(self.model, self.data, weights=self.best_weights, **content)
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on after the last finished epoch."""

@@ -84,10 +84,7 @@ def draw_augmentation(
     crop: int = 224,
     hue: float | None = None,
 ) -> Draws:
-    """Draw crop, flip, angle and colour anew for each of `batch_size` images (on the CPU).
-
-    `hue` takes the place of the config's, if it is not None.
-    """
+    """Draw crop, flip, angle and colour anew for each image (on the CPU); `hue` None: the config's."""
     a = config.AUGMENTATION
     hue = a["hue"] if hue is None else hue
 
