@@ -105,6 +105,7 @@ TITLED = {  # name of a figure, maybe with a case: the arguments before its titl
     "own_photo": (PHOTO, seen(), GUESSES),
     "rate_finder": ([(10 ** (i / 10 - 5), 2 + i % 3) for i in range(30)], {"chosen": 0.001}),
     "ablation": ([{"name": n, "seed": s, "val": 0.5 + s / 9} for s in (0, 1) for n in "abc"],),
+    "courses": ([{"name": n, "course": [(30, 0.4), (60, 0.7)]} for n in "ab"] + [{"name": "c"}],),
     "recipes": ([{"name": n, "seconds": 60, "val": 0.7, "test": 0.6} for n in "abb"],),
 }
 FIGURES = [*PLAIN, *TITLED]
@@ -171,6 +172,13 @@ def test_what_is_empty_says_why():
 
 def test_the_fall_at_the_start_of_phase_2_is_explained():
     assert any("falls by up to 15.0 points" in text for text in words(draw("curves")))
+
+
+def test_accuracies_of_few_photographs_are_hollow_bars():
+    few, many = metrics(2, mistakes=2), metrics(30)
+    ax = plotting.reliability(few, many, temperature=1, title=TITLE).axes
+    hollow = [[bar.get_height() for bar in a.patches if bar.get_facecolor()[3] == 0] for a in ax]
+    assert max(hollow[0]) > 0 and max(hollow[1], default=0) == 0
 
 
 def test_boxes_of_the_architecture_are_as_high_as_their_maps():

@@ -17,7 +17,8 @@ def recipe_study(part: str) -> Rows:
     or of "recipes" (whole runs), seed by seed.
 
     Each has name, seed, seconds, val (fraction 0..1; after training on val as well, None) and, in
-    whole runs, test with its 95 % interval as test_low and test_high.
+    whole runs, test with its 95 % interval as test_low and test_high, and its course: seconds of
+    training and val after each epoch.
     """
     rows = json.loads(STUDY_FILE.read_text(encoding="utf-8"))
     return [row for row in rows if row["part"] == part]

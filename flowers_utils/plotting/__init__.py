@@ -22,7 +22,7 @@ from flowers_utils.plotting.inside import (
     own_photo,
     phase_change,
 )
-from flowers_utils.plotting.recipes import ablation, rate_finder, recipes
+from flowers_utils.plotting.recipes import ablation, courses, rate_finder, recipes
 from flowers_utils.plotting.results import closing, comparison, reliability
 from flowers_utils.plotting.text import numbered_classes
 from flowers_utils.plotting.training import (
@@ -43,6 +43,7 @@ __all__ = [
     "comparison",
     "confused_pairs",
     "confusion",
+    "courses",
     "curves",
     "experiment",
     "feature_maps",

@@ -60,6 +60,27 @@ def ablation(rows: Sequence[dict[str, Any]], *, title: str) -> Figure:
 
 
 @figure_function
+def courses(rows: Sequence[dict[str, Any]], *, title: str) -> Figure:
+    """Val from epoch to epoch of the study's whole recipes, against minutes of training.
+
+    The first run of each recipe that has a course.
+    """
+    runs = {row["name"]: row for row in reversed(rows) if row.get("course")}
+    names = [name for name in dict.fromkeys(row["name"] for row in rows) if name in runs]
+    facts = {name: f"ends at {runs[name]['course'][-1][1]:.1%}" for name in names}
+    figure = new_figure("Val after each epoch of the recipes", title, height=3.6, facts=facts)
+    ax = figure.subplots()
+    for name, marker, colour in zip(names, *LOOKS, strict=False):
+        seconds, val = np.array(runs[name]["course"]).T
+        style = {"color": colour, "marker": marker, "markersize": 4, "label": name}
+        ax.plot(seconds / 60, 100 * val, **style)
+    ax.set(xlabel="minutes of training", ylabel="accuracy on val (%)", xlim=(0, None))
+    ax.grid()
+    figure.legend(loc="outside lower center", ncols=len(names))
+    return figure
+
+
+@figure_function
 def recipes(rows: Sequence[dict[str, Any]], *, title: str) -> Figure:
     """Accuracy against minutes of training: a point a run, its name at the mean of each recipe.
 

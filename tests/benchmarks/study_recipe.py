@@ -208,7 +208,7 @@ def whole_recipe(name: str, seed: int, device: Device) -> dict[str, Any]:
     recipe, data = ("best" if name == WITH_VAL else name), fu.load_data("flowers102")
     data = with_val(data) if name == WITH_VAL else data
     model = start_of(data, seed, device)
-    row: dict[str, Any] = {"seconds": 0.0}
+    row: dict[str, Any] = {"seconds": 0.0, "course": []}
     with tempfile.TemporaryDirectory() as folder:
         for number in (1, 2):
             settings = phase_settings(f"phase{number}", recipe=recipe)
@@ -218,7 +218,9 @@ def whole_recipe(name: str, seed: int, device: Device) -> dict[str, Any]:
             model = result.model
             row |= {f"phase{number}_val": result.best_val_accuracy}
             row |= {f"phase{number}_seconds": result.seconds}
-            row["seconds"] += result.seconds
+            for epoch in result.history:
+                row["seconds"] += epoch["seconds"]
+                row["course"].append((row["seconds"], epoch["val_accuracy"]))
         if name == WITH_VAL:  # val can choose no epoch here: the last one counts
             state = torch.load(Path(folder, "resnet18_phase2_resume.pth"), weights_only=True)
             model.load_state_dict(state["training"]["model"])
