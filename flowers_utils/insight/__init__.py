@@ -34,7 +34,7 @@ from flowers_utils.insight.mistakes import (
     nearest_neighbours,
 )
 from flowers_utils.insight.report import metrics_as_dict
-from flowers_utils.insight.study import gains, head_table, recipe_study, recipe_table
+from flowers_utils.insight.study import gains, head_table, over_seeds, recipe_study, recipe_table
 
 __all__ = [
     "accuracy_by_training_size",
@@ -59,6 +59,7 @@ __all__ = [
     "most_confused_pairs",
     "nearest_neighbours",
     "output_shapes",
+    "over_seeds",
     "performance_table",
     "recipe_study",
     "recipe_table",

@@ -167,7 +167,7 @@ def heads(seed: int, device: Device) -> dict[str, dict[str, Any]]:
     cases |= {f"standardised, rate {rate:g}": (standard, rate) for rate in (1e-3, 1e-2)}
     for count in (1, 3, 8):
         seen = tuple(torch.cat(parts) for parts in zip(*views[:count], strict=True))
-        cases[f"{count} augmented views"] = ((seen, val), 1e-3)
+        cases[f"{count} augmented view{'s' * (count > 1)}"] = ((seen, val), 1e-3)
     found, usual = {}, copy.deepcopy(models.head_of(model)).cpu()
     for name, (splits, rate) in cases.items():
         start = time.perf_counter()
