@@ -15,10 +15,13 @@ import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import transfer_learning_config as config
 from flowers_utils.evaluation import Estimate
+from flowers_utils.insight import gains, head_table, over_seeds, recipe_study, recipe_table
+from flowers_utils.insight.study import by_name
 from flowers_utils.progress import clock
 from flowers_utils.storage.results import load_results, markdown_table
 from tests.benchmarks.readme_picture import save_picture
@@ -96,7 +99,7 @@ def results_block(runs: Mapping[str, Any]) -> str:
     )
     real = [_real_words(runs[REAL])] if REAL in runs else []
     table = markdown_table(["what", "accuracy", "time", "device"], rows)
-    texts = [" ".join([text, *real]), _expected_words()]
+    texts = [" ".join([text, *real, _recipes_words()]), _expected_words()]
     return "\n\n".join([table, *(textwrap.fill(words, LINE) for words in texts)])
 
 
@@ -112,6 +115,34 @@ def _real_words(run: Mapping[str, Any]) -> str:
         f"{run['data']['title']}, {first['epochs']} + {second['epochs']} epochs: val {' and '.join(val)}, "
         f"test {_interval(run['test']['top1'])}, {clock(first['seconds'] + second['seconds'])}."
     )
+
+
+def _recipes_words() -> str:
+    """What the better recipes reached on photographs, beside the lesson's."""
+    told = []
+    for name, rows in by_name(recipe_study("recipes")).items():
+        if name in config.RECIPES:
+            val, test = (_share(mean(row[key] for row in rows)) for key in ("val", "test"))
+            minutes = min(row["seconds"] for row in rows) / 60
+            told.append(f"`{name}` {val}, {test}, {minutes:.1f} minutes")
+    return (
+        "The recipes of section 20 in full, on the same copies (val, test, training; mean of the "
+        f"seeds): {'; '.join(told)}."
+    )
+
+
+def study_block(_: Mapping[str, Any]) -> str:
+    """The study of recipes: whole recipes, ways to train the head, one change at a time."""
+    trials = recipe_study("trials")
+    base = [row["val"] for row in trials if row["name"] == trials[0]["name"]]
+    rows = [
+        [name, f"{mean(points):+.1f}", ", ".join(f"{each:+.1f}" for each in points)]
+        for name, points in gains(trials).items()
+    ]
+    changes = f"points of val against {over_seeds(base)} of the improved recipe"
+    table = markdown_table(["one change", changes, "seed by seed"], rows)
+    whole, heads = recipe_table(recipe_study("recipes")), head_table(recipe_study("heads"))
+    return "\n\n".join([whole, heads, table])
 
 
 def _expected_words() -> str:
@@ -167,7 +198,7 @@ def runs_block(runs: Mapping[str, Any]) -> str:
 # Where each text goes: file -> name of the place -> what makes it.
 PLACES = {
     ROOT / "README.md": {"results": results_block},
-    Path(__file__).with_name("README.md"): {"runs": runs_block},
+    Path(__file__).with_name("README.md"): {"runs": runs_block, "study": study_block},
 }
 
 
