@@ -76,6 +76,8 @@ def test_each_fault_is_named_by_its_signs(history, said):
 def test_a_sound_training_has_nothing_to_diagnose():
     sound = [row(1, 1, train_loss=3.0), row(1, 2, val_accuracy=0.82, val_loss=0.9)]
     assert findings(sound) == ""
+    cycle = [row(1, epoch, train_loss=loss) for epoch, loss in enumerate((0.5, 1.0, 0.1), 1)]
+    assert findings(cycle) == "" and "too high" in findings(cycle[:2])
     assert findings([row(1, 1, val_accuracy=0.4)], expected=None) == ""
     with pytest.raises(FlowersError, match="Phase 2 has no epochs"):
         findings(sound, phase=2)

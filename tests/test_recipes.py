@@ -24,6 +24,7 @@ from tests.benchmarks import study_recipe
 
 pytestmark = pytest.mark.usefixtures("small_net")
 CYCLE = {"one_cycle": True, "smallest_crop": 0.5, "label_smoothing": 0.1, "freeze_batchnorm": True}
+CYCLE |= {"hue": 0.0, "fit_head": True}
 
 
 def test_smoothed_labels_give_torchs_own_smoothed_loss():

@@ -144,7 +144,9 @@ def diagnose(
 
 
 def _loss(losses: Sequence[float], facts: Mapping, guessing: float) -> dict[str, bool]:
-    rose = max(losses) > 1.5 * max(losses[0], 0.1) or losses[-1] > 4 * guessing
+    # (A loss that rises with the rates of one cycle, and falls with them, has done no harm.)
+    rose = max(losses) > 1.5 * max(losses[0], 0.1) and losses[-1] > losses[0] / 2
+    rose = rose or losses[-1] > 4 * guessing
     flat = len(losses) > 1 and losses[-1] > 0.95 * losses[0]
     return {"rises": rose, "flat": flat and facts["last"]["train_accuracy"] <= 0.9}
 
