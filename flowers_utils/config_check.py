@@ -3,6 +3,7 @@
 One table says what each value must be; whatever breaks a rule is named in one sentence.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,6 +34,7 @@ _IN_RECIPES = {
     "backbone_lr": _RATE,
     **dict.fromkeys(("fit_head", "one_cycle", "freeze_batchnorm"), bool),
     **dict.fromkeys(("label_smoothing", "smallest_crop"), _SHARE),
+    "hue": (float, 0.0, 0.5),
     "sizes": [(float, 0.1, 2.0)],
 }
 _AUGMENTATION = {
@@ -69,7 +71,7 @@ def check_config() -> None:
         _check(f"RECIPES[{recipe!r}]", phases, {"*": object})
         for phase, settings in phases.items():
             _check(f"the phase in RECIPES[{recipe!r}]", phase, set(config.PHASES))
-            check_numbers(f"RECIPES[{recipe!r}][{phase!r}]", settings)
+            check_numbers(f"RECIPES[{recipe!r}][{phase!r}]", settings, known=_IN_RECIPES)
     both = sum(phase["epochs"] for phase in config.PHASES.values())
     total = config.TRAINING_CONFIG["total_epochs"]
     if total != both:
@@ -101,12 +103,12 @@ def check_knobs(
     return data if data in DATA_WORDS else str(Path(data).expanduser()), profile, seed, recipe
 
 
-def check_numbers(where: str, values: dict[str, Any]) -> None:
+def check_numbers(where: str, values: dict[str, Any], known: Mapping = _NUMBERS) -> None:
     """Raise FlowersError for a value that cannot work: `check_numbers("Phase 2", {"epochs": 0})`."""
     for name, value in values.items():
-        if name not in _NUMBERS:
-            raise FlowersError(f"{where} has no setting {name!r}; there are {', '.join(_NUMBERS)}.")
-        _check(f"{name} of {where}", value, _NUMBERS[name])
+        if name not in known:
+            raise FlowersError(f"{where} has no setting {name!r}; there are {', '.join(known)}.")
+        _check(f"{name} of {where}", value, known[name])
     if values.get("sizes") and not values.get("smallest_crop"):
         raise FlowersError(
             f"{where} has 'sizes' but no 'smallest_crop', and only such crops are scaled to them; "

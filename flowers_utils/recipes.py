@@ -68,11 +68,12 @@ def make_scheduler(
     recipe = config.TRAINING_CONFIG
     if not phase.one_cycle:
         return lr_scheduler.StepLR(optimizer, recipe["step_size"], recipe["gamma"])
+    steps = max(2, math.ceil(photographs / recipe["batch_size"]) * phase.trained_epochs + 1)
     return lr_scheduler.OneCycleLR(
         optimizer,
         [group["lr"] for group in optimizer.param_groups],
-        total_steps=math.ceil(photographs / recipe["batch_size"]) * phase.trained_epochs + 1,
-        pct_start=0.2,
+        total_steps=steps,
+        pct_start=max(0.2, 2 / steps),  # at least one step
         div_factor=10,
         cycle_momentum=False,
     )

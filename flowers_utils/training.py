@@ -119,8 +119,7 @@ def train_phase(
     say(note)
     training.run(files)
     model = training.model.eval()
-    # (Not strict, because Phase 1 keeps the head's tensors alone.)
-    model.load_state_dict(training.best_weights, strict=False)
+    model.load_state_dict(training.best_weights, strict=False)  # of Phase 1 the head's alone
     note = f"{note} {files.problem}".strip()
     return PhaseResult(phase.name, phase.number, model, files.checkpoint, training.history, note)
 
@@ -175,7 +174,8 @@ class PhaseInProgress:
         start = time.perf_counter()
         # A seed for each epoch: a phase that goes on after a stop need not know what was drawn.
         generator = seed_everything(1_000_003 * self.phase.seed + 1009 * self.phase.number + epoch)
-        rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
+        groups = self.optimizer.param_groups if epoch <= self.phase.trained_epochs else []
+        rates = {group["name"]: group["lr"] for group in groups}
         train = self.learn(epoch, generator, bar)
         val = self.validate(bar)
         row = {"phase": self.phase.number, "epoch": epoch, "learning_rates": rates}
@@ -192,7 +192,7 @@ class PhaseInProgress:
         bar.line(bar.status())
 
     def learn(self, epoch: int, generator: torch.Generator, bar: Progress) -> EpochResult:
-        """One epoch on the training photographs, or the head fitted at once."""
+        """One epoch on augmented photographs, or the head fitted to the photographs as they are."""
         if epoch > self.phase.trained_epochs:
             size = {"image_size": self.data.image_size}
             pictures = bar.follow(evaluation_batches(self.data.train, self.device, **size))

@@ -76,6 +76,13 @@ def test_each_fault_is_named_by_its_signs(history, said):
 def test_a_sound_training_has_nothing_to_diagnose():
     sound = [row(1, 1, train_loss=3.0), row(1, 2, val_accuracy=0.82, val_loss=0.9)]
     assert findings(sound) == ""
+    fit = row(1, 4, train_loss=0.05, learning_rates={})
+    assert "too high" in findings(
+        [row(1, e, train_loss=x) for e, x in enumerate((0.5, 9, 9), 1)] + [fit]
+    )
+    assert "too low" in findings(
+        [row(1, e, train_loss=4.6, train_accuracy=0.1) for e in (1, 2)] + [fit]
+    )
     cycle = [row(1, epoch, train_loss=loss) for epoch, loss in enumerate((0.5, 1.0, 0.1), 1)]
     assert findings(cycle) == "" and "too high" in findings(cycle[:2])
     assert findings([row(1, 1, val_accuracy=0.4)], expected=None) == ""

@@ -123,6 +123,7 @@ def test_a_recipe_says_only_what_it_does_otherwise(monkeypatch):
         ({"phase2": {"one_cycle": 1}}, "one_cycle of RECIPES['mine']['phase2'] must be True or"),
         ({"phase2": {"sizes": (0.5,)}}, "RECIPES['mine']['phase2'] has 'sizes' but no"),
         ({"phase2": {"onecycle": True}}, "RECIPES['mine']['phase2'] has no setting 'onecycle'"),
+        ({"phase2": {"rotation": 0.0}}, "RECIPES['mine']['phase2'] has no setting 'rotation'"),
     ],
 )
 def test_an_impossible_recipe_is_named(monkeypatch, recipe, told):

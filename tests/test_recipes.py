@@ -4,6 +4,7 @@ import importlib
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -24,6 +25,7 @@ from tests.benchmarks import study_recipe
 
 pytestmark = pytest.mark.usefixtures("small_net")
 CYCLE = {"one_cycle": True, "smallest_crop": 0.5, "label_smoothing": 0.1, "freeze_batchnorm": True}
+RED = np.stack([np.full((20, 20), value, np.uint8) for value in (200, 40, 40)])[None].repeat(4, 0)
 CYCLE |= {"hue": 0.0, "fit_head": True}
 
 
@@ -55,6 +57,28 @@ def test_one_cycle_rises_to_the_rate_and_ends_at_nothing():
     assert rates.index(max(rates)) in range(8, 12) and rates[-1] < 0.005
 
 
+@pytest.mark.parametrize("steps", range(8))
+def test_one_cycle_of_any_length_rises_at_most_to_its_rate(steps):
+    optimizer = torch.optim.SGD(small_model().parameters(), 0.5)
+    phase = Phase(2, steps + 1, 0.5, one_cycle=True, fit_head=True)
+    scheduler = recipes.make_scheduler(optimizer, phase, 1)
+    for _ in range(steps):
+        assert 0 < optimizer.param_groups[0]["lr"] <= 0.5
+        optimizer.step()
+        scheduler.step()
+
+
+def test_a_recipe_may_leave_the_hue_alone():
+    grey_or_red = replace(small_data(), train=fu.data.Split("train", RED, torch.zeros(4).long()))
+    seen = {}
+    for hue in (None, 0.0):
+        phase = Phase(2, 1, 0.1, smallest_crop=1.0, hue=hue)
+        images, _ = next(recipes.epoch_batches(phase, 1, grey_or_red, CPU, seed_everything(0)))
+        _, green, blue = fu.transforms.denormalise(images).float().mean(dim=(2, 3)).T
+        seen[hue] = (green - blue).abs().max()
+    assert seen[0.0] < 3 < seen[None]
+
+
 def test_a_fitted_head_agrees_with_scikit_learn():
     data, model = small_data(), small_model().eval()
     pictures = fu.evaluation_batches(data.train, CPU, image_size=data.image_size)
@@ -81,6 +105,7 @@ def test_the_last_epoch_fits_the_head_to_the_trained_backbone(tmp_path):
     result = small_phase(tmp_path / "fitted", epochs=2, fit_head=True)
     first, last = result.history
     assert result.best_epoch == 2 and last["train_loss"] < first["train_loss"]
+    assert last["learning_rates"] == {} != first["learning_rates"]
     assert models.fingerprint(result.model) == models.fingerprint(trained)
     heads = [models.head_of(model).weight for model in (result.model, trained)]
     assert not torch.equal(*heads)
@@ -139,7 +164,9 @@ def test_what_a_recipe_changes_is_part_of_a_phases_identity_and_of_its_checkpoin
     first = small_phase(tmp_path, epochs=1)
     second = small_phase(tmp_path, epochs=1, one_cycle=True)
     assert "one_cycle" in second.note and "kept" in second.note
-    assert fu.load_checkpoint(second.checkpoint)["phase"]["one_cycle"] is True
+    third = small_phase(tmp_path, epochs=1, one_cycle=True, hue=0.0)
+    assert "hue was 0.1 and is now 0.0" in third.note
+    assert fu.load_checkpoint(third.checkpoint)["phase"]["one_cycle"] is True
     assert first.checkpoint == second.checkpoint
 
 
@@ -150,7 +177,9 @@ def test_every_recipe_of_the_config_trains_both_phases(tmp_path, tiny_data, reci
         settings = phase_settings(f"phase{number}", "smoke", recipe)
         result = fu.train_phase(model, tiny_data, CPU, Phase(number, **settings), tmp_path)
         model = result.model
-    assert 0 <= result.best_val_accuracy <= 1
+        assert len(result.history) == settings["epochs"]
+        fitted = [row["learning_rates"] == {} for row in result.history]
+        assert fitted == [False] * (len(fitted) - 1) + [settings.get("fit_head", False)]
 
 
 def test_the_fast_recipe_is_announced_to_take_less_time(monkeypatch):
@@ -175,6 +204,9 @@ def test_the_studys_rows_are_whole_and_its_table_gives_mean_and_spread():
     saved = json.loads(STUDY_FILE.read_text(encoding="utf-8"))
     assert {row["part"] for row in saved} == {"heads", "trials", "recipes"}
     assert insight.recipe_study("trials")[0]["name"] == "improved"
+    needed = {"phase1_val", "val", "test", "seconds"}  # by section 20
+    assert all(needed < row.keys() for row in insight.recipe_study("recipes"))
+    assert set(config.RECIPES) <= {row["name"] for row in insight.recipe_study("recipes")}
 
 
 def test_train_and_val_together_are_one_split_of_the_same_size():

@@ -122,7 +122,9 @@ def diagnose(
     if not rows:
         raise FlowersError(f"Phase {phase} has no epochs in this history; train it first.")
     low, high = expected[f"phase{phase}"]["val_range"] if expected else (0.0, 1.0)
-    losses, start = [row["train_loss"] for row in rows], math.log(len(metrics.class_names))
+    # An epoch in which the head was fitted says nothing of the training before it.
+    trained = [row for row in rows if row.get("learning_rates") != {}] or rows
+    losses, start = [row["train_loss"] for row in trained], math.log(len(metrics.class_names))
     facts = {
         "losses": f"{losses[0]:.2f} at first, {losses[-1]:.2f} at last; guessing has {start:.2f}",
         "named": metrics.class_names[metrics.predictions[0]],
@@ -130,15 +132,19 @@ def diagnose(
         "guessing": metrics.guessing,
         "best": max(row["val_accuracy"] for row in rows),
         "before": max((row["val_accuracy"] for row in history if row["phase"] < phase), default=0),
-        "lowest": min(row["val_loss"] for row in rows),
-        "last": rows[-1],
+        "lowest": min(row["val_loss"] for row in trained),
+        "last": trained[-1],
         **{"low": low, "high": high},
     }
     measured = _measured(facts["best"], facts["count"])
     facts["accuracy"] = f"Validation accuracy, {measured.percent()},"
     if not all(math.isfinite(row["train_loss"] + row["val_loss"]) for row in rows):
         return [FINDINGS["nan"]]
-    groups = _loss(losses, facts, start), _accuracy(measured, facts, metrics, rows), _course(facts)
+    groups = (
+        _loss(losses, facts, start),
+        _accuracy(measured, facts, metrics, trained),
+        _course(facts),
+    )
     found = [next((name for name, applies in group.items() if applies), None) for group in groups]
     return [FINDINGS[name].format(**facts) for name in found if name]
 

@@ -52,13 +52,11 @@ def by_name(rows: Rows) -> dict[str, Rows]:
 
 
 def head_table(rows: Rows) -> str:
-    """Ways to train a head as Markdown, the best first: val over the seeds, seconds of the quickest."""
-    table = [
-        (name, over_seeds([row["val"] for row in runs]), f"{min(r['seconds'] for r in runs):.1f}")
-        for name, runs in by_name(rows).items()
-    ]
-    table.sort(key=lambda columns: columns[1], reverse=True)
-    return markdown_table(["how the head learns", "val", "seconds"], table)
+    """Ways to train a head as Markdown, the best first: val over the seeds."""
+    found = {name: [row["val"] for row in runs] for name, runs in by_name(rows).items()}
+    best_first = sorted(found, key=lambda name: -mean(found[name]))
+    table = [(name, over_seeds(found[name])) for name in best_first]
+    return markdown_table(["how the head learns", "val"], table)
 
 
 def recipe_table(rows: Rows) -> str:

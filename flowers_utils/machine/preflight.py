@@ -223,7 +223,9 @@ def lesson_seconds(
     phase1, phase2 = (phase_settings(name, profile, recipe) for name in config.PHASES)
     sizes = phase2.get("sizes", (1.0,))  # a smaller picture takes as much less as it has pixels
     epoch = train * counts["train"] * sum(size**2 for size in sizes) / len(sizes)
-    tuning = phase2["epochs"] * (epoch + forward * counts["val"])
+    fit = phase2.get("fit_head", False)  # two passes in the place of the last epoch
+    tuning = (phase2["epochs"] - fit) * epoch + fit * 2 * forward * counts["train"]
+    tuning += phase2["epochs"] * forward * counts["val"]
     scratch = phase_settings("phase2", profile)["epochs"] * (
         train * counts["train"] + forward * counts["val"]
     )

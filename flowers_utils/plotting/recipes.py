@@ -66,11 +66,13 @@ def courses(rows: Sequence[dict[str, Any]], *, title: str) -> Figure:
     The first run of each recipe that has a course.
     """
     runs = {row["name"]: row for row in reversed(rows) if row.get("course")}
-    names = [name for name in dict.fromkeys(row["name"] for row in rows) if name in runs]
-    facts = {name: f"ends at {runs[name]['course'][-1][1]:.1%}" for name in names}
+    names = dict.fromkeys(row["name"] for row in rows)  # each keeps its colour in all figures
+    facts = {name: f"ends at {row['course'][-1][1]:.1%}" for name, row in runs.items()}
     figure = new_figure("Val after each epoch of the recipes", title, height=3.6, facts=facts)
     ax = figure.subplots()
     for name, marker, colour in zip(names, *LOOKS, strict=False):
+        if name not in runs:
+            continue
         seconds, val = np.array(runs[name]["course"]).T
         style = {"color": colour, "marker": marker, "markersize": 4, "label": name}
         ax.plot(seconds / 60, 100 * val, **style)

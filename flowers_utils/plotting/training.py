@@ -70,14 +70,15 @@ def _mark_phase_2(axes: Iterable[Axes], first: int, accuracy: np.ndarray) -> Non
 
 def _draw_rates(ax: Axes, history: Sequence[Mapping[str, Any]], epochs: np.ndarray) -> None:
     """Learning rates of the head and of the backbone, as steps on a log scale."""
-    rates = [list(row["learning_rates"].values()) for row in history]
+    rates = [list(row["learning_rates"].values()) or [np.nan] for row in history]  # nan: fitted
     backbone = [values[0] if len(values) > 1 else np.nan for values in rates]
     style = {"where": "mid", "markersize": 4}
     ax.step(epochs, [each[-1] for each in rates], color=GREEN, marker="o", **style, label="head")
     ax.step(epochs, backbone, "-.", color=VERMILION, marker="^", **style, label="backbone")
     ax.set(ylabel="learning rate", yscale="log")
-    known = [rate for each in rates for rate in each]
-    plain_log_axis(ax.yaxis, min(known), max(known), steps=(1,))
+    known = [rate for each in rates for rate in each if rate > 0]
+    if known:
+        plain_log_axis(ax.yaxis, min(known), max(known), steps=(1,))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 

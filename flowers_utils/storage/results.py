@@ -24,7 +24,8 @@ class PhaseResult:
     """What a phase leaves behind; `model` holds the weights of the epoch that was best on val.
 
     `history` has a row an epoch: phase, epoch, train_loss, train_accuracy, val_loss, val_accuracy,
-    learning_rates (a dict, by group) and seconds; losses in nats, accuracies as fractions 0..1.
+    learning_rates (a dict, by group) and seconds; losses in nats, accuracies as fractions 0..1. An
+    epoch that fitted the head has no rates.
     """
 
     name: str

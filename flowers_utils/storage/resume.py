@@ -17,7 +17,7 @@ from flowers_utils.storage.checkpoints import versions
 from flowers_utils.storage.files import keep_earlier, load_tensors, save_tensors
 
 SECONDS_BETWEEN_SAVES = 10.0  # a fast card must not wait for the disk after every short epoch
-STATE_VERSION = 2  # raise it when training or the content of a state changes
+STATE_VERSION = 3  # raise it when training or the content of a state changes
 NOT_OF_A_PHASE = ("total_epochs", "learning_rate")  # a phase has its own epochs and rates
 
 
@@ -28,8 +28,8 @@ def identity(
     settings = {**config.TRAINING_CONFIG, **config.AUGMENTATION}
     normalization = {key: list(value) for key, value in config.NORMALIZATION.items()}
     return {
-        **numbers,
         **{key: value for key, value in settings.items() if key not in NOT_OF_A_PHASE},
+        **numbers,  # after the settings, because a recipe may have a hue of its own
         **normalization,
         "network": model.architecture,
         "data": data.fingerprint,

@@ -124,10 +124,10 @@ def _recipes_words() -> str:
         if name in config.RECIPES:
             val, test = (_share(mean(row[key] for row in rows)) for key in ("val", "test"))
             minutes = min(row["seconds"] for row in rows) / 60
-            told.append(f"`{name}` {val}, {test}, {minutes:.1f} minutes")
+            told.append(f"`{name}` ({len(rows)}) {val}, {test}, {minutes:.1f} minutes")
     return (
-        "The recipes of section 20 in full, on the same copies (val, test, training; mean of the "
-        f"seeds): {'; '.join(told)}."
+        "The recipes of section 20 in full, on the same copies (runs; val and test, their mean; "
+        f"training, the quickest): {'; '.join(told)}."
     )
 
 
@@ -139,7 +139,7 @@ def study_block(_: Mapping[str, Any]) -> str:
         [name, f"{mean(points):+.1f}", ", ".join(f"{each:+.1f}" for each in points)]
         for name, points in gains(trials).items()
     ]
-    changes = f"points of val against {over_seeds(base)} of the improved recipe"
+    changes = f"points of val above the improved recipe ({over_seeds(base)})"
     table = markdown_table(["one change", changes, "seed by seed"], rows)
     whole, heads = recipe_table(recipe_study("recipes")), head_table(recipe_study("heads"))
     return "\n\n".join([whole, heads, table])
