@@ -206,10 +206,13 @@ def card_of(checkpoint, tmp_path, *, source="folder", **changed):
     metrics = {"count": 20, "ece": 0.031, "per_class": rows}
     metrics |= dict.fromkeys(("top1", "top5", "mean_per_class"), estimate) | changed
     rates = {"conv1": 0.0001, "layer1": 0.0001, "fc": 0.00125}
+    slow = dict.fromkeys(rates, 0.00001)  # one cycle starts low, and a fit has no rates
+    history = [{"learning_rates": each} for each in (slow, *[rates] * 5, {})]
     phase = {"name": "Phase 2", "best_epoch": 6, "best_val_accuracy": 0.4375, "seconds": 90.0}
+    fitted = phase | {"name": "Phase 1", "history": history[-1:]}
     run = {
         "data": {"images": {"train": 31, "val": 17, "test": 20}},
-        "phases": {"phase2": phase | {"history": [{"learning_rates": rates}] * 7}},
+        "phases": {"phase1": fitted, "phase2": phase | {"history": history}},
         "profile": "quick",
         "recipe": "lesson",
         "seed": 42,
@@ -227,6 +230,7 @@ def test_the_model_card_says_what_the_values_say(checkpoint, tmp_path):
     for said in (
         "| top-1 accuracy | 81.2% | 70.0% to 90.0% (Wilson) |",
         "| train | 31 |",
+        "| Phase 1 | 1 | none: the head was fitted at once | 6 |",
         "| Phase 2 | 7 | 0.0001 for conv1, layer1; 0.00125 for fc | 6 | 43.8% | 1.5 |",
         "seed 42",
         "/ 1.700)",

@@ -97,13 +97,15 @@ def _plain(text: str) -> str:
 
 
 def _phases(phases: Mapping[str, Mapping[str, Any]]) -> str:
-    """A row for each phase; groups of layers with the same learning rate stand together."""
+    """A row for each phase; groups of layers with the same highest learning rate stand together."""
     rows = []
     for phase in phases.values():
         groups: dict[float, list[str]] = {}
-        for group, rate in phase["history"][0]["learning_rates"].items():
-            groups.setdefault(rate, []).append(group)
+        trained = [row["learning_rates"] for row in phase["history"] if row["learning_rates"]]
+        for group in trained[0] if trained else ():
+            groups.setdefault(max(rates[group] for rates in trained), []).append(group)
         rates = "; ".join(f"{rate:g} for {', '.join(names)}" for rate, names in groups.items())
+        rates = rates or "none: the head was fitted at once"
         best = [phase["best_epoch"], f"{phase['best_val_accuracy']:.1%}"]
         minutes = f"{phase['seconds'] / 60:.1f}"
         rows.append([phase["name"], len(phase["history"]), rates, *best, minutes])

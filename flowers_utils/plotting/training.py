@@ -75,7 +75,7 @@ def _draw_rates(ax: Axes, history: Sequence[Mapping[str, Any]], epochs: np.ndarr
     style = {"where": "mid", "markersize": 4}
     ax.step(epochs, [each[-1] for each in rates], color=GREEN, marker="o", **style, label="head")
     ax.step(epochs, backbone, "-.", color=VERMILION, marker="^", **style, label="backbone")
-    ax.set(ylabel="learning rate", yscale="log")
+    ax.set(ylabel="learning rate", yscale="log", xlim=(0.5, len(epochs) + 0.5))
     known = [rate for each in rates for rate in each if rate > 0]
     if known:
         plain_log_axis(ax.yaxis, min(known), max(known), steps=(1,))
