@@ -69,7 +69,7 @@ def closing(
         for phase in expected
         if scores.get(phase)
     }
-    figure = new_figure(heading, title, height=2.8 if why_not else 3.9, facts=facts)
+    figure = new_figure(heading, title, height=3.4 if why_not else 3.9, facts=facts)
     ax = figure.subplots()
     for name, (scores, *style, offset) in own.items():
         scored = {y + offset: scores.get(phase) for y, phase in enumerate(expected)}
