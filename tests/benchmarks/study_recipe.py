@@ -197,7 +197,7 @@ def with_val(data: FlowerData) -> FlowerData:
     """Train and val together to train on. (Val keeps its place, but says nothing any more.)"""
     shape = (data.resize_size,) * 2
     larger = torch.nn.functional.interpolate(
-        torch.from_numpy(data.val.images[:]).float(), shape, mode="bilinear", antialias=True
+        torch.from_numpy(data.val.images.copy()).float(), shape, mode="bilinear", antialias=True
     )
     images = np.concatenate([data.train.images, larger.round().to(torch.uint8).numpy()])
     labels = torch.cat([data.train.labels, data.val.labels])
