@@ -201,6 +201,8 @@ def test_the_studys_rows_are_whole_and_its_table_gives_mean_and_spread():
     table = insight.recipe_table(rows)
     assert "| fast | 2 | 2.0 | 72.0% ± 2.8 | 67.0% ± 1.4 |" in table
     assert "| best on train and val | 1 | 10.0 | trained on it | 75.0% |" in table
+    heads = [{"name": "worse", "val": 0.098}, {"name": "better", "val": 0.62}]
+    assert insight.head_table(heads).splitlines()[2:] == ["| better | 62.0% |", "| worse | 9.8% |"]
     saved = json.loads(STUDY_FILE.read_text(encoding="utf-8"))
     assert {row["part"] for row in saved} == {"heads", "trials", "recipes"}
     assert insight.recipe_study("trials")[0]["name"] == "improved"
