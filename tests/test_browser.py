@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -94,15 +95,16 @@ def lab(project):
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0"]
     command += ["--ip=127.0.0.1", "--IdentityProvider.token=flowers"]
     command += ["--expose-app-in-browser"]  # how a test asks for a cell's state
-    with (project / "own" / "log.txt").open("w") as log:
-        server = subprocess.Popen(command, cwd=project, env=env, stdout=log, stderr=log)
+    # A shell starts it and is gone: with pytest above it, no bars would be drawn (`is_headless`).
+    alone = ["sh", "-c", '"$@" > own/log.txt 2>&1 &', "sh", *command]
+    subprocess.run(alone, cwd=project, env=env, check=True)
+    found = wait_for(lambda: [*project.glob("own/runtime/jpserver-*.json")], "JupyterLab")
+    server = json.loads(wait_for(found[0].read_text, "its address"))
     try:
-        found = wait_for(lambda: [*project.glob("own/runtime/jpserver-*.json")], "JupyterLab")
-        url = json.loads(wait_for(found[0].read_text, "its address"))["url"]
-        yield f"{url}lab/tree/lesson.ipynb?token=flowers"
+        yield f"{server['url']}lab/tree/lesson.ipynb?token=flowers"
     finally:
-        server.terminate()  # it ends its kernels
-        server.wait(60)
+        os.kill(server["pid"], signal.SIGTERM)  # it ends its kernels
+        wait_for(lambda: not found[0].exists(), "the end of JupyterLab")
 
 
 class Page:
