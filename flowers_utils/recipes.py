@@ -33,7 +33,7 @@ class Phase:
     seed: int = 0
     title: str = ""  # "Phase 1" if empty
     fit_head: bool = False  # in the last epoch, at once: logistic regression on stored features
-    one_cycle: bool = False  # rates rise and fall once, in the place of StepLR
+    cycles: int = 0  # how often the rates rise and fall, in the place of StepLR
     freeze_batchnorm: bool = False
     label_smoothing: float = 0.0
     smallest_crop: float = 0.0  # share of the photograph; 0: the random crop of the lesson
@@ -48,6 +48,14 @@ class Phase:
     def trained_epochs(self) -> int:
         """All epochs but the one in which the head is fitted."""
         return self.epochs - self.fit_head
+
+    @property
+    def cycle_epochs(self) -> int:
+        return self.trained_epochs // max(1, self.cycles)
+
+    def starts_cycle(self, epoch: int) -> bool:
+        """Whether the rates rise once more from this epoch on."""
+        return 1 < epoch <= self.trained_epochs and (epoch - 1) % self.cycle_epochs == 0
 
     def numbers(self) -> dict[str, Any]:
         """The values that decide what is learned; of a better recipe's only those in use."""
@@ -64,14 +72,15 @@ def make_scheduler(
 
     One cycle (Smith 2018): the rates rise from a tenth within a fifth of the time, then fall to
     nothing along half a cosine. A start at the full rate would shake a head that is good already.
+    For a second cycle make it anew (warm restarts, Loshchilov & Hutter 2017).
     """
     recipe = config.TRAINING_CONFIG
-    if not phase.one_cycle:
+    if not phase.cycles:
         return lr_scheduler.StepLR(optimizer, recipe["step_size"], recipe["gamma"])
-    steps = max(2, math.ceil(photographs / recipe["batch_size"]) * phase.trained_epochs + 1)
+    steps = max(2, math.ceil(photographs / recipe["batch_size"]) * phase.cycle_epochs + 1)
     return lr_scheduler.OneCycleLR(
         optimizer,
-        [group["lr"] for group in optimizer.param_groups],
+        [group.get("max_lr", group["lr"]) for group in optimizer.param_groups],  # of a cycle before
         total_steps=steps,
         pct_start=max(0.2, 2 / steps),  # at least one step
         div_factor=10,
@@ -85,7 +94,8 @@ def epoch_batches(
     """The training batches of an epoch (the first is 1), as the phase wants them."""
     size = None
     if phase.sizes:  # small pictures first: they cost little, and show enough to begin with
-        share = phase.sizes[(epoch - 1) * len(phase.sizes) // phase.trained_epochs]
+        done = (epoch - 1) % phase.cycle_epochs
+        share = phase.sizes[done * len(phase.sizes) // phase.cycle_epochs]
         size = round(share * data.image_size / 16) * 16  # whole places in every stage's map
     views = Views(phase.smallest_crop, size, phase.hue)
     for images, labels in training_batches(data, device, generator, views):
@@ -111,12 +121,12 @@ def smooth(labels: Tensor, num_classes: int, amount: float) -> Tensor:
 
 
 def stepping(batches: Batches, scheduler: lr_scheduler.LRScheduler, phase: Phase) -> Batches:
-    """The same batches. The scheduler takes a step after each, in one cycle; else after the last."""
+    """The same batches. The scheduler takes a step after each, in a cycle; else after the last."""
     for batch in batches:
         yield batch  # the optimizer takes its step before the next batch is asked for
-        if phase.one_cycle:
+        if phase.cycles:
             scheduler.step()
-    if not phase.one_cycle:
+    if not phase.cycles:
         scheduler.step()
 
 

@@ -125,10 +125,7 @@ def train_phase(
 
 
 class PhaseInProgress:
-    """Network, optimizer and history of a phase between two epochs.
-
-    It trains a copy of the whole network, so that the original can start another phase.
-    """
+    """A phase between two epochs. It trains a copy: the original can start another phase."""
 
     def __init__(self, model: nn.Module, data: FlowerData, device: Device, phase: Phase):
         self.model = device.place(copy.deepcopy(model))
@@ -174,6 +171,10 @@ class PhaseInProgress:
         start = time.perf_counter()
         # A seed for each epoch: a phase that goes on after a stop need not know what was drawn.
         generator = seed_everything(1_000_003 * self.phase.seed + 1009 * self.phase.number + epoch)
+        if self.phase.starts_cycle(epoch):  # the rates rise once more
+            self.scheduler = recipes.make_scheduler(
+                self.optimizer, self.phase, len(self.data.train)
+            )
         groups = self.optimizer.param_groups if epoch <= self.phase.trained_epochs else []
         rates = {group["name"]: group["lr"] for group in groups}
         train = self.learn(epoch, generator, bar)
@@ -203,8 +204,7 @@ class PhaseInProgress:
         return train_one_epoch(self.model, batches, self.optimizer, self.device, self.scaler)
 
     def validate(self, bar: Progress) -> EpochResult:
-        """Loss and accuracy on val. It is never augmented, so a frozen backbone's features of it are
-        computed once, and after that only the head is evaluated."""
+        """Loss and accuracy on val. A frozen backbone's features of it are computed only once."""
         pictures = evaluation_batches(self.data.val, self.device)
         if not self.frozen:
             return evaluate(self.model, bar.follow(pictures), self.device)

@@ -109,9 +109,9 @@ def test_all_wrong_knobs_are_told_at_once_with_a_sentence_each(data, seed):
 
 
 def test_a_recipe_says_only_what_it_does_otherwise(monkeypatch):
-    monkeypatch.setitem(config.RECIPES, "mine", {"phase2": {"epochs": 5, "one_cycle": True}})
+    monkeypatch.setitem(config.RECIPES, "mine", {"phase2": {"epochs": 5, "cycles": 1}})
     assert phase_settings("phase1", "full", "mine") == config.PHASES["phase1"]
-    both = {**config.PHASES["phase2"], "epochs": 5, "one_cycle": True}
+    both = {**config.PHASES["phase2"], "epochs": 5, "cycles": 1}
     assert phase_settings("phase2", "full", "mine") == both
     assert phase_settings("phase2", "quick", "mine")["epochs"] == 3
 
@@ -120,7 +120,8 @@ def test_a_recipe_says_only_what_it_does_otherwise(monkeypatch):
     ("recipe", "told"),
     [
         ({"phase3": {}}, "the phase in RECIPES['mine'] must be one of phase1, phase2"),
-        ({"phase2": {"one_cycle": 1}}, "one_cycle of RECIPES['mine']['phase2'] must be True or"),
+        ({"phase2": {"fit_head": 1}}, "fit_head of RECIPES['mine']['phase2'] must be True or"),
+        ({"phase2": {"epochs": 5, "cycles": 2}}, "RECIPES['mine']['phase2'] has 2 'cycles'"),
         ({"phase2": {"sizes": (0.5,)}}, "RECIPES['mine']['phase2'] has 'sizes' but no"),
         ({"phase2": {"onecycle": True}}, "RECIPES['mine']['phase2'] has no setting 'onecycle'"),
         ({"phase2": {"rotation": 0.0}}, "RECIPES['mine']['phase2'] has no setting 'rotation'"),
