@@ -61,7 +61,7 @@ RECIPES = {
             "fit_head": True,
             "backbone_lr": 0.001,
             "head_lr": 0.0003,
-            "cycles": 2,  # of 15 epochs; the second starts from the end of the first
+            "cycles": 2,  # of 15 epochs each; then the mean of the weights at their ends
             "freeze_batchnorm": True,
             "hue": 0.0,
             "smallest_crop": 0.6,

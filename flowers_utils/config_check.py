@@ -34,7 +34,7 @@ _IN_RECIPES = {
     "backbone_lr": _RATE,
     "cycles": (int, 0, 100),
     **dict.fromkeys(("fit_head", "freeze_batchnorm"), bool),
-    **dict.fromkeys(("label_smoothing", "smallest_crop"), _SHARE),
+    "smallest_crop": _SHARE,
     "hue": (float, 0.0, 0.5),
     "sizes": [(float, 0.1, 2.0)],
 }

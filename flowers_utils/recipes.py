@@ -1,6 +1,8 @@
 """What one phase of training is told, and what the better recipes do otherwise than the lesson."""
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -35,7 +37,6 @@ class Phase:
     fit_head: bool = False  # in the last epoch, at once: logistic regression on stored features
     cycles: int = 0  # how often the rates rise and fall, in the place of StepLR
     freeze_batchnorm: bool = False
-    label_smoothing: float = 0.0
     smallest_crop: float = 0.0  # share of the photograph; 0: the random crop of the lesson
     hue: float | None = None  # strength of the jitter; None: the config's
     sizes: tuple[float, ...] = ()  # shares of the network's size, from the first epochs to the last
@@ -43,6 +44,11 @@ class Phase:
     @property
     def name(self) -> str:
         return self.title or f"Phase {self.number}"
+
+    @property
+    def stem(self) -> str:
+        """Its name in those of its files: "phase1"."""
+        return re.sub("[^a-z0-9]+", "", self.name.lower())
 
     @property
     def trained_epochs(self) -> int:
@@ -53,9 +59,10 @@ class Phase:
     def cycle_epochs(self) -> int:
         return self.trained_epochs // max(1, self.cycles)
 
-    def starts_cycle(self, epoch: int) -> bool:
-        """Whether the rates rise once more from this epoch on."""
-        return 1 < epoch <= self.trained_epochs and (epoch - 1) % self.cycle_epochs == 0
+    def ends_cycle(self, epoch: int) -> bool:
+        """Whether one of several cycles is over after this epoch."""
+        trained = epoch <= self.trained_epochs
+        return self.cycles > 1 and trained and epoch % self.cycle_epochs == 0
 
     def numbers(self) -> dict[str, Any]:
         """The values that decide what is learned; of a better recipe's only those in use."""
@@ -72,7 +79,7 @@ def make_scheduler(
 
     One cycle (Smith 2018): the rates rise from a tenth within a fifth of the time, then fall to
     nothing along half a cosine. A start at the full rate would shake a head that is good already.
-    For a second cycle make it anew (warm restarts, Loshchilov & Hutter 2017).
+    Made anew for each cycle (warm restarts, Loshchilov & Hutter 2017).
     """
     recipe = config.TRAINING_CONFIG
     if not phase.cycles:
@@ -98,8 +105,7 @@ def epoch_batches(
         share = phase.sizes[done * len(phase.sizes) // phase.cycle_epochs]
         size = round(share * data.image_size / 16) * 16  # whole places in every stage's map
     views = Views(phase.smallest_crop, size, phase.hue)
-    for images, labels in training_batches(data, device, generator, views):
-        yield images, smooth(labels, data.num_classes, phase.label_smoothing)
+    return training_batches(data, device, generator, views)
 
 
 def freeze_batchnorm(model: nn.Module) -> None:
@@ -110,14 +116,12 @@ def freeze_batchnorm(model: nn.Module) -> None:
                 parameter.requires_grad = False
 
 
-def smooth(labels: Tensor, num_classes: int, amount: float) -> Tensor:
-    """Labels `(B,)` -> `(B, C)`: `amount` of each spread over all classes alike; 0: unchanged.
+def mean_weights(ends: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each tensor over the ends of all cycles (Izmailov et al. 2018).
 
-    Szegedy et al. 2016, section 7; cross-entropy takes such labels as they are.
+    Each end lies somewhere at the rim of a valley of the loss, their mean nearer to its middle.
     """
-    if amount == 0:
-        return labels
-    return F.one_hot(labels, num_classes) * (1 - amount) + amount / num_classes
+    return {key: torch.stack([end[key].float().cpu() for end in ends]).mean(0) for key in ends[0]}
 
 
 def stepping(batches: Batches, scheduler: lr_scheduler.LRScheduler, phase: Phase) -> Batches:

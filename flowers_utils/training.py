@@ -2,7 +2,6 @@
 
 import copy
 import math
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +60,7 @@ def train_one_epoch(
         scaler.step(optimizer)
         scaler.update()
         loss_sum += loss.detach() * len(labels)  # so a smaller last batch counts less
-        right += right_answers(logits.detach(), labels)
+        right += (logits.argmax(dim=1) == labels).sum()
         count += len(labels)
     return _means(loss_sum, right, count)
 
@@ -74,15 +73,9 @@ def evaluate(model: nn.Module, batches: Batches, device: Device) -> EpochResult:
             with device.autocast():
                 logits = model(images)
             loss_sum += F.cross_entropy(logits.float(), labels) * len(labels)
-            right += right_answers(logits, labels)
+            right += (logits.argmax(dim=1) == labels).sum()
             count += len(labels)
     return _means(loss_sum, right, count)
-
-
-def right_answers(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many of `logits` (B, C) are largest at the label, (B,); or where a smoothed one, (B, C)."""
-    truth = labels if labels.ndim == 1 else labels.argmax(dim=1)
-    return (logits.argmax(dim=1) == truth).sum()
 
 
 def _means(loss_sum: Tensor, right: Tensor, count: int) -> EpochResult:
@@ -110,8 +103,7 @@ def train_phase(
     check_data(data)
     check_head(model, data.num_classes)
     identity = resume.identity(model, data, device, phase.numbers())
-    stem = f"{model.architecture}_{re.sub('[^a-z0-9]+', '', phase.name.lower())}"
-    files = resume.PhaseFiles(Path(folder), stem, identity)
+    files = resume.PhaseFiles(Path(folder), f"{model.architecture}_{phase.stem}", identity)
     training = PhaseInProgress(model, data, device, phase)
     note = files.restore(training)
     if not training.history:  # make it anew: a damaged state may have been loaded in part
@@ -144,6 +136,7 @@ class PhaseInProgress:
         self.scaler = device.scaler()
         self.history: list[dict[str, Any]] = []  # a row for each finished epoch
         self.best_weights: dict[str, Tensor] = {}  # what this phase changes, as in the best epoch
+        self.ends: list[dict[str, Tensor]] = []  # the same at the end of each cycle of the rates
         self.val_features: list[tuple[Tensor, Tensor]] = []  # of a frozen backbone
 
     def run(self, files: resume.PhaseFiles) -> None:
@@ -171,13 +164,11 @@ class PhaseInProgress:
         start = time.perf_counter()
         # A seed for each epoch: a phase that goes on after a stop need not know what was drawn.
         generator = seed_everything(1_000_003 * self.phase.seed + 1009 * self.phase.number + epoch)
-        if self.phase.starts_cycle(epoch):  # the rates rise once more
-            self.scheduler = recipes.make_scheduler(
-                self.optimizer, self.phase, len(self.data.train)
-            )
         groups = self.optimizer.param_groups if epoch <= self.phase.trained_epochs else []
         rates = {group["name"]: group["lr"] for group in groups}
         train = self.learn(epoch, generator, bar)
+        if self.phase.ends_cycle(epoch):
+            self.end_cycle()
         val = self.validate(bar)
         row = {"phase": self.phase.number, "epoch": epoch, "learning_rates": rates}
         row |= {"train_loss": train.loss, "train_accuracy": train.top1, "val_loss": val.loss}
@@ -202,6 +193,12 @@ class PhaseInProgress:
         batches = recipes.epoch_batches(self.phase, epoch, self.data, self.device, generator)
         batches = recipes.stepping(bar.follow(batches), self.scheduler, self.phase)
         return train_one_epoch(self.model, batches, self.optimizer, self.device, self.scaler)
+
+    def end_cycle(self) -> None:
+        """Take the mean of the ends of all cycles so far; from there the rates rise anew."""
+        self.ends.append(copy.deepcopy(self.learned()))
+        self.model.load_state_dict(recipes.mean_weights(self.ends), strict=False)
+        self.scheduler = recipes.make_scheduler(self.optimizer, self.phase, len(self.data.train))
 
     def validate(self, bar: Progress) -> EpochResult:
         """Loss and accuracy on val. A frozen backbone's features of it are computed only once."""
@@ -233,6 +230,7 @@ class PhaseInProgress:
             "history": self.history,
             "model": self.learned(),
             "best": self.best_weights,
+            "ends": self.ends,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -248,3 +246,4 @@ class PhaseInProgress:
         self.scaler.load_state_dict(state["scaler"])
         self.model.load_state_dict(state["model"], strict=False)
         self.history, self.best_weights = state["history"], state["best"]
+        self.ends = state.get("ends", [])

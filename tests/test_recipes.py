@@ -9,7 +9,6 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from small_training import CPU, facts, small_data, small_model, small_phase
-from torch.nn import functional as F
 
 import flowers_utils as fu
 import transfer_learning_config as config
@@ -19,29 +18,15 @@ from flowers_utils.device import seed_everything
 from flowers_utils.errors import Stopped
 from flowers_utils.insight.study import STUDY_FILE
 from flowers_utils.progress import Progress
+from flowers_utils.storage.files import load_tensors
 from flowers_utils.training import Phase
 from flowers_utils.transforms import crop_and_resize
 from tests.benchmarks import study_recipe
 
 pytestmark = pytest.mark.usefixtures("small_net")
-CYCLE = {"cycles": 2, "smallest_crop": 0.5, "label_smoothing": 0.1, "freeze_batchnorm": True}
+CYCLE = {"cycles": 2, "smallest_crop": 0.5, "freeze_batchnorm": True}
 RED = np.stack([np.full((20, 20), value, np.uint8) for value in (200, 40, 40)])[None].repeat(4, 0)
 CYCLE |= {"hue": 0.0, "fit_head": True, "epochs": 7}
-
-
-def test_smoothed_labels_give_torchs_own_smoothed_loss():
-    logits, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 3, 0])
-    soft = recipes.smooth(labels, 4, 0.1)
-    expected = F.cross_entropy(logits, labels, label_smoothing=0.1)
-    assert torch.allclose(F.cross_entropy(logits, soft), expected)
-    assert recipes.smooth(labels, 4, 0.0) is labels
-
-
-def test_accuracy_counts_smoothed_labels_like_plain_ones():
-    data, model = small_data(), small_model()
-    plain = list(fu.evaluation_batches(data.val, CPU))
-    soft = [(images, recipes.smooth(labels, 4, 0.2)) for images, labels in plain]
-    assert fu.evaluate(model, soft, CPU).top1 == fu.evaluate(model, plain, CPU).top1
 
 
 def test_one_cycle_rises_to_the_rate_and_ends_at_nothing():
@@ -72,6 +57,15 @@ def test_each_cycle_of_a_phase_rises_to_the_full_rate_again(tmp_path):
     rows = small_phase(tmp_path, epochs=7, cycles=2, fit_head=True).history
     rates = [max(row["learning_rates"].values()) for row in rows[:-1]]
     assert rates[:3] == pytest.approx([0.002, 0.02, 0.01], rel=0.01) and rates[3:] == rates[:3]
+
+
+def test_several_cycles_end_at_the_mean_of_their_ends(tmp_path):
+    small_phase(tmp_path, epochs=4, cycles=2)
+    state = load_tensors(tmp_path / "small_phase2_resume.pth")["training"]
+    first, second = state["ends"]
+    assert not torch.equal(first["conv1.weight"], second["conv1.weight"])
+    for key, value in state["model"].items():
+        assert torch.allclose(value.float(), (first[key].float() + second[key].float()) / 2)
 
 
 def test_a_recipe_may_leave_the_hue_alone():

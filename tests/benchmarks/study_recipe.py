@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from torchvision.transforms import v2
 
@@ -57,7 +58,7 @@ TRIALS: dict[str, dict[str, Any]] = {
     "backbone 1e-3": {"backbone_lr": 1e-3},
     "backbone 2e-3": {"backbone_lr": 2e-3},
     "head 1e-3": {"head_lr": 1e-3},
-    "label smoothing": {"label_smoothing": 0.1},
+    "label smoothing": {"batches": "smoothing"},
     "MixUp": {"batches": "mixup"},
     "CutMix": {"batches": "cutmix"},
     "TrivialAugment": {"batches": "trivial"},
@@ -76,7 +77,7 @@ TRIALS: dict[str, dict[str, Any]] = {
 
 
 def mixed(how: str, classes: int) -> Callable[[Batches], Batches]:
-    """Batches whose pictures and labels are mixed in pairs, or changed by TrivialAugment."""
+    """Batches mixed in pairs, or with labels smoothed by a tenth, or changed by TrivialAugment."""
     mix = {"mixup": v2.MixUp(alpha=0.2, num_classes=classes)}
     mix |= {"cutmix": v2.CutMix(alpha=1.0, num_classes=classes)}
     trivial = v2.TrivialAugmentWide()
@@ -86,6 +87,8 @@ def mixed(how: str, classes: int) -> Callable[[Batches], Batches]:
             if how == "trivial":
                 pictures = torch.stack([trivial(one) for one in denormalise(images)])
                 yield normalise(pictures.float() / 255), labels
+            elif how == "smoothing":
+                yield images, F.one_hot(labels, classes) * 0.9 + 0.1 / classes
             else:
                 yield mix[how](images, labels)
 
@@ -135,13 +138,28 @@ def trial(changes: dict[str, Any], seed: int, device: Device) -> dict[str, Any]:
         batches = mixed(how, data.num_classes)(batches) if how else batches
         batches = recipes.stepping(batches, scheduler, phase)
         batches = averaging(batches, mean, model) if decay else batches
-        losses.append(fu.train_one_epoch(model, batches, optimizer, device).loss)
+        losses.append(train_on_any_labels(model, batches, optimizer, device))
     model = mean.module if decay else model
     if phase.fit_head:
         fit_head(model, data, device)
     row = {"head_val": start, "val": accuracy(model, data.val, device)}
     row |= {"mirrored_val": accuracy(model, mirrored(data.val), device, and_with=data.val)}
     return row | {"train_loss": losses[-1], "seconds": time.perf_counter() - began}
+
+
+def train_on_any_labels(model, batches: Batches, optimizer, device: Device) -> float:
+    """`fu.train_one_epoch`, but labels may be `(B,)` or `(B, C)`; returns the mean of the losses."""
+    models.train_mode(model)
+    losses = []
+    for images, labels in batches:
+        optimizer.zero_grad()
+        with device.autocast():
+            logits = model(images)
+        loss = F.cross_entropy(logits.float(), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
 
 
 def averaging(batches: Batches, mean: AveragedModel, model: torch.nn.Module) -> Batches:
@@ -196,7 +214,7 @@ def accuracy(model, split: Split, device: Device, *, and_with: Split | None = No
 def with_val(data: FlowerData) -> FlowerData:
     """Train and val together to train on. (Val keeps its place, but says nothing any more.)"""
     shape = (data.resize_size,) * 2
-    larger = torch.nn.functional.interpolate(
+    larger = F.interpolate(
         torch.from_numpy(data.val.images.copy()).float(), shape, mode="bilinear", antialias=True
     )
     images = np.concatenate([data.train.images, larger.round().to(torch.uint8).numpy()])
