@@ -42,8 +42,8 @@ RECIPES = {
         # The best head at once, by logistic regression on stored features. It counts as one epoch.
         "phase1": {"epochs": 1, "fit_head": True},
         "phase2": {
-            "epochs": 8,
-            "fit_head": True,  # in the last epoch once more, on the features that were fine-tuned
+            "epochs": 8,  # 7, and 1 in which the head is fitted
+            "fit_head": True,  # once more at the end, on the features that were fine-tuned
             "backbone_lr": 0.0006,
             "head_lr": 0.0003,
             "cycles": 1,  # rates rise and fall once, in the place of StepLR
@@ -79,7 +79,7 @@ PROFILES = {
 }
 
 # The pretrained network: resnet18, resnet50, efficientnet_b0, efficientnet_b3 or mobilenet_v2.
-# Larger ones know more and take longer. Practice flowers come with a resnet18 only.
+# resnet50 is larger than resnet18, the others are smaller. Practice flowers come with a resnet18 only.
 BACKBONE = "resnet18"
 
 # The networks that part two compares, on the same photographs. Leave out what takes too long.
