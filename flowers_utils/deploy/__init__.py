@@ -2,16 +2,5 @@
 
 from flowers_utils.deploy.export import export_onnx, export_program
 from flowers_utils.deploy.model_card import write_model_card
-from flowers_utils.deploy.predictor import Predictor, photo_from, photo_picker
+from flowers_utils.deploy.predictor import photo_from, photo_picker
 from flowers_utils.deploy.quantization import calls_on_one_image, quantize_onnx
-
-__all__ = [
-    "Predictor",
-    "calls_on_one_image",
-    "export_onnx",
-    "export_program",
-    "photo_from",
-    "photo_picker",
-    "quantize_onnx",
-    "write_model_card",
-]

@@ -9,16 +9,3 @@ from flowers_utils.exercises.counting import (
 )
 from flowers_utils.exercises.networks import check_freeze, check_groups, check_loop
 from flowers_utils.exercises.proofs import backbone_unmoved, explain_missing_names
-
-__all__ = [
-    "backbone_unmoved",
-    "check_freeze",
-    "check_groups",
-    "check_head_size",
-    "check_loop",
-    "check_normalise",
-    "check_smoothing",
-    "check_steps",
-    "check_top_k",
-    "explain_missing_names",
-]

@@ -35,35 +35,3 @@ from flowers_utils.insight.mistakes import (
 )
 from flowers_utils.insight.report import metrics_as_dict
 from flowers_utils.insight.study import gains, head_table, over_seeds, recipe_study, recipe_table
-
-__all__ = [
-    "accuracy_by_training_size",
-    "compare_backbones",
-    "compare_phases",
-    "comparison_table",
-    "diagnose",
-    "feature_maps",
-    "features_of",
-    "first_layer_filters",
-    "fit_temperature",
-    "gains",
-    "grad_cam",
-    "gradient_at_each_block",
-    "head_experiment",
-    "head_table",
-    "how_far_each_group_moved",
-    "interval_on_val",
-    "learning_rate_experiment",
-    "metrics_as_dict",
-    "most_confident_mistakes",
-    "most_confused_pairs",
-    "nearest_neighbours",
-    "output_shapes",
-    "over_seeds",
-    "performance_table",
-    "recipe_study",
-    "recipe_table",
-    "why_no_comparison",
-    "why_not_comparable",
-    "without_normalisation",
-]

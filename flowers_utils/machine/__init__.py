@@ -2,5 +2,3 @@
 
 from flowers_utils.machine.preflight import preflight
 from flowers_utils.machine.speed import latency_in_turn, profile_model, where_time_goes
-
-__all__ = ["latency_in_turn", "preflight", "profile_model", "where_time_goes"]
