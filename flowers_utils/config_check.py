@@ -72,7 +72,8 @@ def check_config() -> None:
         _check(f"RECIPES[{recipe!r}]", phases, {"*": object})
         for phase, settings in phases.items():
             _check(f"the phase in RECIPES[{recipe!r}]", phase, set(config.PHASES))
-            check_numbers(f"RECIPES[{recipe!r}][{phase!r}]", settings, known=_IN_RECIPES)
+            where, whole = f"RECIPES[{recipe!r}][{phase!r}]", {**config.PHASES[phase], **settings}
+            check_numbers(where, whole, known=_IN_RECIPES)
     both = sum(phase["epochs"] for phase in config.PHASES.values())
     total = config.TRAINING_CONFIG["total_epochs"]
     if total != both:
@@ -141,7 +142,7 @@ def _check(where: str, value: Any, rule: Any) -> None:
     if isinstance(rule, dict):
         _check_keys(where, value, rule)
         for key in value:
-            _check(f"{where}[{key!r}]", value[key], rule.get(key) or rule["*"])
+            _check(f"{where}[{key!r}]", value[key], rule[key] if key in rule else rule["*"])
     elif isinstance(rule, list):
         if not isinstance(value, (tuple, list)) or not value or len(rule) not in (1, len(value)):
             many = "one or more" if len(rule) == 1 else len(rule)
@@ -157,7 +158,9 @@ def _check_keys(where: str, value: Any, rule: dict[str, Any]) -> None:
         _refuse(where, "a dict", value)
     for key in () if "*" in rule else value:
         if key not in rule:
-            raise FlowersError(f"{where} has no key {key!r}; its keys are {', '.join(rule)}.")
+            raise FlowersError(
+                f"{where} has no key {key!r}; its keys are {', '.join(rule) or 'none'}."
+            )
     for key in rule.keys() - value.keys() - {"*"}:
         raise FlowersError(f"{where} lacks the key {key!r}.")
 

@@ -8,24 +8,20 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from flowers_utils.data import Split
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
 from flowers_utils.models import backbone_features, eval_mode
-from flowers_utils.transforms import evaluation_batches
+from flowers_utils.transforms import Batches, evaluation_batches
 
 Z_95 = 1.959964  # half-width of a 95 % interval, in standard errors
-RESAMPLES = 1000
 BINS = 15  # as in Guo et al. 2017
 
 
-def predict_logits(
-    model: nn.Module, split: Split, device: Device, *, image_size: int | None = None
-) -> tuple[Tensor, Tensor]:
+def predict_logits(model: nn.Module, split: Split, device: Device) -> tuple[Tensor, Tensor]:
     """Logits `(N, C)` float32 and labels `(N,)` of a split, on the CPU, in the split's order."""
-    return _collect(model, model, split, device, image_size)
+    return _collect(model, model, evaluation_batches(split, device), device)
 
 
 def predict_features(
@@ -35,21 +31,20 @@ def predict_features(
 
     `image_size` in pixels is the network's: needed for the train split, which is stored larger.
     """
-    return _collect(partial(backbone_features, model), model, split, device, image_size)
+    return features_of(model, evaluation_batches(split, device, image_size=image_size), device)
+
+
+def features_of(model: nn.Module, batches: Batches, device: Device) -> tuple[Tensor, Tensor]:
+    """What enters the head for each image of `batches`, as `predict_features` has it."""
+    return _collect(partial(backbone_features, model), model, batches, device)
 
 
 def _collect(
-    function: Callable[[Tensor], Tensor],
-    model: nn.Module,
-    split: Split,
-    device: Device,
-    image_size: int | None,
+    function: Callable[[Tensor], Tensor], model: nn.Module, batches: Batches, device: Device
 ) -> tuple[Tensor, Tensor]:
-    if len(split) == 0:
-        raise FlowersError("There is nothing to evaluate: the split holds no photographs.")
     outputs, labels = [], []
     with eval_mode(device.place(model)), torch.no_grad(), device.autocast():
-        for images, targets in evaluation_batches(split, device, image_size=image_size):
+        for images, targets in batches:
             outputs.append(function(images))
             labels.append(targets)
     return torch.cat(outputs).float().cpu(), torch.cat(labels).cpu()
@@ -62,7 +57,6 @@ class Estimate:
     value: float
     low: float
     high: float
-    method: str  # "Wilson" or "bootstrap"
 
     def percent(self) -> str:
         return f"{self.value:.1%} (95 % interval {self.low:.1%} to {self.high:.1%})"
@@ -72,18 +66,16 @@ class Estimate:
 class Metrics:
     """Everything known about one model on one split; accuracies are fractions 0..1.
 
-    A class without photographs in the split has support 0 and nan for precision, recall and F1; the
-    mean per-class accuracy leaves it out.
+    A class without photographs in the split has support 0 and nan for precision and recall; the mean
+    per-class accuracy leaves it out.
     """
 
     class_names: tuple[str, ...]
-    loss: Estimate
     top1: Estimate
     top5: Estimate | None  # None with five classes or fewer: it would always be 1
     mean_per_class: Estimate  # the Oxford metric: the mean of the recalls
     precision: np.ndarray  # (C,)
     recall: np.ndarray  # (C,)
-    f1: np.ndarray  # (C,)
     support: np.ndarray  # (C,) photographs of each class
     confusion: np.ndarray  # (C, C), row: true class, column: predicted class
     ece: float  # expected calibration error
@@ -100,16 +92,12 @@ class Metrics:
         return max(1 / len(self.class_names), float(self.support.max() / self.support.sum()))
 
 
-def compute_metrics(
-    logits: Tensor, labels: Tensor, *, class_names: Sequence[str], seed: int = 0
-) -> Metrics:
-    """Metrics of logits `(N, C)` against labels `(N,)`; `seed` draws the resamples of intervals.
+def compute_metrics(logits: Tensor, labels: Tensor, *, class_names: Sequence[str]) -> Metrics:
+    """Metrics of logits `(N, C)` against labels `(N,)`.
 
     Raises FlowersError for an empty split, shapes that do not fit, unknown labels, nan logits.
     """
     logits, labels = check_logits(logits, labels, len(class_names))
-    rng = np.random.default_rng(seed)
-    losses = F.cross_entropy(logits, labels, reduction="none").numpy()
     best_five = logits.argsort(dim=1, descending=True, stable=True)[:, :5]
     predictions, truth = best_five[:, 0].numpy(), labels.numpy()
     confidences = logits.softmax(dim=1).amax(dim=1).numpy()
@@ -117,13 +105,8 @@ def compute_metrics(
     confusion = np.zeros((len(class_names),) * 2, dtype=np.int64)
     np.add.at(confusion, (truth, predictions), 1)
     n = len(truth)
-    # One resample at a time: all at once would take 12 kB a photograph.
-    means = [losses[rng.integers(n, size=n)].mean() for _ in range(RESAMPLES)]
     return Metrics(
         class_names=tuple(class_names),
-        loss=Estimate(
-            float(losses.mean()), *np.quantile(means, [0.025, 0.975]).tolist(), "bootstrap"
-        ),
         top1=wilson(int((predictions == truth).sum()), n),
         top5=wilson(in_five, n) if len(class_names) > 5 else None,
         **_per_class(confusion),
@@ -162,23 +145,22 @@ def wilson(successes: float, count: float) -> Estimate:
     p, z2 = successes / count, Z_95**2
     centre = (p + z2 / (2 * count)) / (1 + z2 / count)
     half = Z_95 / (1 + z2 / count) * math.sqrt(p * (1 - p) / count + z2 / (4 * count**2))
-    return Estimate(p, max(0.0, centre - half), min(1.0, centre + half), "Wilson")
+    return Estimate(p, max(0.0, centre - half), min(1.0, centre + half))
 
 
 def _per_class(confusion: np.ndarray) -> dict:
-    """Precision, recall, F1 and support of each class, and the mean recall with its interval."""
+    """Precision, recall and support of each class, and the mean recall with its interval."""
     hits, support, named = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     present = support > 0
     recall = np.where(present, hits / np.maximum(support, 1), np.nan)
     # 0 for a class that is never predicted, as scikit-learn's zero_division=0 has it
     precision = np.where(present, hits / np.maximum(named, 1), np.nan)
-    f1 = np.where(present, 2 * hits / np.maximum(support + named, 1), np.nan)
     # Each recall of n photographs has the variance p(1 - p)/n, so the mean of C recalls is as
     # uncertain as a proportion of C^2 / sum(1/n) photographs. (Resampling instead would claim
     # certainty for classes of one photograph, which are always all right or all wrong.)
     effective = present.sum() ** 2 / (1 / support[present]).sum()
     mean = wilson(recall[present].mean() * effective, effective)
-    columns = {"precision": precision, "recall": recall, "f1": f1, "support": support}
+    columns = {"precision": precision, "recall": recall, "support": support}
     return {"mean_per_class": mean, **columns}
 
 

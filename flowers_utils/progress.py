@@ -32,11 +32,9 @@ def clock(seconds: float) -> str:
     minutes, whole = divmod(round(seconds), 60)
     if minutes == 0:
         return f"{whole} s"
-    return (
-        f"{minutes} min {whole:02d} s"
-        if minutes < 60
-        else f"{minutes // 60} h {minutes % 60:02d} min"
-    )
+    if minutes < 60:
+        return f"{minutes} min {whole:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def is_headless() -> bool:

@@ -1,7 +1,6 @@
 """A checkpoint is used whole or refused in words, and never runs code."""
 
 import io
-import random
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +32,13 @@ def saved(content, *, zipped=True) -> bytes:
     return file.getvalue()
 
 
-def read(folder, content, **kwargs) -> str:
+def read(folder, content) -> str:
     """Reads a checkpoint; returns "" or what the FlowersError says."""
     path = folder / "model.pth"
     path.write_bytes(content if isinstance(content, bytes) else saved(content))
     try:
         loaded = load_checkpoint(path)
-        model_from_checkpoint(loaded, **kwargs)
+        model_from_checkpoint(loaded)
         probabilities = Predictor(loaded).probabilities([np.full((20, 30, 3), 99, np.uint8)])
         assert torch.isfinite(probabilities).all()
         return ""
@@ -54,23 +53,13 @@ def one_bit_flipped(checkpoint):
     return bytes(whole)
 
 
-def with_weight(change):
-    def changed(whole):
-        weights = whole["state_dict"]
-        return {**whole, "state_dict": {**weights, "conv1.weight": change(weights["conv1.weight"])}}
-
-    return changed
-
-
 UNUSABLE = {
     "cut": (lambda whole: saved(whole)[:3000], "damaged"),
     "one bit flipped": (one_bit_flipped, "damaged"),
     "of another program": (lambda _: {"model_state_dict": {}}, "lacks 'format_version'"),
     "other architecture": (lambda whole: {**whole, "architecture": "vgg99"}, "does not know"),
     "other head": (lambda whole: {**whole, "architecture": "resnet18"}, "do not fit"),
-    "nan": (with_weight(lambda t: t * torch.nan), "'state_dict' is not what"),
-    "endless": (with_weight(lambda t: torch.zeros(1).expand(2**50)), "'state_dict' is not what"),
-    "text for a number": (lambda whole: {**whole, "temperature": "1"}, "'temperature'"),
+    "a text for a number": (lambda whole: {**whole, "num_classes": "4"}, "'num_classes' is not"),
 }
 
 
@@ -82,7 +71,6 @@ def test_a_checkpoint_that_cannot_be_used_is_told(checkpoint, tmp_path, how):
 
 def test_a_whole_checkpoint_works_and_a_missing_or_foreign_one_is_told(checkpoint, tmp_path):
     assert read(tmp_path, checkpoint) == ""
-    assert "knows 4 classes, but the data has 102" in read(tmp_path, checkpoint, num_classes=102)
     with pytest.raises(FlowersError, match="There is no file"):
         load_checkpoint(tmp_path / "none.pth")
 
@@ -106,22 +94,3 @@ def test_a_hostile_file_runs_nothing(checkpoint, tmp_path, zipped):
     assert not marker.exists()
     torch.load(io.BytesIO(content), weights_only=False)
     assert marker.exists()  # it would have done harm
-
-
-ODD_VALUES = (None, 10**400, -1, "text", float("nan"), True, [], {1: 2}, torch.empty(0))
-
-
-def mutated(value, rng):
-    """`value` with something in it replaced or left out, at any depth."""
-    if not isinstance(value, dict) or not value or rng.random() < 0.15:
-        return rng.choice(ODD_VALUES)
-    chosen = rng.choice(list(value))
-    rest = {key: v for key, v in value.items() if key != chosen}
-    return rest if rng.random() < 0.1 else {**rest, chosen: mutated(value[chosen], rng)}
-
-
-@pytest.mark.slow
-def test_a_fuzzed_checkpoint_works_or_is_told(checkpoint, tmp_path):
-    rng = random.Random(0)
-    told = [read(tmp_path, mutated(checkpoint, rng)) for _ in range(200)]
-    assert len(list(filter(None, told))) > 60

@@ -38,7 +38,7 @@ def test_a_row_with_weights_is_scored_on_val(rows, tiny_data):
     assert 0 <= row.val.low <= row.val.value <= row.val.high <= 1
     assert (row.val.value * len(tiny_data.val)) % 1 == pytest.approx(0, abs=1e-6)
     assert row.seconds > 0 and row.latency_ms == 20
-    assert json.loads(json.dumps(row.as_dict()))["val"]["method"] == "Wilson"
+    assert json.loads(json.dumps(row.as_dict()))["val"]["value"] == row.val.value
 
 
 def test_without_weights_a_row_keeps_its_place_with_what_can_be_measured(rows):

@@ -108,6 +108,12 @@ def test_all_wrong_knobs_are_told_at_once_with_a_sentence_each(data, seed):
     assert all(map(is_one_sentence, sentences))
 
 
+def test_the_lessons_own_recipe_is_what_stands_in_phases(monkeypatch):
+    monkeypatch.setitem(config.RECIPES, "lesson", {"phase2": {"hue": 0.0}})
+    with pytest.raises(FlowersError, match="has no key 'phase2'; its keys are none"):
+        check_config()
+
+
 def test_a_recipe_says_only_what_it_does_otherwise(monkeypatch):
     monkeypatch.setitem(config.RECIPES, "mine", {"phase2": {"epochs": 5, "cycles": 1}})
     assert phase_settings("phase1", "full", "mine") == config.PHASES["phase1"]
@@ -121,7 +127,7 @@ def test_a_recipe_says_only_what_it_does_otherwise(monkeypatch):
     [
         ({"phase3": {}}, "the phase in RECIPES['mine'] must be one of phase1, phase2"),
         ({"phase2": {"fit_head": 1}}, "fit_head of RECIPES['mine']['phase2'] must be True or"),
-        ({"phase2": {"epochs": 5, "cycles": 2}}, "RECIPES['mine']['phase2'] has 2 'cycles'"),
+        ({"phase2": {"cycles": 4}}, "RECIPES['mine']['phase2'] has 4 'cycles'"),
         ({"phase2": {"sizes": (0.5,)}}, "RECIPES['mine']['phase2'] has 'sizes' but no"),
         ({"phase2": {"onecycle": True}}, "RECIPES['mine']['phase2'] has no setting 'onecycle'"),
         ({"phase2": {"rotation": 0.0}}, "RECIPES['mine']['phase2'] has no setting 'rotation'"),

@@ -1,7 +1,6 @@
 """From a student's own photograph to names with probabilities."""
 
 import io
-import json
 import sys
 from types import SimpleNamespace
 
@@ -82,7 +81,7 @@ def test_a_prepared_photograph_is_what_the_network_sees(predictor, photo):
 
 def test_every_kind_of_input_gives_the_same_answer(predictor, photo, pixels):
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-    kinds = [str(photo), Image.open(photo), pixels, pixels / 255, tensor, tensor / 255]
+    kinds = [str(photo), Image.open(photo), pixels, tensor, tensor / 255]
     expected = values(predictor(photo))
     for answer in [*predictor(kinds), *predictor(np.stack([pixels, pixels]))]:
         assert values(answer) == pytest.approx(expected, abs=1e-6)
@@ -100,7 +99,7 @@ def test_a_photograph_taken_sideways_is_turned_upright(pixels, tmp_path):
 @pytest.mark.parametrize(
     "stored",
     [
-        lambda grey: grey.astype(np.uint16) * 257,
+        lambda grey: Image.fromarray(grey.astype(np.uint16) * 257),
         lambda grey: Image.fromarray((grey / 255).astype(np.float32)),  # as in a float TIFF
         lambda grey: torch.from_numpy(grey)[None],
     ],
@@ -109,18 +108,15 @@ def test_grey_levels_are_kept_however_they_are_stored(pixels, stored):
     grey = pixels[:, :, 0]
     read = np.asarray(as_photo(stored(grey)))[:, :, 1].astype(int)
     assert np.abs(read - grey).max() <= 1
-    mask = grey > 100
-    assert np.array_equal(np.asarray(as_photo(mask))[:, :, 0], np.where(mask, 255, 0))
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (np.zeros((5, 5, 7), np.uint8), "shape"),
-        (torch.full((3, 4, 4), float("nan")), "from 0 to 1"),
-        (np.full((4, 4), 300), "from 0 to 255"),
-        (np.eye(4, dtype=int), "from 0 to 255"),
-        (7, "Not a photograph but a int"),
+        (np.zeros((5, 5, 7), np.uint8), "channels"),
+        (torch.full((3, 4, 4), float("nan")), "between 0 and 1"),
+        (torch.full((3, 4, 4), -2.1), "perhaps they are normalised"),
+        (7, "no photograph that can be used"),
         ("nowhere.jpg", "nowhere.jpg"),
     ],
 )
@@ -149,26 +145,19 @@ def test_an_uploaded_photograph_comes_before_a_path_and_a_path_before_none(photo
         photo_from(SimpleNamespace(value=({"name": "notes.txt", "content": b"text"},)))
 
 
-@pytest.mark.parametrize("how", [[], ["--json"]])
-def test_the_command_names_what_it_can_on_any_console(
-    checkpoint, predictor, photo, monkeypatch, how
-):
+def test_the_command_names_what_it_can_on_any_console(checkpoint, photo, monkeypatch):
     odd = photo.with_name("caf\udce9 花.png")  # one byte that is not UTF-8, as Python keeps it
     odd.write_bytes(photo.read_bytes())
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="cp1252") for _ in range(2))
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
     photos = [str(odd), str(odd.with_name("gone\udce9.jpg"))]
-    assert predict_command([*photos, "--checkpoint", str(checkpoint), *how]) == 1
+    assert predict_command([*photos, "--checkpoint", str(checkpoint)]) == 1
     out.seek(0)
     err.seek(0)
     printed = out.read()
     assert "gone\\udce9.jpg" in err.read()
     assert "sweet william" in printed and "test patches" in printed
-    if how:
-        good, bad = json.loads(printed)["results"]
-        assert good["photograph"] == str(odd) and "error" in bad
-        assert [tuple(row.values()) for row in good["predictions"]] == predictor(photo)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.pt2", "flower.jpg"])

@@ -119,14 +119,6 @@ def test_a_phase_goes_on_rightly_in_another_memory_layout(tmp_path):
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_going_on_with_another_number_of_threads_is_told_and_not_refused(tmp_path, monkeypatch):
-    stopped_phase(tmp_path, 3)
-    monkeypatch.setattr("flowers_utils.storage.resume.torch.get_num_threads", lambda: 64)
-    resumed = small_phase(tmp_path)
-    assert "Going on after epoch 2" in resumed.note
-    assert "CPU threads was 1 and is now 64" in resumed.note
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and signals")
 def test_a_phase_killed_again_and_again_ends_bit_identical(tmp_path):

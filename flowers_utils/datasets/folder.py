@@ -104,9 +104,7 @@ def _contents(listed: Listed) -> dict[Path, str]:
     for *_, photo in _each(listed):
         by_size[photo.stat().st_size].append(photo)
     return {
-        photo: file_md5(photo)
-        if size and len(alike) > 1
-        else str(photo)  # empty: broken, not a copy
+        photo: file_md5(photo) if size and len(alike) > 1 else str(photo)  # empty: no copy, broken
         for size, alike in by_size.items()
         for photo in alike
     }

@@ -1,7 +1,6 @@
 """Where the flowers come from: Flowers102, the practice flowers, or a student's own folder."""
 
 import os
-import re
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -21,8 +20,7 @@ from flowers_utils.datasets.folder import SPLITS, Files, read_folder
 from flowers_utils.datasets.weights import imagenet_weights
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
-from flowers_utils.progress import Progress
-from flowers_utils.storage.results import markdown_table
+from flowers_utils.storage.results import markdown_table, plain
 
 # What a student must see when the lesson does not run on real photographs.
 PRACTICE_BANNER = """\
@@ -128,7 +126,7 @@ def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") ->
     for split, whole in practice.SPLIT_SIZES.items():
         labels = torch.from_numpy(practice.practice_labels(split, limit=limit))
         size = resize if split == "train" else crop
-        draw = partial(_drawn, split, size=size, seed=seed, limit=limit)
+        draw = partial(practice.draw_practice_split, split, size=size, seed=seed, limit=limit)
         name, shape = f"practice-{split}-{limit or 'all'}-{size}", (len(labels), 3, size, size)
         images = cached_array(Path(config.PATHS["cache"]), name, facts, shape, draw)
         splits[split] = Split(split, images, labels)
@@ -145,29 +143,19 @@ def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") ->
     )
 
 
-def _drawn(split: str, bar: Progress, **how: int | None) -> list[np.ndarray]:
-    """One split in one block, as `cached_array` wants it."""
-    return [practice.draw_practice_split(split, progress=bar, **how)[0]]
-
-
 def split_table(data: FlowerData) -> str:
     """A Markdown table: what each split holds, and what was left out and why."""
     rows = []
     for split in (data.train, data.val, data.test):
         counts = Counter(split.labels.tolist())
         sizes = [(counts[label], name) for label, name in enumerate(data.class_names)]
-        ends = [f"{count} ({_plain(name)})" for count, name in (min(sizes), max(sizes))]
-        left = _plain(data.left_out.get(split.name, "nothing"))
+        ends = [f"{count} ({plain(name)})" for count, name in (min(sizes), max(sizes))]
+        left = plain(data.left_out.get(split.name, "nothing"))
         rows.append([split.name, len(split), len(counts), *ends, left])
     headers = ["split", "photographs", "classes", "smallest class", "largest class", "left out"]
-    whole = _plain(data.left_out.get("", ""))
+    whole = plain(data.left_out.get("", ""))
     table = markdown_table(headers, rows)
     return f"{table}\n\nLeft out of all splits: {whole}." if whole else table
-
-
-def _plain(text: str) -> str:
-    """A student's text as Markdown shows it unchanged: no formula, no column, no tag, no emphasis."""
-    return re.sub(r"[\\`*<>$|]", r"\\\g<0>", " ".join(text.split()))
 
 
 def starting_weights(

@@ -39,9 +39,7 @@ def kind_of(path: Path) -> str:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any PIL image as upright 8-bit RGB: EXIF turned, alpha on white, other numbers scaled."""
     image.load()
-    with contextlib.suppress(
-        Exception
-    ):  # a damaged EXIF block raises anything; pixels may be sound
+    with contextlib.suppress(Exception):  # a damaged EXIF block; the pixels may be sound
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):  # 16 or 32 bits a pixel
         image = _eight_bits(image)

@@ -64,24 +64,16 @@ def practice_labels(split: str, *, limit: int | None = None) -> np.ndarray:
 
 
 def draw_practice_split(
-    split: str,
-    *,
-    size: int,
-    seed: int = 0,
-    limit: int | None = None,
-    progress: Progress | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (N, 3, size, size) and 0-based labels int64 (N,) of "train", "val" or "test".
+    split: str, bar: Progress, *, size: int, seed: int = 0, limit: int | None = None
+) -> Iterator[np.ndarray]:
+    """The pictures of "train", "val" or "test", in blocks uint8 (B, 3, size, size); moves the bar.
 
     The same `seed` gives the same flowers at every size, and a `limit` the first of them.
-    `progress.update` is told about each batch of drawn images.
     """
-    labels, pictures = practice_labels(split, limit=limit), []
+    labels = practice_labels(split, limit=limit)
     for drawn, _ in _scenes(labels, size=size, key=[seed, _STREAMS[split]]):
-        pictures.append(drawn)
-        if progress is not None:
-            progress.update(len(drawn))
-    return np.concatenate(pictures), labels
+        yield drawn
+        bar.update(len(drawn))
 
 
 def flower_masks(split: str, *, size: int, seed: int = 0, limit: int | None = None) -> np.ndarray:
@@ -129,15 +121,20 @@ def smooth_network(outputs: int, seed: int) -> nn.Module:
     return model
 
 
-def _train_source(settings: dict, device: Device) -> tuple[dict[str, Tensor], Tensor]:
-    """Learn to read the traits of source flowers.
+def _train_source(settings: dict, device: Device) -> dict[str, Tensor]:
+    """Learn to read the traits of source flowers; returns the state dict.
 
-    Returns the state dict, and for each trait how often it was read rightly at the end.
+    AdamW with its own decay for the first layer, and one cycle of the rate (Smith 2018).
     """
     choices = [len(words) for words in WORDS.values()]
     model = device.place(smooth_network(sum(choices), settings["seed"])).train()
     total = settings["images"] // settings["batch_size"]
-    optimizer, schedule = _optimizer_and_schedule(model, settings, device, steps=total)
+    stem, *rest = model.parameters()
+    groups = [{"params": [stem], "weight_decay": settings["stem_decay"]}, {"params": rest}]
+    optimizer = make_optimizer(groups, device, weight_decay=settings["weight_decay"])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings["learning_rate"], total_steps=max(total, 2), pct_start=0.2
+    )
     scaler, right = device.scaler(), torch.zeros(len(choices))
     with Progress(
         total * settings["batch_size"], "Pretraining the practice backbone", unit="image"
@@ -159,37 +156,21 @@ def _train_source(settings: dict, device: Device) -> tuple[dict[str, Tensor], Te
                     right, (found == traits).float().mean(0), max(0.1, 1 / (step + 1))
                 )
                 bar.note(f"traits read rightly: {100 * float(right.mean()):.0f} %")
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    return state, right
+    return {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
 
 
-def _optimizer_and_schedule(model: nn.Module, settings: dict, device: Device, *, steps: int):
-    """AdamW with its own decay for the first layer, and one cycle of the rate (Smith 2018)."""
-    stem, *rest = model.parameters()
-    groups = [{"params": [stem], "weight_decay": settings["stem_decay"]}, {"params": rest}]
-    optimizer = make_optimizer(groups, device, weight_decay=settings["weight_decay"])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings["learning_rate"], total_steps=max(steps, 2), pct_start=0.2
-    )
-    return optimizer, schedule
-
-
-def pretrain_backbone(
-    path: str | Path, *, device: Device, seed: int = 0, images: int | None = None
-) -> dict[str, Tensor]:
+def pretrain_backbone(path: str | Path, *, device: Device, seed: int = 0) -> dict[str, Tensor]:
     """State dict of a ResNet18 that reads traits, pretrained on source flowers; kept in `path`.
 
     torchvision's key names, float32, on the CPU. A whole file made with the same settings is
-    reused; any other is replaced. `images` shortens the training.
+    reused; any other is replaced.
     """
     settings = dict(PRETRAINING, crop=PRACTICE_CROP, seed=seed, version=PRACTICE_VERSION)
-    if images is not None:
-        settings["images"] = images
     kept = _kept_backbone(Path(path), settings)
     if kept is not None:
         return kept
-    state, right = _train_source(settings, device)
-    save_tensors(path, {"settings": settings, "traits_right": right, "state_dict": state})
+    state = _train_source(settings, device)
+    save_tensors(path, {"settings": settings, "state_dict": state})
     return state
 
 
@@ -201,10 +182,4 @@ def _kept_backbone(path: Path, settings: dict) -> dict[str, Tensor] | None:
         content = load_tensors(path)
     except FlowersError:  # damaged: it is made anew
         return None
-    state = content.get("state_dict")
-    if content.get("settings") != settings or not isinstance(state, dict):
-        return None
-    outputs = sum(map(len, WORDS.values()))
-    wanted = {k: v.shape for k, v in resnet18(num_classes=outputs).state_dict().items()}
-    fits = {k: getattr(v, "shape", None) for k, v in state.items()} == wanted
-    return state if fits and all(v.isfinite().all() for v in state.values()) else None
+    return content["state_dict"] if content.get("settings") == settings else None

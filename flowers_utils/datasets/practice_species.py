@@ -99,12 +99,6 @@ def source_species(count: int) -> list[tuple]:
     return species_table(count, seed=2012, avoid=frozenset(PRACTICE_SPECIES), unseen=UNSEEN)
 
 
-def describe_species(label: int) -> dict[str, str]:
-    """The traits of a practice species in words, as `draw_species` takes them."""
-    row = PRACTICE_SPECIES[label]
-    return {trait: words[i] for (trait, words), i in zip(WORDS.items(), row, strict=True)}
-
-
 def traits_in_words(logits: Tensor) -> list[str]:
     """What the pretrained network says to each picture: logits (N, words of all traits) in words."""
     answers = logits.split([len(words) for words in WORDS.values()], dim=1)

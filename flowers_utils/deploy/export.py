@@ -5,13 +5,12 @@ probabilities `(B, classes)`: normalisation, network, temperature and softmax al
 A file takes its place only after a fresh Python process has opened it and agreed with PyTorch.
 """
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +95,10 @@ def _write_and_check(
     images: np.ndarray,
 ) -> dict[str, Any]:
     """Write beside `out`, open in a fresh process, compare, and only then take the place."""
-    content = load_checkpoint(checkpoint)
-    size, images = content["image_size"], np.array(images)  # a copy: the cache is read-only
-    if images.dtype != np.uint8 or images.shape[1:] != (3, size, size) or len(images) < 2:
-        raise FlowersError(
-            f"To check an export, give at least two uint8 photographs (N, 3, {size}, {size}), such "
-            f"as data.val.images[:8], not {images.dtype} of shape {images.shape}."
-        )
+    content, images = (
+        load_checkpoint(checkpoint),
+        np.array(images),
+    )  # a copy: the cache is read-only
     module, batch, found = Deployable(content), torch.from_numpy(images), {}
     # The batch may have any length; torch would otherwise build the example's length in.
     any_length = {"images": {0: torch.export.Dim("batch", min=1)}}
@@ -146,7 +142,7 @@ def _facts(checkpoint: dict[str, Any]) -> dict[str, str]:
 def reopen(path: Path, images: np.ndarray) -> np.ndarray:
     """Probabilities of all images together, then of the first alone, from a fresh Python process."""
     with scratch_beside(path) as folder:
-        photographs, answers = folder / "photographs.npy", folder / "answers.npy"
+        photographs, answers = Path(folder, "photographs.npy"), Path(folder, "answers.npy")
         np.save(photographs, images)
         command = [sys.executable, "-c", RELOAD, str(path.resolve()), photographs, answers]
         try:  # in `folder`, so that no module of this project can help
@@ -162,20 +158,8 @@ def reopen(path: Path, images: np.ndarray) -> np.ndarray:
         return np.load(answers)
 
 
-@contextlib.contextmanager
-def scratch_beside(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path`, removed afterwards, where all temporary files go.
-
-    Libraries write theirs to the system's folder, which on some servers is a small piece of memory.
-    """
-    system_folder = tempfile.tempdir
-    with tempfile.TemporaryDirectory(
-        dir=path.parent.resolve(),
-        prefix=".scratch-",
-        ignore_cleanup_errors=True,  # Windows: a library may still hold a file
-    ) as folder:
-        tempfile.tempdir = folder  # the public setting of the tempfile module
-        try:
-            yield Path(folder)
-        finally:
-            tempfile.tempdir = system_folder
+def scratch_beside(path: Path) -> tempfile.TemporaryDirectory:
+    """An empty folder beside `path`, to be removed afterwards."""
+    # On Windows a library may still hold a file when it is removed.
+    parent = path.parent.resolve()
+    return tempfile.TemporaryDirectory(dir=parent, prefix=".scratch-", ignore_cleanup_errors=True)

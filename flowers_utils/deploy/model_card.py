@@ -5,13 +5,13 @@ checkpoint, the metrics or the run; none is typed here.
 """
 
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from flowers_utils.models import BACKBONES
 from flowers_utils.storage.files import atomic_write
-from flowers_utils.storage.results import markdown_table
+from flowers_utils.storage.results import markdown_table, plain
+from flowers_utils.storage.resume import NOT_OF_A_PHASE
 
 # By the data's source: what may be done with the data, and what the model cannot know.
 SOURCES = {
@@ -61,16 +61,17 @@ def _parts(
     terms, limits = SOURCES[data["source"]]
     weights = IMAGENET_WEIGHTS.format(BACKBONES[checkpoint["architecture"]].weights)
     versions = ", ".join(f"{key} {value}" for key, value in checkpoint["versions"].items())
-    settings = {**checkpoint["config"], **checkpoint.get("phase", {})}
+    settings = {k: v for k, v in checkpoint["config"].items() if k not in NOT_OF_A_PHASE}
+    settings |= checkpoint.get("phase", {})
     settings = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in settings.items())
     weakest = [row for row in metrics["per_class"] if row["recall"] is not None]
     weakest = sorted(weakest, key=lambda row: row["recall"])[:5]
-    weakest = [f"{_plain(r['name'])} ({r['recall']:.0%} of {r['support']})" for r in weakest]
+    weakest = [f"{plain(r['name'])} ({r['recall']:.0%} of {r['support']})" for r in weakest]
     return [
-        f"### {checkpoint['architecture']}, trained on {_plain(data['title'])}",
+        f"### {checkpoint['architecture']}, trained on {plain(data['title'])}",
         f"Finds which of {classes} classes a photograph shows. It sees the photograph squashed to "
         f"{checkpoint['image_size']} x {checkpoint['image_size']} pixels. Made with {versions}.",
-        f"#### Data\n\n{_plain(data['title'])}, fingerprint `{data['fingerprint']}`. The weights were "
+        f"#### Data\n\n{plain(data['title'])}, fingerprint `{data['fingerprint']}`. The weights were "
         "chosen by their accuracy on val.",
         markdown_table(["split", "photographs"], list(run["data"]["images"].items())),
         f"#### Recipe\n\nWeights of epoch {checkpoint['epoch']} of their phase. Recipe "
@@ -91,11 +92,6 @@ def _parts(
     ]
 
 
-def _plain(text: str) -> str:
-    """A student's own words, which Markdown must show and not obey: a class may be called `$Rosa$`."""
-    return re.sub(r"([\\`*_\[\]<>$|#~])", r"\\\1", " ".join(text.split()))
-
-
 def _phases(phases: Mapping[str, Mapping[str, Any]]) -> str:
     """A row for each phase; groups of layers with the same highest learning rate stand together."""
     rows = []
@@ -104,7 +100,7 @@ def _phases(phases: Mapping[str, Mapping[str, Any]]) -> str:
         trained = [row["learning_rates"] for row in phase["history"] if row["learning_rates"]]
         for group in trained[0] if trained else ():
             groups.setdefault(max(rates[group] for rates in trained), []).append(group)
-        rates = "; ".join(f"{rate:g} for {', '.join(names)}" for rate, names in groups.items())
+        rates = "; ".join(f"{rate:.3g} for {', '.join(names)}" for rate, names in groups.items())
         rates = rates or "none: the head was fitted at once"
         best = [phase["best_epoch"], f"{phase['best_val_accuracy']:.1%}"]
         minutes = f"{phase['seconds'] / 60:.1f}"
@@ -116,7 +112,7 @@ def _phases(phases: Mapping[str, Mapping[str, Any]]) -> str:
 def _scores(metrics: Mapping[str, Any]) -> str:
     names = {"top1": "top-1 accuracy", "top5": "top-5 accuracy"}
     rows = [
-        [words, f"{m['value']:.1%}", f"{m['low']:.1%} to {m['high']:.1%} ({m['method']})"]
+        [words, f"{m['value']:.1%}", f"{m['low']:.1%} to {m['high']:.1%} (Wilson)"]
         for key, words in (names | {"mean_per_class": "mean per-class accuracy"}).items()
         if (m := metrics[key]) is not None  # top-5 says nothing about five classes or fewer
     ]

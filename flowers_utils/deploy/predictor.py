@@ -5,7 +5,6 @@ squashed to the network's size, normalised, through the network, divided by the 
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -33,41 +32,22 @@ def as_photo(photograph: Any) -> Image.Image:
     """
     if isinstance(photograph, (str, os.PathLike)):
         return open_photo(photograph)
-    if isinstance(photograph, torch.Tensor):
-        photograph = photograph.detach().cpu()
-        photograph = (photograph.permute(1, 2, 0) if photograph.ndim == 3 else photograph).numpy()
-    if isinstance(photograph, np.ndarray):
-        photograph = _from_array(photograph)
-    if not isinstance(photograph, Image.Image):
-        raise FlowersError(
-            f"Not a photograph but a {type(photograph).__name__}: give a path, a PIL image, an array "
-            "or a tensor."
-        )
     try:
+        if isinstance(photograph, (np.ndarray, torch.Tensor)):
+            photograph = _from_pixels(photograph)
         return to_rgb(photograph)
-    except (OSError, ValueError, SyntaxError) as error:  # PIL reads the file only now
+    except (OSError, ValueError, TypeError, AttributeError, SyntaxError) as error:
         raise FlowersError(
-            f"This PIL image cannot be read ({error}); its file may be damaged, or closed already."
+            f"This is no photograph that can be used ({error}). Give a path, a PIL image, an array "
+            "(H, W, 3) or a tensor (3, H, W), uint8 or floats from 0 to 1."
         ) from error
 
 
-def _from_array(array: np.ndarray) -> Image.Image:
-    """`(H, W)` or `(H, W, 1, 3 or 4)`; booleans, uint8, uint16 or floats from 0 to 1."""
-    array = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise FlowersError(
-            f"Something of shape {array.shape} is no photograph: "
-            "give an array (H, W, 3) or (H, W), or a tensor (3, H, W)."
-        )
-    kind, wide = array.dtype.kind, array.dtype == np.uint16 and array.max() > 255
-    highest = {"b": 1, "f": 1, "u": 65535 if wide else 255, "i": 255}.get(kind)
-    sound = highest is not None and array.min() >= 0 and array.max() <= highest  # false for nan
-    if not sound or (kind in "ui" and array.max() == 1):  # that would be all but black
-        raise FlowersError(
-            "Pixels must be whole numbers from 0 to 255, floats from 0 to 1, or booleans. These are "
-            f"{array.dtype} and lie elsewhere: give the photograph as it was before it was rescaled."
-        )
-    return Image.fromarray(np.rint(array * (255 / highest)).astype(np.uint8))
+def _from_pixels(pixels: np.ndarray | torch.Tensor) -> Image.Image:
+    values = torch.as_tensor(pixels)
+    if values.is_floating_point() and not 0 <= values.min() <= values.max() <= 1:
+        raise ValueError("its pixels do not lie between 0 and 1; perhaps they are normalised")
+    return F.to_pil_image(pixels)
 
 
 def photo_picker() -> Any:
@@ -145,7 +125,7 @@ class Predictor:
     def __call__(self, photographs: Any, *, top_k: int = 5) -> Any:
         """The `top_k` likeliest names: `list[Prediction]` for one photograph, a list of those for many.
 
-        A photograph is a path, a PIL image, an array `(H, W)` or `(H, W, 3)` or a tensor `(3, H, W)`,
+        A photograph is a path, a PIL image, an array `(H, W, 3)` or a tensor `(3, H, W)`,
         uint8 or float from 0 to 1. Many: a list or tuple of these, or an array or tensor with one
         axis more in front. Raises FlowersError for what is no photograph.
         """
@@ -175,38 +155,29 @@ def default_checkpoint() -> Path:
 
 
 def predict_command(argv: Sequence[str]) -> int:
-    """`python -m flowers_utils predict photo.jpg [more.jpg] [--checkpoint C] [--top 5] [--json]`.
+    """`python -m flowers_utils predict photo.jpg [more.jpg] [--checkpoint C] [--top 5]`.
 
-    Writes a table or JSON to standard output, and one sentence for each photograph that cannot be
-    used to standard error; the others are still named. Returns 0, or 1 if anything failed.
+    Writes the names to standard output, and one sentence for each photograph that cannot be used to
+    standard error; the others are still named. Returns 0, or 1 if anything failed.
     """
     parser = argparse.ArgumentParser("python -m flowers_utils predict")
     parser.add_argument("photographs", nargs="+", metavar="photo.jpg")
     parser.add_argument("--checkpoint", type=Path, default=default_checkpoint())
     parser.add_argument("--top", type=int, default=5, help="how many names (default: 5)")
-    parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     arguments = parser.parse_args(argv)
-    results = []
+    failed = 0
     try:
         predictor = Predictor.from_checkpoint(arguments.checkpoint)
+        say(f"Model trained on {predictor.data_title}\n")
     except FlowersError as error:
         say(str(error), sys.stderr)
         return 1
     for path in arguments.photographs:
         try:
-            rows = [row._asdict() for row in predictor(path, top_k=arguments.top)]
-            results.append({"photograph": path, "predictions": rows})
+            answers = predictor(path, top_k=arguments.top)
         except FlowersError as error:
             say(str(error), sys.stderr)
-            results.append({"photograph": path, "error": str(error)})
-    if arguments.json:  # in plain ASCII, which every console and every program can read
-        header = {"checkpoint": str(arguments.checkpoint), "trained_on": predictor.data_title}
-        say(json.dumps({**header, "results": results}, indent=2))
-    else:
-        say(f"Model trained on {predictor.data_title}\n")
-        for result in results:
-            rows = [
-                f"  {r['probability']:6.1%}  {r['name']}" for r in result.get("predictions", ())
-            ]
-            say("\n".join([result["photograph"], *rows]))
-    return int(any("error" in result for result in results))
+            failed = 1
+        else:
+            say("\n".join([path, *(f"  {a.probability:6.1%}  {a.name}" for a in answers)]))
+    return failed

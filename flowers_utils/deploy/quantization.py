@@ -37,11 +37,8 @@ def quantize_onnx(
     space = 4 * float_size  # for three versions of it
     atomic_write(out, lambda part: _quantize(float_path, part, data), needed_bytes=space)
     try:
-        size, after, before = (
-            out.stat().st_size,
-            _accuracy(out, data.val),
-            _accuracy(float_path, data.val),
-        )
+        size = out.stat().st_size
+        after, before = _accuracy(out, data.val), _accuracy(float_path, data.val)
         kept = after >= before - TOLERANCE - 1e-9  # for the rounding of the subtraction
     finally:
         if not kept:
@@ -79,7 +76,7 @@ def _quantize(source: Path, target: Path, data: FlowerData) -> None:
             return next(self.batches, None)
 
     with scratch_beside(target) as folder:
-        prepared = folder / "prepared.onnx"  # BatchNorm folded into the convolutions
+        prepared = Path(folder, "prepared.onnx")  # BatchNorm folded into the convolutions
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         ort.quantize_static(
             prepared,

@@ -1,4 +1,4 @@
-"""The checks of the exercises, and the proofs that the notebook shows."""
+"""The checks of the exercises, and what is said of a cell that is run too early."""
 
 from flowers_utils.exercises.counting import (
     check_head_size,
@@ -8,4 +8,4 @@ from flowers_utils.exercises.counting import (
     check_top_k,
 )
 from flowers_utils.exercises.networks import check_freeze, check_groups, check_loop
-from flowers_utils.exercises.proofs import backbone_unmoved, explain_missing_names
+from flowers_utils.exercises.proofs import explain_missing_names

@@ -34,11 +34,7 @@ def exercise(number: int) -> Callable:
                 return f"Exercise {number}: not answered yet. {more}".rstrip()
             except NotYet as hint:
                 return f"Exercise {number}: not yet. {hint}"
-            except (
-                TypeError,
-                ValueError,
-                RuntimeError,
-            ) as error:  # another kind of thing came back
+            except (TypeError, ValueError, RuntimeError) as error:  # it cannot be read as asked
                 return f"Exercise {number}: not yet. What comes back cannot be read: {error}."
 
         return line

@@ -97,9 +97,7 @@ def check_top_k(function: Callable[[Tensor, Tensor, int], float]) -> str:
         hint = "labels[:, None] gives one row a photograph, to compare with its k best."
         given = call(function, logits.clone(), labels.clone(), k, hint=hint)
         if not is_right(number(given), right, wrong):
-            raise NotYet(
-                f"For k={k} the share is {right:.3f}. Look at logits.topk(k, dim=1).indices."
-            )
+            raise NotYet(f"For k={k} it is {right:.3f}. Look at logits.topk(k, dim=1).indices.")
     return "For k = 1, 3 and 5."
 
 
@@ -117,16 +115,10 @@ def check_smoothing(function: Callable[[Tensor, Tensor], Tensor]) -> str:
         (20 * smooth, "That is the sum over the photographs; take their mean."),
         (-smooth, "The sign is wrong: a loss gets smaller when the answers get better."),
         (-log_p.mean(), "All of the truth is spread now; 90 % is to stay with the label."),
-        (
-            0.1 * plain - 0.9 * log_p.mean(),
-            "The two shares are swapped: 90 % stays with the label.",
-        ),
+        (0.1 * plain - 0.9 * log_p.mean(), "The shares are swapped: 90 % stays with the label."),
         (0.9 * plain - 0.1 * log_p.sum(1).mean(), "Divide the 10 % by the number of classes."),
         (0.9 * plain + 0.1 * log_p.mean(), "Log probabilities are negative: a minus is missing."),
-        (
-            -(0.9 * picked + 0.1 * others).mean(),
-            "Spread the 10 % over all classes, label included.",
-        ),
+        (-(0.9 * picked + 0.1 * others).mean(), "Spread 10 % over all classes, label included."),
     )
     if not is_right(number(call(function, logits.clone(), labels.clone())), smooth, wrong):
         raise NotYet("Mix 0.9 of the usual loss with 0.1 of the mean loss over all classes.")

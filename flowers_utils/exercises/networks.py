@@ -46,10 +46,7 @@ def check_freeze(function: Callable[[nn.Module, list[str]], Any]) -> str:
         (moved & frozen & parameters, "'{}' still learns: it needs requires_grad = False."),
         (moved & frozen, "'{}' moved in a forward pass: its BatchNorm must be in eval mode."),
         (parameters - frozen - moved, "'{}' no longer learns: freeze only what `names` lists."),
-        (
-            set(before) - frozen - moved,
-            "'{}' stands still, but its BatchNorm is to go on learning.",
-        ),
+        (set(before) - frozen - moved, "'{}' stands still; its BatchNorm is to go on learning."),
     ):
         if keys:
             raise NotYet(hint.format(min(keys)))
@@ -90,10 +87,7 @@ def check_loop(function: Callable[[nn.Module, list, Optimizer], float]) -> str:
     if torch.allclose(given, piled_up) and as_given:
         raise Unanswered("After its three batches neither the weights nor the loss are right.")
     wrong = (
-        (
-            start,
-            "No weight moved: `step` needs the gradients of this batch, fresh from `backward`.",
-        ),
+        (start, "No weight moved: `step` needs the gradients of this batch, from `backward`."),
         (piled_up, "Each step still uses the gradients of the batches before it as well."),
     )
     if not is_right(given, right, wrong):

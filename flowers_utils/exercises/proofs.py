@@ -1,27 +1,11 @@
-"""What the notebook proves, and what it says when a cell is run too early."""
+"""What the notebook says when a cell is run too early."""
 
-import ast
 import json
+import symtable
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from flowers_utils.errors import FlowersError
-from flowers_utils.models import fingerprint
-
 NOTEBOOK = Path(__file__).parents[2] / "resnet18_training.ipynb"
-
-
-def backbone_unmoved(before: str, model: nn.Module) -> str:
-    """A sentence that the backbone's fingerprint is still `before`; FlowersError if it is not."""
-    after = fingerprint(model)
-    if after != before:
-        raise FlowersError(
-            f"The frozen backbone moved: its fingerprint was {before} and is now {after}. Run the "
-            "notebook again from the top; if it still moves, some cell trains the backbone."
-        )
-    return f"Backbone before Phase 1: {before}, after: {after}. Not one number moved."
 
 
 def explain_missing_names(shell: Any, notebook: Path = NOTEBOOK) -> None:
@@ -60,20 +44,8 @@ def sections_of_names(notebook: Path) -> dict[str, str]:
 
 def names_made(source: str) -> set[str]:
     """The variables that a cell leaves behind, those inside of its functions not counted."""
-    made: set[str] = set()
     try:
-        nodes: list[ast.AST] = list(ast.parse(source).body)
+        symbols = symtable.symtable(source, "cell", "exec").get_symbols()
     except SyntaxError:  # a line for IPython alone, such as %time
-        return made
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            made.add(node.name)
-            continue
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            made.add(node.id)
-        elif isinstance(node, ast.alias):
-            made.add((node.asname or node.name).split(".")[0])
-        if not isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
-            nodes += ast.iter_child_nodes(node)
-    return made
+        return set()
+    return {each.get_name() for each in symbols if each.is_assigned() or each.is_imported()}

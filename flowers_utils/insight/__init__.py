@@ -14,13 +14,11 @@ from flowers_utils.insight.comparison import (
 )
 from flowers_utils.insight.experiments import (
     accuracy_by_training_size,
-    features_of,
     head_experiment,
     learning_rate_experiment,
     without_normalisation,
 )
 from flowers_utils.insight.inside import (
-    compare_phases,
     feature_maps,
     first_layer_filters,
     grad_cam,

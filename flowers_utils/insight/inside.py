@@ -92,11 +92,6 @@ class Explanation:
     def predicted(self) -> int:
         return int(self.probabilities.argmax())
 
-    @property
-    def blank(self) -> bool:
-        """Whether no place spoke for the class: what was found all speaks against it."""
-        return not bool(self.heat.max() > 0)
-
 
 def grad_cam(
     model: nn.Module,
@@ -132,18 +127,6 @@ def grad_cam(
     heat = F.interpolate(heat, photo.shape[-2:], mode="bilinear", align_corners=False)[0, 0].cpu()
     probabilities = (logits.detach().cpu() / temperature).softmax(dim=0)
     return Explanation(heat / heat.max().clamp_min(1e-12), target, probabilities, stage)
-
-
-def compare_phases(
-    before: nn.Module,
-    after: nn.Module,
-    photo: Tensor | np.ndarray,
-    device: Device,
-    *,
-    label: int,
-) -> tuple[Explanation, Explanation]:
-    """The same photograph after Phase 1 and after Phase 2, both explained for its true class."""
-    return tuple(grad_cam(model, photo, device, target=label) for model in (before, after))
 
 
 def gradient_at_each_block(*, skip: bool, blocks: int = 16, seed: int = 0) -> list[float]:

@@ -10,10 +10,8 @@ from flowers_utils.evaluation import Metrics
 
 def metrics_as_dict(metrics: Metrics) -> dict[str, Any]:
     """Plain Python values; nan becomes None, of the confusion only the mistakes are kept."""
-    headlines = {
-        name: getattr(metrics, name) for name in ("loss", "top1", "top5", "mean_per_class")
-    }
-    columns = ("support", "precision", "recall", "f1")
+    headlines = {name: getattr(metrics, name) for name in ("top1", "top5", "mean_per_class")}
+    columns = ("support", "precision", "recall")
     rows = zip(metrics.class_names, *(getattr(metrics, name) for name in columns), strict=True)
     true, predicted = np.nonzero(metrics.confusion - np.diag(np.diag(metrics.confusion)))
     counts = metrics.confusion[true, predicted]

@@ -1,12 +1,10 @@
 """Is this machine ready for the lesson? One line for each question, answered in seconds."""
 
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +75,6 @@ def each_check(
         flowers.what: lambda: (flowers.status, flowers.detail),
         f"pretrained {config.BACKBONE}": partial(weights, on_practice),
         "write access": write_access,
-        "progress bars": progress_bars,
-        "figures": figures,
     }
     for what, question in questions.items():
         done.append(answered(what, question))
@@ -143,13 +139,14 @@ def data_check(choice: str) -> Check:
         return Check("ok", PRACTICE, "drawn here, nothing to download")
     if choice not in DATA_WORDS:
         return answered(OWN, lambda: ("ok", describe_folder(choice)))
-    found = answered(config.DATASET["name"], flowers102_or_fail)
-    if choice == "flowers102" or can_run([found]):
-        return found
-    return Check("warn", PRACTICE, f"they take the place of {found.what}: {found.detail}")
+    found = answered(config.DATASET["name"], flowers102_here)
+    if found.status == "absent" and choice == "auto":  # as `load_data` decides, too
+        return Check("warn", PRACTICE, f"they take the place of {found.what}: {found.detail}")
+    return replace(found, status="fail") if found.status == "absent" else found
 
 
-def flowers102_or_fail() -> Answer:
+def flowers102_here() -> Answer:
+    """Where it is or will come from; "absent" if there is no way to it."""
     root = data_root()
     if flowers102.flowers102_is_whole(root):
         return "ok", f"on disk in {root}"
@@ -158,7 +155,7 @@ def flowers102_or_fail() -> Answer:
         check_writable(root, advice="Set FLOWERS_DATA_DIR to a folder of your own.")
         how = "put there by hand, will be unpacked" if by_hand else "will be downloaded (345 MB)"
         return "ok", f"{how}, in {root}"
-    return "fail", f"neither in {root} nor reachable (README.md, 'Download errors')"
+    return "absent", f"neither in {root} nor reachable (README.md, 'Download errors')"
 
 
 def weights(on_practice: bool) -> Answer:
@@ -183,19 +180,6 @@ def write_access() -> Answer:
     for name in config.PATHS.values():
         check_writable(Path(name), advice="Copy the project to a folder of your own.")
     return "ok", " and ".join(config.PATHS.values())
-
-
-def progress_bars() -> Answer:
-    if find_spec("ipywidgets"):
-        return "ok", "as widgets"
-    return "warn", "only as text; for better ones run: python -m pip install ipywidgets"
-
-
-def figures() -> Answer:
-    backend = os.environ.get("MPLBACKEND") or "module://"
-    if backend.startswith("module://"):
-        return "ok", "drawn into the notebook"
-    return "warn", f"MPLBACKEND is '{backend}', which draws none into a notebook; unset it"
 
 
 def _summary(device: Device, flowers: str, profile: str, recipe: str) -> str:

@@ -8,9 +8,9 @@ import copy
 import io
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,14 +25,11 @@ from flowers_utils.device import PRECISION_NAMES, Device
 from flowers_utils.training import train_one_epoch
 from flowers_utils.transforms import augment_batch, draw_augmentation, train_transform
 
-if TYPE_CHECKING:
-    from torch.utils.benchmark import Measurement
-
 THROUGHPUT_BATCH = 32
-JPEG_SIDE = 500  # pixels: the longer side of the JPEG files that the textbook loop decodes
+JPEG_SIDE = 500  # pixels: the side of the JPEG files that the textbook loop decodes
 
 
-def measure(call: Callable[[], object], device: Device, *, seconds: float) -> "Measurement":
+def measure(call: Callable[[], object], device: Device, *, seconds: float) -> Any:
     """Time `call` for at least about `seconds`; the result has `.median` and `.times` in seconds."""
     # Importing the Timer loads torch's tools for compiling extensions, which warn (with a path) of a
     # CUDA toolkit without a card. Nothing is compiled here.
@@ -73,10 +70,6 @@ class ModelProfile:
     images_per_second: float
     disk_bytes: int
 
-    def as_dict(self) -> dict[str, str | int | float]:
-        """Plain values, ready for `results.json`."""
-        return asdict(self)
-
     def table(self) -> str:
         """A text table with one line per quantity, for the notebook to print."""
         rows = {
@@ -100,7 +93,7 @@ def profile_model(
     """
     device.place(model)
 
-    def timed(count: int) -> "Measurement":
+    def timed(count: int) -> Any:
         images = device.place_batch(torch.zeros(count, 3, image_size, image_size))
         with models.eval_mode(model), torch.inference_mode(), device.autocast():
             return measure(lambda: model(images), device, seconds=3.0)

@@ -38,11 +38,6 @@ def augmentations(original: np.ndarray, augmented: np.ndarray, *, title: str) ->
     return gallery("One flower under eight augmentations", title, rows)
 
 
-def _in_words(shape: tuple[int, ...]) -> str:
-    """`(64, 56, 56)` -> `56x56x64`, `(102,)` -> `102`."""
-    return "x".join(map(str, (*shape[1:], shape[0])))
-
-
 @figure_function
 def architecture(shapes: Sequence[tuple[str, tuple[int, ...]]], *, title: str) -> Figure:
     """The network stage by stage: each (name, output shape), first to last.
@@ -50,7 +45,7 @@ def architecture(shapes: Sequence[tuple[str, tuple[int, ...]]], *, title: str) -
     A box is as high as the maps are (on a square-root scale) and as wide as there are channels
     (logarithmic), so one sees maps shrink while channels grow.
     """
-    words = {name: _in_words(shape) for name, shape in shapes}
+    words = {name: "x".join(map(str, (*shape[1:], shape[0]))) for name, shape in shapes}
     figure = new_figure(title, "", height=2.9, facts=words)
     ax = figure.subplots()
     ax.set_axis_off()

@@ -46,7 +46,7 @@ def _show_heat(ax: Axes, photo: np.ndarray, seen: Explanation, caption: str) -> 
     """Grey photograph below the heat, so that colours are heat alone."""
     show_photo(ax, None, caption)
     ax.imshow(np.asarray(photo).mean(axis=0), cmap="gray", vmin=0, vmax=255)
-    if seen.blank:
+    if not seen.heat.any():
         box = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none"}
         place = {"ha": "center", "va": "center", "transform": ax.transAxes}
         ax.text(0.5, 0.5, "no place\nspeaks for it", fontsize=9, bbox=box, **place)
@@ -79,7 +79,7 @@ def grad_cam(
 def phase_change(
     photo: np.ndarray, phases: Sequence[Explanation], class_names: Sequence[str], *, title: str
 ) -> Figure:
-    """One photograph (see `compare_phases`): evidence for its true class, and the answers."""
+    """One photograph after both phases: evidence for its true class, and the answers."""
     truth, names = phases[0].target, labels(class_names)
     heading = f"What fine-tuning changed for one photograph of {names[truth]}"
     figure = new_figure(heading, title, height=5.2)

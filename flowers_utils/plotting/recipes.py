@@ -84,7 +84,7 @@ def courses(rows: Sequence[dict[str, Any]], *, title: str) -> Figure:
 
 @figure_function
 def recipes(rows: Sequence[dict[str, Any]], *, title: str) -> Figure:
-    """Accuracy against minutes of training: a point a run, its name at the mean of each recipe.
+    """Accuracy against minutes of training: a point a run.
 
     `rows` are those of the study's whole recipes: name, seconds, val, test (fractions 0..1).
     """

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import json
 import os
 import secrets
 import shutil
@@ -130,9 +129,3 @@ def _why_not_read(path: Path) -> str:
         "opened: it could run code). If this lesson made it, delete it and train again; else name "
         "the right file, such as 'models/resnet18_final.pth'."
     )
-
-
-def save_json(path: str | os.PathLike, content: dict[str, Any]) -> None:
-    """Write `content` as readable JSON: whole or not at all."""
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    atomic_write(path, lambda part: part.write_text(text, encoding="utf-8"))

@@ -1,6 +1,7 @@
 """What a run leaves behind for its readers: the result of a phase, and `models/results.json`."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from flowers_utils.device import PRECISION_NAMES, Device
 from flowers_utils.errors import FlowersError
 from flowers_utils.memory import peak_memory_bytes
 from flowers_utils.storage.checkpoints import versions
-from flowers_utils.storage.files import save_json
+from flowers_utils.storage.files import atomic_write
 
 Z_95 = 1.96  # standard errors on either side of a 95 % interval
 
@@ -91,7 +92,8 @@ def describe_run(
 
 def save_results(path: str | Path, results: dict[str, Any]) -> None:
     """Write the results of a run as JSON: whole or not at all."""
-    save_json(path, results)
+    text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
+    atomic_write(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def load_results(path: str | Path) -> dict[str, Any]:
@@ -99,9 +101,7 @@ def load_results(path: str | Path) -> dict[str, Any]:
     try:
         results = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise FlowersError(
-            f"There is no file '{path}'; run the lesson to its end first."
-        ) from error
+        raise FlowersError(f"There is no file '{path}'; run the lesson to its end.") from error
     except (OSError, ValueError) as error:
         raise FlowersError(f"'{path}' cannot be read as JSON ({error}).") from error
     if not isinstance(results, dict) or "phases" not in results:
@@ -121,8 +121,8 @@ def compare_runs(old: dict[str, Any], new: dict[str, Any]) -> str:
         if theirs != ours
     ]
     rows = [
-        [name, *_compared(before, after, count)]
-        for name, (before, after, count) in _accuracies(old, new).items()
+        [name, *_compared(*pair, [run["data"]["images"][split] for run in (old, new)])]
+        for name, (split, *pair) in _accuracies(old, new).items()
     ]
     seconds = _both(*({k: p["seconds"] for k, p in run["phases"].items()} for run in (old, new)))
     for name, (before, after) in seconds.items():
@@ -151,30 +151,34 @@ def _flat(run: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _accuracies(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple]:
-    """Name -> accuracy in both runs (None where one lacks it) and how many images were scored."""
+    """Name -> the split that was scored, and accuracy in both runs (None where one lacks it)."""
     found: dict[str, tuple] = {}
     best = [
         {key: phase["best_val_accuracy"] for key, phase in run["phases"].items()}
         for run in (old, new)
     ]
-    count = new["data"]["images"]["val"]
     for key, pair in _both(*best).items():
-        found[f"{key}, val top-1"] = (*pair, count)
+        found[f"{key}, val top-1"] = ("val", *pair)
     tests = [run.get("test", {}) for run in (old, new)]
     for name in ("top1", "top5", "mean_per_class"):
         pair = tuple((test.get(name) or {}).get("value") for test in tests)
         if any(value is not None for value in pair):
-            found[f"test {name}"] = (*pair, new["data"]["images"]["test"])
+            found[f"test {name}"] = ("test", *pair)
     return found
 
 
-def _compared(old: float | None, new: float | None, count: int) -> list[str]:
+def _compared(old: float | None, new: float | None, counts: Sequence[int]) -> list[str]:
     shown = ["none" if value is None else f"{value:.1%}" for value in (old, new)]
     if old is None or new is None:
         return [*shown, ""]
-    noise = Z_95 * ((old * (1 - old) + new * (1 - new)) / count) ** 0.5
+    noise = Z_95 * (old * (1 - old) / counts[0] + new * (1 - new) / counts[1]) ** 0.5
     verdict = "beyond noise" if abs(new - old) > noise else "within noise"
     return [*shown, f"{100 * (new - old):+.1f} points, {verdict} (±{100 * noise:.1f})"]
+
+
+def plain(text: str) -> str:
+    """A student's own words, which Markdown must show and not obey: a class may be called `$Rosa$`."""
+    return re.sub(r"([\\`*_\[\]<>$|#~])", r"\\\1", " ".join(text.split()))
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

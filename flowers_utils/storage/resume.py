@@ -67,7 +67,7 @@ class PhaseFiles:
                 why_not = f"The training state in '{self.state}' is damaged."
             else:
                 self.epochs_saved = len(state["training"]["history"])
-                return self._how_it_goes_on(state["threads"])
+                return self._how_it_goes_on()
         kept = [keep_earlier(path) for path in (self.checkpoint, self.state)]
         if not any(kept):
             return ""
@@ -95,20 +95,14 @@ class PhaseFiles:
             return None, f"What is saved is of another run: {'; '.join(changes)}."
         return state, ""
 
-    def _how_it_goes_on(self, threads: int) -> str:
+    def _how_it_goes_on(self) -> str:
         epochs = self.identity["epochs"]
         if self.epochs_saved == epochs:
             return (
                 "This phase was already trained and is loaded. To train it anew, first delete "
                 f"'{self.state}'."
             )
-        line = f"Going on after epoch {self.epochs_saved} of {epochs}, where training stopped."
-        if threads == torch.get_num_threads():
-            return line
-        return (  # sums round differently with another number of threads
-            f"{line} The last digits may differ from those of a run in one go, because the number "
-            f"of CPU threads was {threads} and is now {torch.get_num_threads()}."
-        )
+        return f"Going on after epoch {self.epochs_saved} of {epochs}, where training stopped."
 
     def saving_is_due(self) -> bool:
         return time.monotonic() - self.saved_at >= SECONDS_BETWEEN_SAVES
@@ -116,7 +110,7 @@ class PhaseFiles:
     def save(self, training: Any, checkpoint: dict[str, Any]) -> None:
         """Write both files. A full disk is told but does not stop training: memory holds the best."""
         state = training.state_dict()
-        content = {"identity": self.identity, "threads": torch.get_num_threads(), "training": state}
+        content = {"identity": self.identity, "training": state}
         try:
             save_tensors(self.checkpoint, checkpoint)
             save_tensors(self.state, content)

@@ -19,7 +19,6 @@ from statistics import mean
 from typing import Any
 
 import transfer_learning_config as config
-from flowers_utils.evaluation import Estimate
 from flowers_utils.insight import gains, head_table, over_seeds, recipe_study, recipe_table
 from flowers_utils.insight.study import by_name
 from flowers_utils.progress import clock
@@ -58,8 +57,7 @@ def _share(value: float) -> str:
 
 
 def _interval(found: Mapping[str, Any]) -> str:
-    measured = Estimate(**found)
-    return f"{_share(measured.value)} ({100 * measured.low:.1f} to {100 * measured.high:.1f})"
+    return f"{_share(found['value'])} ({100 * found['low']:.1f} to {100 * found['high']:.1f})"
 
 
 def _listed(values: tuple[float, ...]) -> str:

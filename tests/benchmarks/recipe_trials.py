@@ -14,10 +14,10 @@ from torchvision.transforms import v2
 
 import flowers_utils as fu
 import transfer_learning_config as config
-from flowers_utils import insight, models, recipes
+from flowers_utils import models, recipes
 from flowers_utils.data import FlowerData, Split
 from flowers_utils.device import Device
-from flowers_utils.evaluation import predict_features, predict_logits
+from flowers_utils.evaluation import features_of, predict_features, predict_logits
 from flowers_utils.insight.experiments import train_head
 from flowers_utils.transforms import Batches, denormalise, normalise
 
@@ -157,8 +157,7 @@ def heads(seed: int, device: Device) -> dict[str, dict[str, Any]]:
     val = predict_features(model, data.val, device, **size)
     generator = fu.seed_everything(seed)
     views = [
-        insight.features_of(model, fu.training_batches(data, device, generator), device)
-        for _ in range(8)
+        features_of(model, fu.training_batches(data, device, generator), device) for _ in range(8)
     ]
     mean, std = train[0].mean(dim=0), train[0].std(dim=0) + 1e-6
     standard = [((x - mean) / std, y) for x, y in (train, val)]
