@@ -46,7 +46,7 @@ RECIPES = {
             "fit_head": True,  # once more at the end, on the features that were fine-tuned
             "backbone_lr": 0.0006,
             "head_lr": 0.0003,
-            "cycles": 1,  # rates rise and fall once, in the place of StepLR
+            "one_cycle": True,  # rates rise and fall once, in the place of StepLR
             "freeze_batchnorm": True,
             "hue": 0.0,  # colour tells flowers apart
             "smallest_crop": 0.6,  # crops of 60 to 100 % of the photograph, scaled to one size
@@ -57,11 +57,11 @@ RECIPES = {
     "best": {
         "phase1": {"epochs": 1, "fit_head": True},
         "phase2": {
-            "epochs": 31,
+            "epochs": 16,
             "fit_head": True,
             "backbone_lr": 0.001,
             "head_lr": 0.0003,
-            "cycles": 2,  # of 15 epochs each; then the mean of the weights at their ends
+            "one_cycle": True,
             "freeze_batchnorm": True,
             "hue": 0.0,
             "smallest_crop": 0.6,

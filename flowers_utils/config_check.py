@@ -32,8 +32,7 @@ _PHASE = {"epochs": _EPOCHS, "head_lr": _RATE}
 _IN_RECIPES = {
     **_PHASE,
     "backbone_lr": _RATE,
-    "cycles": (int, 0, 100),
-    **dict.fromkeys(("fit_head", "freeze_batchnorm"), bool),
+    **dict.fromkeys(("fit_head", "one_cycle", "freeze_batchnorm"), bool),
     "smallest_crop": _SHARE,
     "hue": (float, 0.0, 0.5),
     "sizes": [(float, 0.1, 2.0)],
@@ -72,8 +71,7 @@ def check_config() -> None:
         _check(f"RECIPES[{recipe!r}]", phases, {"*": object})
         for phase, settings in phases.items():
             _check(f"the phase in RECIPES[{recipe!r}]", phase, set(config.PHASES))
-            where, whole = f"RECIPES[{recipe!r}][{phase!r}]", {**config.PHASES[phase], **settings}
-            check_numbers(where, whole, known=_IN_RECIPES)
+            check_numbers(f"RECIPES[{recipe!r}][{phase!r}]", settings, known=_IN_RECIPES)
     both = sum(phase["epochs"] for phase in config.PHASES.values())
     total = config.TRAINING_CONFIG["total_epochs"]
     if total != both:
@@ -116,13 +114,6 @@ def check_numbers(where: str, values: dict[str, Any], known: Mapping = _NUMBERS)
             f"{where} has 'sizes' but no 'smallest_crop', and only such crops are scaled to them; "
             "give it one, 0.75 for crops about as large as the lesson's."
         )
-    cycles, fit = values.get("cycles") or 1, values.get("fit_head", False)
-    if (values.get("epochs", fit) - fit) % cycles:
-        also = ", and one more for 'fit_head'" if fit else ""
-        raise FlowersError(
-            f"{where} has {cycles} 'cycles', all equally long: 'epochs' must be a multiple of "
-            f"{cycles}{also}, but it is {values['epochs']}."
-        )
 
 
 def phase_settings(phase: str, profile: str = "full", recipe: str = "lesson") -> dict[str, Any]:
@@ -131,8 +122,6 @@ def phase_settings(phase: str, profile: str = "full", recipe: str = "lesson") ->
     shorter = config.PROFILES[profile]["epochs"] or settings["epochs"]
     if settings.get("fit_head"):  # an epoch more, which is no training
         shorter = min(shorter + 1, settings["epochs"])
-    if settings.get("cycles") and shorter < settings["epochs"]:
-        settings["cycles"] = 1  # a few epochs are too few for more
     settings["epochs"] = shorter
     return settings
 

@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -35,7 +34,7 @@ class Phase:
     seed: int = 0
     title: str = ""  # "Phase 1" if empty
     fit_head: bool = False  # in the last epoch, at once: logistic regression on stored features
-    cycles: int = 0  # how often the rates rise and fall, in the place of StepLR
+    one_cycle: bool = False  # rates rise and fall once, in the place of StepLR
     freeze_batchnorm: bool = False
     smallest_crop: float = 0.0  # share of the photograph; 0: the random crop of the lesson
     hue: float | None = None  # strength of the jitter; None: the config's
@@ -55,15 +54,6 @@ class Phase:
         """All epochs but the one in which the head is fitted."""
         return self.epochs - self.fit_head
 
-    @property
-    def cycle_epochs(self) -> int:
-        return self.trained_epochs // max(1, self.cycles)
-
-    def ends_cycle(self, epoch: int) -> bool:
-        """Whether one of several cycles is over after this epoch."""
-        trained = epoch <= self.trained_epochs
-        return self.cycles > 1 and trained and epoch % self.cycle_epochs == 0
-
     def numbers(self) -> dict[str, Any]:
         """The values that decide what is learned; of a better recipe's only those in use."""
         always = ("number", "epochs", "head_lr", "seed")
@@ -79,15 +69,14 @@ def make_scheduler(
 
     One cycle (Smith 2018): the rates rise from a tenth within a fifth of the time, then fall to
     nothing along half a cosine. A start at the full rate would shake a head that is good already.
-    Made anew for each cycle (warm restarts, Loshchilov & Hutter 2017).
     """
     recipe = config.TRAINING_CONFIG
-    if not phase.cycles:
+    if not phase.one_cycle:
         return lr_scheduler.StepLR(optimizer, recipe["step_size"], recipe["gamma"])
-    steps = max(2, math.ceil(photographs / recipe["batch_size"]) * phase.cycle_epochs + 1)
+    steps = max(2, math.ceil(photographs / recipe["batch_size"]) * phase.trained_epochs + 1)
     return lr_scheduler.OneCycleLR(
         optimizer,
-        [group.get("max_lr", group["lr"]) for group in optimizer.param_groups],  # of a cycle before
+        [group["lr"] for group in optimizer.param_groups],
         total_steps=steps,
         pct_start=max(0.2, 2 / steps),  # at least one step
         div_factor=10,
@@ -101,8 +90,7 @@ def epoch_batches(
     """The training batches of an epoch (the first is 1), as the phase wants them."""
     size = None
     if phase.sizes:  # small pictures first: they cost little, and show enough to begin with
-        done = (epoch - 1) % phase.cycle_epochs
-        share = phase.sizes[done * len(phase.sizes) // phase.cycle_epochs]
+        share = phase.sizes[(epoch - 1) * len(phase.sizes) // phase.trained_epochs]
         size = round(share * data.image_size / 16) * 16  # whole places in every stage's map
     views = Views(phase.smallest_crop, size, phase.hue)
     return training_batches(data, device, generator, views)
@@ -116,21 +104,13 @@ def freeze_batchnorm(model: nn.Module) -> None:
                 parameter.requires_grad = False
 
 
-def mean_weights(ends: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of each tensor over the ends of all cycles (Izmailov et al. 2018).
-
-    Each end lies somewhere at the rim of a valley of the loss, their mean nearer to its middle.
-    """
-    return {key: torch.stack([end[key].float().cpu() for end in ends]).mean(0) for key in ends[0]}
-
-
 def stepping(batches: Batches, scheduler: lr_scheduler.LRScheduler, phase: Phase) -> Batches:
-    """The same batches. The scheduler takes a step after each, in a cycle; else after the last."""
+    """The same batches. The scheduler takes a step after each, in one cycle; else after the last."""
     for batch in batches:
         yield batch  # the optimizer takes its step before the next batch is asked for
-        if phase.cycles:
+        if phase.one_cycle:
             scheduler.step()
-    if not phase.cycles:
+    if not phase.one_cycle:
         scheduler.step()
 
 

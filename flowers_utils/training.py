@@ -136,7 +136,6 @@ class PhaseInProgress:
         self.scaler = device.scaler()
         self.history: list[dict[str, Any]] = []  # a row for each finished epoch
         self.best_weights: dict[str, Tensor] = {}  # what this phase changes, as in the best epoch
-        self.ends: list[dict[str, Tensor]] = []  # the same at the end of each cycle of the rates
         self.val_features: list[tuple[Tensor, Tensor]] = []  # of a frozen backbone
 
     def run(self, files: resume.PhaseFiles) -> None:
@@ -167,8 +166,6 @@ class PhaseInProgress:
         groups = self.optimizer.param_groups if epoch <= self.phase.trained_epochs else []
         rates = {group["name"]: group["lr"] for group in groups}
         train = self.learn(epoch, generator, bar)
-        if self.phase.ends_cycle(epoch):
-            self.end_cycle()
         val = self.validate(bar)
         row = {"phase": self.phase.number, "epoch": epoch, "learning_rates": rates}
         row |= {"train_loss": train.loss, "train_accuracy": train.top1, "val_loss": val.loss}
@@ -193,12 +190,6 @@ class PhaseInProgress:
         batches = recipes.epoch_batches(self.phase, epoch, self.data, self.device, generator)
         batches = recipes.stepping(bar.follow(batches), self.scheduler, self.phase)
         return train_one_epoch(self.model, batches, self.optimizer, self.device, self.scaler)
-
-    def end_cycle(self) -> None:
-        """Take the mean of the ends of all cycles so far; from there the rates rise anew."""
-        self.ends.append(copy.deepcopy(self.learned()))
-        self.model.load_state_dict(recipes.mean_weights(self.ends), strict=False)
-        self.scheduler = recipes.make_scheduler(self.optimizer, self.phase, len(self.data.train))
 
     def validate(self, bar: Progress) -> EpochResult:
         """Loss and accuracy on val. A frozen backbone's features of it are computed only once."""
@@ -230,7 +221,6 @@ class PhaseInProgress:
             "history": self.history,
             "model": self.learned(),
             "best": self.best_weights,
-            "ends": self.ends,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -246,4 +236,3 @@ class PhaseInProgress:
         self.scaler.load_state_dict(state["scaler"])
         self.model.load_state_dict(state["model"], strict=False)
         self.history, self.best_weights = state["history"], state["best"]
-        self.ends = state.get("ends", [])

@@ -18,21 +18,20 @@ from flowers_utils.device import seed_everything
 from flowers_utils.errors import Stopped
 from flowers_utils.insight.study import STUDY_FILE
 from flowers_utils.progress import Progress
-from flowers_utils.storage.files import load_tensors
 from flowers_utils.training import Phase
 from flowers_utils.transforms import crop_and_resize
 from tests.benchmarks import study_recipe
 
 pytestmark = pytest.mark.usefixtures("small_net")
-CYCLE = {"cycles": 2, "smallest_crop": 0.5, "freeze_batchnorm": True}
+CYCLE = {"one_cycle": True, "smallest_crop": 0.5, "freeze_batchnorm": True}
 RED = np.stack([np.full((20, 20), value, np.uint8) for value in (200, 40, 40)])[None].repeat(4, 0)
-CYCLE |= {"hue": 0.0, "fit_head": True, "epochs": 7}
+CYCLE |= {"hue": 0.0, "fit_head": True}
 
 
 def test_one_cycle_rises_to_the_rate_and_ends_at_nothing():
     optimizer, phase = (
         torch.optim.SGD(small_model().parameters(), 0.5),
-        Phase(2, 5, 0.5, cycles=1),
+        Phase(2, 5, 0.5, one_cycle=True),
     )
     scheduler, rates = recipes.make_scheduler(optimizer, phase, 320), []
     for _ in recipes.stepping(iter(range(50)), scheduler, phase):  # 5 epochs of 10 batches
@@ -45,27 +44,12 @@ def test_one_cycle_rises_to_the_rate_and_ends_at_nothing():
 @pytest.mark.parametrize("steps", range(8))
 def test_one_cycle_of_any_length_rises_at_most_to_its_rate(steps):
     optimizer = torch.optim.SGD(small_model().parameters(), 0.5)
-    phase = Phase(2, steps + 1, 0.5, cycles=1, fit_head=True)
+    phase = Phase(2, steps + 1, 0.5, one_cycle=True, fit_head=True)
     scheduler = recipes.make_scheduler(optimizer, phase, 1)
     for _ in range(steps):
         assert 0 < optimizer.param_groups[0]["lr"] <= 0.5
         optimizer.step()
         scheduler.step()
-
-
-def test_each_cycle_of_a_phase_rises_to_the_full_rate_again(tmp_path):
-    rows = small_phase(tmp_path, epochs=7, cycles=2, fit_head=True).history
-    rates = [max(row["learning_rates"].values()) for row in rows[:-1]]
-    assert rates[:3] == pytest.approx([0.002, 0.02, 0.01], rel=0.01) and rates[3:] == rates[:3]
-
-
-def test_several_cycles_end_at_the_mean_of_their_ends(tmp_path):
-    small_phase(tmp_path, epochs=4, cycles=2)
-    state = load_tensors(tmp_path / "small_phase2_resume.pth")["training"]
-    first, second = state["ends"]
-    assert not torch.equal(first["conv1.weight"], second["conv1.weight"])
-    for key, value in state["model"].items():
-        assert torch.allclose(value.float(), (first[key].float() + second[key].float()) / 2)
 
 
 def test_a_recipe_may_leave_the_hue_alone():
@@ -114,7 +98,6 @@ def test_the_last_epoch_fits_the_head_to_the_trained_backbone(tmp_path):
 def test_a_short_profile_shortens_the_training_and_keeps_the_fit():
     epochs = [phase_settings(p, "quick", "best")["epochs"] for p in ("phase1", "phase2")]
     assert epochs == [1, config.PROFILES["quick"]["epochs"] + 1]
-    assert phase_settings("phase2", "quick", "best")["cycles"] == 1
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -163,11 +146,11 @@ def test_a_better_recipe_that_was_stopped_ends_as_one_in_one_go(tmp_path, monkey
 def test_what_a_recipe_changes_is_part_of_a_phases_identity_and_of_its_checkpoint(tmp_path):
     assert Phase(1, 20, 0.001).numbers() == {"number": 1, "epochs": 20, "head_lr": 0.001, "seed": 0}
     first = small_phase(tmp_path, epochs=1)
-    second = small_phase(tmp_path, epochs=1, cycles=1)
-    assert "cycles" in second.note and "kept" in second.note
-    third = small_phase(tmp_path, epochs=1, cycles=1, hue=0.0)
+    second = small_phase(tmp_path, epochs=1, one_cycle=True)
+    assert "one_cycle" in second.note and "kept" in second.note
+    third = small_phase(tmp_path, epochs=1, one_cycle=True, hue=0.0)
     assert "hue was 0.1 and is now 0.0" in third.note
-    assert fu.load_checkpoint(third.checkpoint)["phase"]["cycles"] == 1
+    assert fu.load_checkpoint(third.checkpoint)["phase"]["one_cycle"] is True
     assert first.checkpoint == second.checkpoint
 
 

@@ -22,7 +22,7 @@ from flowers_utils.insight.experiments import train_head
 from flowers_utils.transforms import Batches, denormalise, normalise
 
 SIZE, EPOCHS = 96, 8  # of a trial
-BASE = {"cycles": 1, "freeze_batchnorm": True, "smallest_crop": 0.6}
+BASE = {"one_cycle": True, "freeze_batchnorm": True, "smallest_crop": 0.6}
 BASE |= {"backbone_lr": 6e-4, "head_lr": 3e-4}
 
 # Name -> what it does otherwise than BASE: fields of fu.Phase, of the config, or one of EXTRAS.
@@ -30,7 +30,7 @@ EXTRAS = {"batches": None, "growth": 1.0, "averaged": 0.0, "reestimated": False}
 TRIALS: dict[str, dict[str, Any]] = {
     "improved": {},
     "BatchNorm learns": {"freeze_batchnorm": False},
-    "StepLR": {"cycles": 0},
+    "StepLR": {"one_cycle": False},
     "lesson's crop": {"smallest_crop": 0.0},
     "crops from 35 %": {"smallest_crop": 0.35},
     "backbone 1e-4": {"backbone_lr": 1e-4},

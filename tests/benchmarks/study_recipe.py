@@ -8,7 +8,7 @@ Run it in the project's folder, with Flowers102 and ImageNet's weights on the di
 on val; a whole recipe is scored on test once. Each result is a row of `recipe_study.json` in
 flowers_utils/insight (of another file with `--out mine.json`), and what stands there is not computed
 again: a study that was stopped goes on. On two cores with AVX512-BF16 a trial took about 45 seconds,
-training "fast" 2 minutes, "best" 9, "lesson" 17 to 24, and each score on test 2 more.
+training "fast" 2 minutes, "best" 5, "lesson" 17 to 24, and each score on test 2 more.
 """
 
 import argparse
