@@ -70,8 +70,8 @@ RECIPES = {
     },
 }
 
-# How much of it the notebook's knob PROFILE runs. Epochs of each phase (None: as PHASES says; one more
-# where a recipe fits the head at the end), and photographs of each split (None: all).
+# How much of it the notebook's knob PROFILE runs. Epochs of each phase (None: as PHASES or the recipe
+# says; where it fits the head at the end, one more), and photographs of each split (None: all).
 PROFILES = {
     "full": {"epochs": None, "images": None},
     "quick": {"epochs": 3, "images": None},

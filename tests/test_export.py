@@ -190,6 +190,7 @@ def test_all_files_can_be_called_on_one_image_to_be_timed(exports, checkpoint):
 def card_of(checkpoint, tmp_path, *, source="folder", **changed):
     content = load_checkpoint(checkpoint)
     content["data"]["source"], content["architecture"] = source, "resnet18"
+    content["phase"] = {"epochs": 7, "one_cycle": source == "flowers102"}
     estimate = {"value": 0.8125, "low": 0.7, "high": 0.9}
     recalls = {"$Rosa$ 5$": 0.25, "daisy": 1.0, "never seen": None, "bluebell à fleurs": 0.75}
     rows = [{"name": name, "recall": recall, "support": 4} for name, recall in recalls.items()]
@@ -230,6 +231,7 @@ def test_the_model_card_says_what_the_values_say(checkpoint, tmp_path):
     ):
         assert said in card
     assert "batch size 32" in card and "batch_size" not in card
+    assert "epochs 7" in card and "step size 15" in card and "total epochs" not in card
     assert {line.split()[0] for line in card.splitlines() if line[0:1] == "#"} == {"###", "####"}
 
 
@@ -238,4 +240,5 @@ def test_the_model_card_warns_of_practice_flowers_and_names_licences(checkpoint,
     assert "top-5" not in practice  # it says nothing about five classes or fewer
     assert "means nothing" in practice and "ImageNet" not in practice
     real = card_of(checkpoint, tmp_path, source="flowers102")
+    assert "step size" not in real  # a phase of one cycle steps no rates
     assert "Nilsback" in real and "`ResNet18_Weights.IMAGENET1K_V1`" in real

@@ -29,6 +29,7 @@ SOURCES = {
         "It knows flowers as they look in its own training photographs.",
     ),
 }
+STEP_LR = ("scheduler", "step_size", "gamma")  # settings that one cycle does not use
 PRACTICE_WEIGHTS = "The backbone was pretrained by this project on other drawn flowers."
 IMAGENET_WEIGHTS = (
     "The backbone started from torchvision's `{}` (BSD-3-Clause), trained on ImageNet, whose terms "
@@ -61,8 +62,9 @@ def _parts(
     terms, limits = SOURCES[data["source"]]
     weights = IMAGENET_WEIGHTS.format(BACKBONES[checkpoint["architecture"]].weights)
     versions = ", ".join(f"{key} {value}" for key, value in checkpoint["versions"].items())
-    settings = {k: v for k, v in checkpoint["config"].items() if k not in NOT_OF_A_PHASE}
-    settings |= checkpoint.get("phase", {})
+    settings = {**checkpoint["config"], **checkpoint.get("phase", {})}
+    unused = (*NOT_OF_A_PHASE, *(STEP_LR if settings.get("one_cycle") else ()))
+    settings = {k: v for k, v in settings.items() if k not in unused}
     settings = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in settings.items())
     weakest = [row for row in metrics["per_class"] if row["recall"] is not None]
     weakest = sorted(weakest, key=lambda row: row["recall"])[:5]
