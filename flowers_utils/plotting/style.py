@@ -94,11 +94,8 @@ def percents(values: Iterable[Estimate]) -> list[float]:
     return [100 * estimate.value for estimate in values]
 
 
-def plain_log_axis(
-    axis: Axis, low: float, high: float, *, steps: Sequence[int] = (1, 2, 5)
-) -> None:
-    """Ticks of a logarithmic axis as plain numbers (1, 2, 5, 10, ...) between `low` and `high`."""
-    marks = [step * 10.0**power for power in range(-9, 10) for step in steps]
-    ticks = [mark for mark in marks if low / 2.1 <= mark <= high * 2.1]
+def plain_log_axis(axis: Axis, low: float, high: float) -> None:
+    """Ticks of a logarithmic axis as plain numbers (0.1, 1, 10, ...) between `low` and `high`."""
+    ticks = [tick for tick in 10.0 ** np.arange(-9, 10) if low / 2.1 <= tick <= high * 2.1]
     axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     axis.set_minor_locator(NullLocator())
