@@ -32,7 +32,9 @@ DISK, MEMORY = (3e9, 0.5e9), (3e9, 1e9)  # bytes: enough, and the least with whi
 PROBE_SECONDS = 2.0
 OTHER_PASSES = 8  # over a split without training: before and after the phases, stored features
 COMPARISON_PASSES = 17  # the five backbones of part two, counted in passes of a ResNet18
-EVERYTHING_ELSE = 60.0  # seconds of a run that are neither training nor evaluation: figures, export
+EVERYTHING_ELSE = (
+    60.0  # seconds of a part that are neither training nor evaluation: figures, export
+)
 Answer = tuple[str, str]  # the status and the detail of a Check
 
 
@@ -215,6 +217,7 @@ def lesson_seconds(
     )
     passes = phase1["epochs"] + OTHER_PASSES
     part_one = tuning + forward * (passes * counts["train"] + counts["test"]) + EVERYTHING_ELSE
+    scratch += EVERYTHING_ELSE
     if not on_practice:
         return part_one, scratch + COMPARISON_PASSES * forward * counts["train"]
     if not (Path(config.PATHS["models"]) / "practice_backbone.pth").is_file():
