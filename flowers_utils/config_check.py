@@ -147,9 +147,8 @@ def _check_keys(where: str, value: Any, rule: dict[str, Any]) -> None:
         _refuse(where, "a dict", value)
     for key in () if "*" in rule else value:
         if key not in rule:
-            raise FlowersError(
-                f"{where} has no key {key!r}; its keys are {', '.join(rule) or 'none'}."
-            )
+            known = ", ".join(rule) or "none"
+            raise FlowersError(f"{where} has no key {key!r}; its keys are {known}.")
     for key in rule.keys() - value.keys() - {"*"}:
         raise FlowersError(f"{where} lacks the key {key!r}.")
 

@@ -19,9 +19,8 @@ def keep_freed_memory() -> None:
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
     libc = ctypes.CDLL(None)
     for option in (mmap_threshold, trim_threshold):
-        libc.mallopt(option, 2**31 - 1) or libc.mallopt(
-            option, 2**25
-        )  # older ones refuse the first
+        if not libc.mallopt(option, 2**31 - 1):
+            libc.mallopt(option, 2**25)  # all that an older glibc takes
 
 
 def peak_memory_bytes(device: torch.device) -> int:

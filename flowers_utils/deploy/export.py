@@ -95,10 +95,8 @@ def _write_and_check(
     images: np.ndarray,
 ) -> dict[str, Any]:
     """Write beside `out`, open in a fresh process, compare, and only then take the place."""
-    content, images = (
-        load_checkpoint(checkpoint),
-        np.array(images),
-    )  # a copy: the cache is read-only
+    content = load_checkpoint(checkpoint)
+    images = np.array(images)  # a copy: the cache is read-only
     module, batch, found = Deployable(content), torch.from_numpy(images), {}
     # The batch may have any length; torch would otherwise build the example's length in.
     any_length = {"images": {0: torch.export.Dim("batch", min=1)}}

@@ -44,8 +44,8 @@ def as_photo(photograph: Any) -> Image.Image:
 
 
 def _from_pixels(pixels: np.ndarray | torch.Tensor) -> Image.Image:
-    values = torch.as_tensor(pixels)
-    if values.is_floating_point() and not 0 <= values.min() <= values.max() <= 1:
+    values = pixels.numpy(force=True) if isinstance(pixels, torch.Tensor) else pixels
+    if values.dtype.kind == "f" and not 0 <= values.min() <= values.max() <= 1:
         raise ValueError("its pixels do not lie between 0 and 1; perhaps they are normalised")
     return F.to_pil_image(pixels)
 

@@ -87,9 +87,8 @@ def learning_rate_experiment(
     """The history of the same new head at three learning rates: too high, right, too low."""
     histories = {}
     for rate in (1.0, 1e-3, 1e-5):
-        histories |= head_experiment(
-            {f"learning rate {rate:g}": (train, val)}, rate=rate, seed=seed
-        )
+        case = {f"learning rate {rate:g}": (train, val)}
+        histories |= head_experiment(case, rate=rate, seed=seed)
     return histories
 
 
