@@ -200,3 +200,12 @@ def test_train_and_val_together_are_one_split_of_the_same_size():
     both = study_recipe.with_val(data).train
     assert len(both) == 40 and both.images.shape[-1] == data.resize_size
     assert torch.equal(both.labels[24:], data.val.labels)
+
+
+def test_a_study_says_how_long_it_takes_and_computes_nothing_twice(monkeypatch, capsys):
+    asked = ["study_recipe", "recipes", "--seeds", "3", "--only", "fast", "best"]
+    monkeypatch.setattr("sys.argv", asked)
+    before = STUDY_FILE.read_bytes()
+    study_recipe.main()
+    assert capsys.readouterr().out.startswith("0 to compute") and STUDY_FILE.read_bytes() == before
+    assert study_recipe.expected_seconds("recipes", ["fast", "best"]) > 2 * 120 + 200

@@ -32,7 +32,7 @@ DISK, MEMORY = (3e9, 0.5e9), (3e9, 1e9)  # bytes: enough, and the least with whi
 PROBE_SECONDS = 2.0
 OTHER_PASSES = 8  # over a split without training: before and after the phases, stored features
 COMPARISON_PASSES = 17  # the five backbones of part two, counted in passes of a ResNet18
-EVERYTHING_ELSE = 60.0  # seconds of a part that are neither training nor evaluation: figures, say
+EVERYTHING_ELSE = 60.0  # seconds of a part beside training and evaluation: figures, export
 Answer = tuple[str, str]  # the status and the detail of a Check
 
 

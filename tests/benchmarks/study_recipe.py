@@ -28,12 +28,13 @@ from flowers_utils.config_check import phase_settings
 from flowers_utils.data import FlowerData, Split
 from flowers_utils.device import Device
 from flowers_utils.evaluation import predict_logits, wilson
-from flowers_utils.insight.study import STUDY_FILE
+from flowers_utils.insight.study import STUDY_FILE, recipe_study
 from flowers_utils.progress import clock, say
 from flowers_utils.storage.checkpoints import versions
 from tests.benchmarks.recipe_trials import SIZE, TRIALS, accuracy, heads, mirrored, start_of, trial
 
 WITH_VAL = "best on train and val"
+NOT_IN_A_ROW = {"heads": 60.0, "trials": 5.0, "recipes": 120.0}  # seconds: features, test
 
 
 def with_val(data: FlowerData) -> FlowerData:
@@ -77,6 +78,12 @@ def whole_recipe(name: str, seed: int, device: Device) -> dict[str, Any]:
     return row | {"test_low": found.low, "test_high": found.high, "mirrored_test": both}
 
 
+def expected_seconds(part: str, names: list[str]) -> float:
+    """What the parts took when the project's rows were made (each with what is not in its row)."""
+    took = {row["name"]: row["seconds"] for row in recipe_study(part)}
+    return sum(took.get(name, 0.0) + NOT_IN_A_ROW[part] for name in names)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=("heads", "trials", "recipes"))
@@ -87,27 +94,32 @@ def main() -> None:
     device = fu.choose_device()
     rows = json.loads(asked.out.read_text()) if asked.out.is_file() else []
     every = {"heads": ["heads"], "trials": list(TRIALS), "recipes": [*config.RECIPES, WITH_VAL]}
+    names = asked.only or every[asked.part]
+    if unknown := set(names) - set(every[asked.part]):
+        parser.error(f"no {', '.join(unknown)} here; there are {', '.join(every[asked.part])}")
+    done = {(row["seed"], row["name"]) for row in rows if row["part"] == asked.part}
+    if asked.part == "heads":  # its rows have other names
+        done = {(seed, "heads") for seed, _ in done}
+    todo = [(s, name) for s in range(asked.seeds) for name in names if (s, name) not in done]
+    seconds = expected_seconds(asked.part, [name for _, name in todo])
+    say(f"{len(todo)} to compute: about {clock(seconds)} on two cores with AVX512-BF16.")
     if asked.part != "recipes":
         config.AUGMENTATION.update(resize=SIZE * 256 // 224, crop=SIZE)
     usual = [dict(config.TRAINING_CONFIG), dict(config.AUGMENTATION)]
-    for seed in range(asked.seeds):
-        for name in asked.only or every[asked.part]:
-            done = [row for row in rows if (row["part"], row["seed"]) == (asked.part, seed)]
-            if done and (asked.part == "heads" or name in [row["name"] for row in done]):
-                continue
-            config.TRAINING_CONFIG.update(usual[0])
-            config.AUGMENTATION.update(usual[1])
-            if asked.part == "heads":
-                found = heads(seed, device)
-            elif asked.part == "trials":
-                found = {name: trial(TRIALS[name], seed, device)}
-            else:
-                found = {name: whole_recipe(name, seed, device)}
-            about = {"device": device.describe(), "torch": versions()["torch"]}
-            for key, row in found.items():
-                rows.append({"part": asked.part, "name": key, "seed": seed, **row, **about})
-                say(f"{key}, seed {seed}: {clock(row['seconds'])} {json.dumps(row)}")
-            asked.out.write_text(json.dumps(rows, indent=1) + "\n")
+    for seed, name in todo:
+        config.TRAINING_CONFIG.update(usual[0])
+        config.AUGMENTATION.update(usual[1])
+        if asked.part == "heads":
+            found = heads(seed, device)
+        elif asked.part == "trials":
+            found = {name: trial(TRIALS[name], seed, device)}
+        else:
+            found = {name: whole_recipe(name, seed, device)}
+        about = {"device": device.describe(), "torch": versions()["torch"]}
+        for key, row in found.items():
+            rows.append({"part": asked.part, "name": key, "seed": seed, **row, **about})
+            say(f"{key}, seed {seed}: {clock(row['seconds'])} {json.dumps(row)}")
+        asked.out.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
