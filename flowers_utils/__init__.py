@@ -1,12 +1,13 @@
 """Helpers of the transfer-learning lesson.
 
-The lesson itself, to be read in this order: device, data, transforms, models, recipes, training,
-evaluation, exercises. The machinery behind it: datasets, storage, insight, deploy, machine, plotting.
+The lesson itself, to be read in this order: device, data, transforms, models, phases, training,
+evaluation. The machinery behind it: exercises, datasets, storage, insight, deploy, machine, plotting.
 """
 
 try:
     import filelock
     import matplotlib
+    import psutil
     import requests
     import scipy
     import sklearn
@@ -21,6 +22,7 @@ except ModuleNotFoundError as missing:
 
 from flowers_utils import (
     config_check,
+    data,
     datasets,
     deploy,
     evaluation,
@@ -29,7 +31,6 @@ from flowers_utils import (
     machine,
     models,
     plotting,
-    recipes,
     storage,
     transforms,
 )
@@ -46,3 +47,5 @@ from flowers_utils.storage.checkpoints import (
 )
 from flowers_utils.training import Phase, evaluate, train_one_epoch, train_phase
 from flowers_utils.transforms import evaluation_batches, training_batches
+
+config_check.absolute_paths()

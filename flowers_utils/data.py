@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from flowers_utils.device import Device, send
+from flowers_utils.errors import FlowersError
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,13 @@ class FlowerData:
     """One data set: training photographs at `resize_size`, val and test at `image_size` pixels."""
 
     source: str  # "flowers102", "practice" or "folder"
-    title: str  # stands in every figure title and table
+    title: str  # in every figure title and table
     class_names: tuple[str, ...]
     train: Split
     val: Split
     test: Split
     resize_size: int  # training photographs are larger, so that there is room for a random crop
-    image_size: int  # what the network sees
+    image_size: int  # what enters the network
     note: str = ""  # what the student must know about how this data was chosen
     left_out: Mapping[str, str] = field(default_factory=dict)  # split -> what was not used, and why
     photo_side: int | None = None  # shorter side of the photographs on the disk, in pixels
@@ -58,13 +59,11 @@ class FlowerData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A short hash of names, labels and some pixels of each photograph, computed once."""
+        """A short hash of class names, labels and all pixels, computed once (about a second)."""
         digest = hashlib.sha256(repr((self.source, self.class_names, self.image_size)).encode())
         for split in (self.train, self.val, self.test):
-            digest.update(repr(split.images.shape).encode())
             digest.update(split.labels.numpy().tobytes())
-            middle = split.images.shape[-1] // 2  # a row of every photograph
-            digest.update(np.ascontiguousarray(split.images[:, :, middle]).tobytes())
+            digest.update(np.ascontiguousarray(split.images))
         return digest.hexdigest()[:16]
 
 
@@ -78,19 +77,46 @@ def batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield uint8 images `(B, 3, S, S)` and labels `(B,)` on the device, each photograph once.
 
-    (Of a shuffled pass a last batch of a single photograph is left out.)
-
-    A plain loop in the place of a `DataLoader`: its worker processes hang or crash in notebooks on
-    Windows and macOS, and with decoding done once there is nothing left for them to do.
+    This is what a `DataLoader` does, without its worker processes: they hang or crash in notebooks
+    on Windows and macOS, and once photographs are decoded nothing is left for them to do.
     `generator` draws the order of a shuffled pass.
     """
     count = len(split)
     order = torch.randperm(count, generator=generator) if shuffle else torch.arange(count)
     chunks = list(order.split(batch_size))
     if shuffle and len(chunks) > 1 and len(chunks[-1]) == 1:
-        chunks.pop()  # too few for BatchNorm's statistics, and an error where maps are 1 x 1
+        chunks.pop()  # BatchNorm cannot take statistics of a single photograph
     for chosen in chunks:
         images = torch.from_numpy(split.images[chosen.numpy()])
         if device.torch_device.type == "cuda":
             images = images.pin_memory()  # only then is the copy to the card asynchronous
         yield send(images, device.torch_device), send(split.labels[chosen], device.torch_device)
+
+
+def check_data(data: FlowerData) -> None:
+    """Raise FlowersError for data on which training would fail."""
+    for split in (data.train, data.val, data.test):
+        images, labels = split.images, split.labels
+        if len(labels) == 0 or len(images) != len(labels):
+            raise FlowersError(
+                f"The {split.name} split holds {len(images)} photographs and {len(labels)} labels. "
+                "It needs one label for each photograph, and at least one photograph."
+            )
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise FlowersError(
+                f"The {split.name} images are {images.dtype} of shape {images.shape}; "
+                "they must be uint8 of shape (N, 3, size, size)."
+            )
+        if labels.dtype != torch.int64 or labels.min() < 0 or labels.max() >= data.num_classes:
+            raise FlowersError(
+                f"Labels of the {split.name} split are {labels.dtype} from {labels.min()} to "
+                f"{labels.max()}; they must be int64 from 0 to {data.num_classes - 1}."
+            )
+    if len(data.train) < 2:
+        raise FlowersError("Training needs at least two photographs; add some to the train split.")
+    side = data.train.images.shape[-1]
+    if side != data.resize_size or side < data.image_size:
+        raise FlowersError(
+            f"The train images are {side} pixels wide, but must have {data.resize_size} (resize) "
+            f"and at least {data.image_size} (crop); load the data again."
+        )

@@ -1,17 +1,23 @@
 """Where the lesson computes, and in which precision: CUDA, then MPS, then CPU."""
 
+import ctypes
+import os
 import platform
 import random
+import sys
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 import torch
 from torch import nn
 
 from flowers_utils.errors import FlowersError
-from flowers_utils.memory import keep_freed_memory
 
 PRECISION_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+# Clusters cap the instructions that oneDNN, torch's library for CPUs, may use. These allow bfloat16:
+# https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
+ISA_WITH_BFLOAT16 = ("DEFAULT", "AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX10")
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,11 @@ class Device:
     def autocast(self) -> torch.autocast:
         """Mixed precision for the forward pass: convolutions in 16 bits, sums in 32.
 
-        `enabled=False` makes it do nothing. The cache of rounded weights is off: a pass uses each
-        weight once, and a pass that is interrupted must not leave old weights in the cache.
+        In float32 it does nothing.
         """
         reduced = self.precision is not torch.float32
         dtype = self.precision if reduced else None
+        # No cache of rounded weights: after an interrupted pass it would still hold old ones.
         return torch.autocast(
             self.torch_device.type, dtype=dtype, enabled=reduced, cache_enabled=False
         )
@@ -49,7 +55,7 @@ class Device:
         return send(images, self.torch_device).contiguous(memory_format=self._layout())
 
     def _layout(self) -> torch.memory_format:
-        # channels_last: the colours of a pixel lie side by side, as fast convolutions want them.
+        # channels_last: the colours of a pixel are neighbours, as fast convolutions need them.
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def synchronize(self) -> None:
@@ -80,26 +86,29 @@ def choose_device(name: str | None = None, *, fast: bool = True) -> Device:
 
     `fast=False` switches reduced precision and channels_last off. Precision follows from what the
     hardware can do, never from a measurement: a busy moment must not change the result of a run.
-    Raises FlowersError for a device that is unknown or not there.
+    Raises FlowersError for a device that is unknown or not available.
     """
-    there = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name is None:
-        name = next(kind for kind, here in there.items() if here)
-    if name not in there:
+        name = next(kind for kind, here in available.items() if here)
+    if name not in available:
         raise FlowersError(f"Device '{name}' is unknown; use 'cuda', 'mps', 'cpu' or None.")
-    if not there[name]:
-        available = ", ".join(f"'{kind}'" for kind, here in there.items() if here)
+    if not available[name]:
+        here = ", ".join(f"'{kind}'" for kind, yes in available.items() if yes)
         raise FlowersError(
-            f"Device '{name}' is not available on this machine; available: {available}. "
+            f"Device '{name}' is not available on this machine; available: {here}. "
             "Call choose_device() to take the best one."
         )
     if name == "cuda":
         return _cuda_device(fast)
-    return _mps_device() if name == "mps" else _cpu_device(fast)
+    if name == "mps":
+        # float32 and contiguous whatever is asked: channels_last is many times slower on MPS.
+        return Device(torch.device("mps"), f"Apple {platform.machine()}")
+    return _cpu_device(fast)
 
 
 def _cuda_device(fast: bool) -> Device:
@@ -112,29 +121,51 @@ def _cuda_device(fast: bool) -> Device:
     return Device(device, name, torch.bfloat16 if modern else torch.float16, channels_last=True)
 
 
-def _mps_device() -> Device:
-    # float32 and contiguous whatever is asked: channels_last is many times slower on MPS.
-    return Device(torch.device("mps"), f"Apple {platform.machine()}")
-
-
 def _cpu_device(fast: bool) -> Device:
     name = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-    device = torch.device("cpu")
     if not fast:
-        return Device(device, name)
-    keep_freed_memory()
+        return Device(torch.device("cpu"), name)
     precision = torch.bfloat16 if cpu_has_bfloat16() else torch.float32
-    return Device(device, name, precision, channels_last=True)
+    return Device(torch.device("cpu"), name, precision, channels_last=True)
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether this processor multiplies in bfloat16 itself (AVX512-BF16 or AMX)."""
+    """Whether this processor multiplies in bfloat16 itself (AVX512-BF16 or AMX), and torch may."""
+    cap = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "DEFAULT"
+    if not cap.upper().startswith(ISA_WITH_BFLOAT16):
+        return False
     if hasattr(torch.cpu, "get_capabilities"):
         can = torch.cpu.get_capabilities()
         return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
-    # Older releases of torch (2.6 to 2.9) have no public way to ask.
+    # Older releases of torch (before 2.10) have no public way to ask.
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, test, lambda: False)() for test in tests)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory for the next step instead of returning it to the system.
+
+    Otherwise each training step on a CPU asks the system for hundreds of megabytes again, page by
+    page: 13 % of a step of Phase 2, measured on one thread. Linux with glibc; see `man mallopt`.
+    """
+    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(-4, 0)  # M_MMAP_MAX of malloc.h: no block of its own for a large tensor
+    libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: nothing goes back to the system
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Peak memory of this run in bytes: of the card on CUDA, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, "peak_wset"):  # Windows
+        return memory.peak_wset
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kilobytes
 
 
 def seed_everything(seed: int) -> torch.Generator:

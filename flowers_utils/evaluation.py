@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from flowers_utils.data import Split
 from flowers_utils.device import Device
@@ -17,6 +21,8 @@ from flowers_utils.transforms import Batches, evaluation_batches
 
 Z_95 = 1.959964  # half-width of a 95 % interval, in standard errors
 BINS = 15  # as in Guo et al. 2017
+TEMPERATURES = (0.05, 20.0)  # where the best one is searched
+FEWEST_TO_CALIBRATE = 50  # val photographs; one number fitted on fewer is mostly chance
 
 
 def predict_logits(model: nn.Module, split: Split, device: Device) -> tuple[Tensor, Tensor]:
@@ -64,7 +70,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Everything known about one model on one split; accuracies are fractions 0..1.
+    """All measures of one model on one split; accuracies are proportions 0..1.
 
     A class without photographs in the split has support 0 and nan for precision and recall; the mean
     per-class accuracy leaves it out.
@@ -88,7 +94,7 @@ class Metrics:
 
     @property
     def guessing(self) -> float:
-        """What one gets without looking: by chance, or by always naming the largest class."""
+        """Accuracy without a network: by chance, or by always predicting the largest class."""
         return max(1 / len(self.class_names), float(self.support.max() / self.support.sum()))
 
 
@@ -102,16 +108,24 @@ def compute_metrics(logits: Tensor, labels: Tensor, *, class_names: Sequence[str
     predictions, truth = best_five[:, 0].numpy(), labels.numpy()
     confidences = logits.softmax(dim=1).amax(dim=1).numpy()
     in_five = int((best_five == labels[:, None]).any(dim=1).sum())
-    confusion = np.zeros((len(class_names),) * 2, dtype=np.int64)
-    np.add.at(confusion, (truth, predictions), 1)
-    n = len(truth)
+    every = range(len(class_names))
+    precision, recall, _, support = precision_recall_fscore_support(
+        truth, predictions, labels=every, zero_division=0
+    )
+    # Each recall of n photographs has the variance p(1 - p)/n, so the mean of C recalls is as
+    # uncertain as a proportion of C^2 / sum(1/n) photographs.
+    present = support > 0
+    effective = present.sum() ** 2 / (1 / support[present]).sum()
     return Metrics(
         class_names=tuple(class_names),
-        top1=wilson(int((predictions == truth).sum()), n),
-        top5=wilson(in_five, n) if len(class_names) > 5 else None,
-        **_per_class(confusion),
+        top1=wilson(int((predictions == truth).sum()), len(truth)),
+        top5=wilson(in_five, len(truth)) if len(class_names) > 5 else None,
+        mean_per_class=wilson(recall[present].mean() * effective, effective),
+        precision=np.where(present, precision, np.nan),
+        recall=np.where(present, recall, np.nan),
+        support=support,
+        confusion=confusion_matrix(truth, predictions, labels=every),
         **_calibration(confidences, predictions == truth),
-        confusion=confusion,
         labels=truth,
         predictions=predictions,
         confidences=confidences,
@@ -119,13 +133,12 @@ def compute_metrics(logits: Tensor, labels: Tensor, *, class_names: Sequence[str
 
 
 def check_logits(logits: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Logits `(N, C)` as float64 and labels `(N,)` on the CPU; FlowersError if they do not fit."""
     logits, labels = torch.as_tensor(logits).detach().cpu(), torch.as_tensor(labels).cpu()
-    if labels.numel() == 0:
-        raise FlowersError("There is nothing to evaluate: there are no labels.")
-    if labels.ndim != 1 or logits.shape != (len(labels), num_classes):
+    if labels.ndim != 1 or len(labels) == 0 or logits.shape != (len(labels), num_classes):
         raise FlowersError(
-            f"Logits and labels do not fit: logits of shape {tuple(logits.shape)}, {len(labels)} "
-            f"labels, {num_classes} class names. Take all three from the same split and model."
+            f"Logits and labels do not fit: logits of shape {tuple(logits.shape)}, labels of shape "
+            f"{tuple(labels.shape)}, {num_classes} classes. Take all from the same split and model."
         )
     if labels.is_floating_point() or labels.min() < 0 or labels.max() >= num_classes:
         raise FlowersError(
@@ -134,8 +147,8 @@ def check_logits(logits: Tensor, labels: Tensor, num_classes: int) -> tuple[Tens
         )
     if not torch.isfinite(logits).all():
         raise FlowersError(
-            "The network answers nan or infinity: its training has diverged. "
-            "Lower the learning rate and train it again from the last good checkpoint."
+            "The logits contain nan or infinity, because training has diverged. "
+            "Lower the learning rate and train again."
         )
     return logits.double(), labels.long()
 
@@ -148,22 +161,6 @@ def wilson(successes: float, count: float) -> Estimate:
     return Estimate(p, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def _per_class(confusion: np.ndarray) -> dict:
-    """Precision, recall and support of each class, and the mean recall with its interval."""
-    hits, support, named = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    present = support > 0
-    recall = np.where(present, hits / np.maximum(support, 1), np.nan)
-    # 0 for a class that is never predicted, as scikit-learn's zero_division=0 has it
-    precision = np.where(present, hits / np.maximum(named, 1), np.nan)
-    # Each recall of n photographs has the variance p(1 - p)/n, so the mean of C recalls is as
-    # uncertain as a proportion of C^2 / sum(1/n) photographs. (Resampling instead would claim
-    # certainty for classes of one photograph, which are always all right or all wrong.)
-    effective = present.sum() ** 2 / (1 / support[present]).sum()
-    mean = wilson(recall[present].mean() * effective, effective)
-    columns = {"precision": precision, "recall": recall, "support": support}
-    return {"mean_per_class": mean, **columns}
-
-
 def _calibration(confidences: np.ndarray, correct: np.ndarray) -> dict:
     """Expected calibration error: the gap between confidence and accuracy, bin by bin."""
     bins = np.clip(np.ceil(confidences * BINS).astype(int) - 1, 0, BINS - 1)
@@ -174,3 +171,38 @@ def _calibration(confidences: np.ndarray, correct: np.ndarray) -> dict:
     ece = np.nansum(count * np.abs(accuracy - confidence)) / len(confidences)
     columns = {"bin_count": count, "bin_confidence": confidence, "bin_accuracy": accuracy}
     return {"ece": float(ece), **columns}
+
+
+def fit_temperature(val_logits: Tensor, val_labels: Tensor) -> tuple[float, str]:
+    """The T that makes softmax(logits / T) most likely on val (Guo et al. 2017), and a remark.
+
+    It changes no prediction, only the probabilities. Where val cannot tell which T is best, T stays
+    1.0 and the remark says why; else the remark is empty.
+    """
+    logits, labels = check_logits(val_logits, val_labels, torch.as_tensor(val_logits).shape[-1])
+    if len(labels) < FEWEST_TO_CALIBRATE:
+        return 1.0, f"The temperature stays 1, since {len(labels)} val photographs are too few."
+    low, high = np.log(TEMPERATURES)
+    found = minimize_scalar(
+        lambda log_t: F.cross_entropy(logits / math.exp(log_t), labels).item(),
+        bounds=(low, high),
+        method="bounded",
+    )
+    # Without a mistake a smaller T is always better, so the search would end at its bound.
+    no_mistake = bool((logits.argmax(dim=1) == labels).all())
+    if no_mistake or min(found.x - low, high - found.x) < 0.01 * (high - low):
+        return 1.0, "The temperature stays 1, since val has no mistake, or no better than chance."
+    return math.exp(found.x), ""
+
+
+def metrics_as_dict(metrics: Metrics) -> dict[str, Any]:
+    """Plain values for results.json: each estimate with its interval, and recall by class."""
+    estimates = {name: getattr(metrics, name) for name in ("top1", "top5", "mean_per_class")}
+    recall = zip(metrics.class_names, metrics.recall.tolist(), strict=True)
+    return {
+        "count": len(metrics.labels),
+        **{name: estimate and asdict(estimate) for name, estimate in estimates.items()},
+        "guessing": metrics.guessing,
+        "ece": metrics.ece,
+        "recall": {name: None if math.isnan(value) else value for name, value in recall},
+    }

@@ -2,24 +2,21 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from torch import nn
-from torchvision import models as tv
+from torch import Tensor, nn
+from torchvision.models import get_model, get_model_weights
 
-import transfer_learning_config as config
-from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """One family of networks: how it is built, and what its parts are called in torchvision."""
+    """What the parts of one family of networks are called in torchvision."""
 
-    build: Callable[..., nn.Module]
-    weights: tv.WeightsEnum
     classifier: str  # the module that turns features into logits
     groups: dict[str, tuple[str, ...]]  # parameter group -> its modules, first to last
 
@@ -32,17 +29,11 @@ _RESNET = _stages(("conv1", "bn1"), ["layer1", "layer2", "layer3", "layer4"])
 _EFFICIENTNET = _stages(("features.0",), [f"features.{i}" for i in range(1, 9)])
 _MOBILENET = _stages(("features.0",), [f"features.{i}" for i in range(1, 19)])
 BACKBONES = {
-    "resnet18": Backbone(tv.resnet18, tv.ResNet18_Weights.IMAGENET1K_V1, "fc", _RESNET),
-    "resnet50": Backbone(tv.resnet50, tv.ResNet50_Weights.IMAGENET1K_V1, "fc", _RESNET),
-    "efficientnet_b0": Backbone(
-        tv.efficientnet_b0, tv.EfficientNet_B0_Weights.IMAGENET1K_V1, "classifier", _EFFICIENTNET
-    ),
-    "efficientnet_b3": Backbone(
-        tv.efficientnet_b3, tv.EfficientNet_B3_Weights.IMAGENET1K_V1, "classifier", _EFFICIENTNET
-    ),
-    "mobilenet_v2": Backbone(
-        tv.mobilenet_v2, tv.MobileNet_V2_Weights.IMAGENET1K_V1, "classifier", _MOBILENET
-    ),
+    "resnet18": Backbone("fc", _RESNET),
+    "resnet50": Backbone("fc", _RESNET),
+    "efficientnet_b0": Backbone("classifier", _EFFICIENTNET),
+    "efficientnet_b3": Backbone("classifier", _EFFICIENTNET),
+    "mobilenet_v2": Backbone("classifier", _MOBILENET),
 }
 
 
@@ -50,7 +41,7 @@ def build_model(
     name: str = "resnet18",
     *,
     num_classes: int,
-    weights: dict[str, torch.Tensor] | None,
+    weights: dict[str, Tensor] | None,
     seed: int = 0,
 ) -> nn.Module:
     """A network of torchvision with a new head of `num_classes` outputs.
@@ -63,33 +54,51 @@ def build_model(
         raise FlowersError(f"BACKBONE must be one of {', '.join(BACKBONES)}, but it is {name!r}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = BACKBONES[name].build(weights=None)
+        model = get_model(name, weights=None)
         model.architecture = name
-        _replace_head(model, num_classes)
+        head = nn.Linear(head_of(model).in_features, num_classes)
+    if isinstance(classifier_of(model), nn.Sequential):  # dropout, then the linear layer
+        classifier_of(model)[-1] = head
+    else:
+        setattr(model, BACKBONES[name].classifier, head)
     if weights is not None:
         _load_backbone(model, weights)
     return model
 
 
-def _replace_head(model: nn.Module, num_classes: int) -> None:
-    """Put a new linear layer with `num_classes` outputs in the place of the last one."""
-    new = nn.Linear(head_of(model).in_features, num_classes)
-    if isinstance(classifier_of(model), nn.Sequential):  # dropout, then the linear layer
-        classifier_of(model)[-1] = new
-    else:
-        setattr(model, BACKBONES[model.architecture].classifier, new)
-
-
-def _load_backbone(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+def _load_backbone(model: nn.Module, weights: dict[str, Tensor]) -> None:
     """Load all but the head; a tensor that is missing, unknown or of another shape is an error."""
     head = f"{BACKBONES[model.architecture].classifier}."
-    backbone = {key: value for key, value in weights.items() if not key.startswith(head)}
     new_head = {key: value for key, value in model.state_dict().items() if key.startswith(head)}
+    backbone = {key: value for key, value in weights.items() if not key.startswith(head)}
     try:
         model.load_state_dict({**backbone, **new_head})
-    except RuntimeError as error:  # torch names each tensor that does not fit, a line each
+    except RuntimeError as error:  # its last line names a tensor that does not fit
         wrong = str(error).splitlines()[-1].strip()
         raise FlowersError(f"These weights are for another network. {wrong}") from error
+
+
+def weights_file(name: str) -> Path:
+    """Where torch keeps the ImageNet weights of a network (TORCH_HOME moves it)."""
+    url = get_model_weights(name).IMAGENET1K_V1.url
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+
+
+def imagenet_weights(name: str) -> dict[str, Tensor]:
+    """The ImageNet weights of a network, from torch's cache or else downloaded into it.
+
+    A file in the cache is not compared with its hash, so that an instructor can hand out a
+    substitute; a download is. Raises FlowersError with the way out.
+    """
+    weights, file = get_model_weights(name).IMAGENET1K_V1, weights_file(name)
+    try:
+        return weights.get_state_dict(check_hash=True, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, urllib and pickle raise almost anything here
+        raise FlowersError(
+            f"The ImageNet weights of {name} could not be read ({error}). If '{file}' exists, it is "
+            f"damaged: delete it. Then connect to the network and run this cell again, or save "
+            f"{weights.url} there yourself. (TORCH_HOME moves the folder.)"
+        ) from error
 
 
 def classifier_of(model: nn.Module) -> nn.Module:
@@ -103,26 +112,33 @@ def head_of(model: nn.Module) -> nn.Linear:
     return classifier[-1] if isinstance(classifier, nn.Sequential) else classifier
 
 
+def check_head(model: nn.Module, num_classes: int) -> None:
+    """Raise FlowersError for a network of other origin, or with another number of outputs."""
+    outputs = head_of(model).out_features if hasattr(model, "architecture") else None
+    if outputs != num_classes:
+        raise FlowersError(
+            f"The network's head must have {num_classes} outputs, one for each class, but has "
+            f"{outputs or 'an unknown number'}; make the network with build_model()."
+        )
+
+
 def freeze_backbone(model: nn.Module) -> None:
     """Let only the head learn: no gradients anywhere else."""
-    for parameter in model.parameters():
-        parameter.requires_grad = False
-    for parameter in classifier_of(model).parameters():
-        parameter.requires_grad = True
+    model.requires_grad_(False)
+    classifier_of(model).requires_grad_(True)
 
 
 def unfreeze(model: nn.Module) -> None:
     """Let every parameter learn."""
-    for parameter in model.parameters():
-        parameter.requires_grad = True
+    model.requires_grad_(True)
 
 
 def train_mode(model: nn.Module) -> nn.Module:
     """Like `model.train()`, but what is frozen stays in eval mode.
 
-    In train mode a BatchNorm layer updates its running statistics on every forward pass, whether
-    or not its parameters may learn, so a "frozen" backbone would drift; and stochastic depth (in
-    the EfficientNets) would go on dropping blocks of it.
+    In train mode a BatchNorm layer updates its running statistics on every forward pass, even when
+    its parameters are frozen, so a "frozen" backbone would change; and stochastic depth (in the
+    EfficientNets) would go on dropping blocks of it.
     """
     model.train()
     for module in model.modules():
@@ -143,19 +159,18 @@ def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
             module.training = mode
 
 
-def backbone_features(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """What the classifier gets to see: normalised images `(B, 3, H, W)` -> features `(B, F)`."""
-    caught: list[torch.Tensor] = []
+def backbone_features(model: nn.Module, images: Tensor) -> Tensor:
+    """The input of the classifier: normalised images `(B, 3, H, W)` -> features `(B, F)`."""
+    caught: list[Tensor] = []
     with classifier_of(model).register_forward_pre_hook(lambda _, given: caught.append(given[0])):
         model(images)
     return caught[0]
 
 
 def parameter_groups(model: nn.Module, *, backbone_lr: float, head_lr: float) -> list[dict]:
-    """Groups for the optimizer, one a stage of the network, each `{"name", "params", "lr"}`.
+    """Groups for the optimizer, one for each stage of the network, each `{"name", "params", "lr"}`.
 
-    A frozen stage gets no group. Raises FlowersError unless every parameter that may learn stands
-    in exactly one group.
+    A frozen stage gets no group. Every trainable parameter is in exactly one group.
     """
     backbone = BACKBONES[model.architecture]
     stages = {**backbone.groups, backbone.classifier: (backbone.classifier,)}
@@ -163,41 +178,22 @@ def parameter_groups(model: nn.Module, *, backbone_lr: float, head_lr: float) ->
     for name, modules in stages.items():
         params = [p for path in modules for p in model.get_submodule(path).parameters()]
         lr = head_lr if name == backbone.classifier else backbone_lr
-        if learning := [p for p in params if p.requires_grad]:
-            groups.append({"name": name, "params": learning, "lr": lr})
-    check_groups_cover(model, groups)
+        if trainable := [p for p in params if p.requires_grad]:
+            groups.append({"name": name, "params": trainable, "lr": lr})
+    listed = [id(p) for group in groups for p in group["params"]]
+    trainable = [id(p) for p in model.parameters() if p.requires_grad]
+    assert sorted(listed) == sorted(trainable), "BACKBONES misses a part of this network"
     return groups
 
 
-def check_groups_cover(model: nn.Module, groups: list[dict]) -> None:
-    """Raise FlowersError unless every parameter that may learn stands in exactly one of `groups`."""
-    listed = [id(p) for group in groups for p in group["params"]]
-    for name, parameter in model.named_parameters():
-        times = listed.count(id(parameter))
-        if parameter.requires_grad and times != 1:
-            raise FlowersError(
-                f"Parameter '{name}' stands in {times} parameter groups instead of one, so the "
-                "optimizer would not train it as meant; see BACKBONES in models.py."
-            )
-
-
-def make_optimizer(
-    groups: list[dict], device: Device, *, weight_decay: float | None = None
-) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019) for parameter groups; None: the config's weight decay."""
-    decay = config.TRAINING_CONFIG["weight_decay"] if weight_decay is None else weight_decay
-    fused = device.torch_device.type != "mps"  # one kernel for all parameters; too new on MPS
-    return torch.optim.AdamW(groups, weight_decay=decay, fused=fused)
-
-
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Number of parameters: (all, those that may learn)."""
+    """Number of parameters: (all, those that are trainable)."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
+    return sum(n for n, _ in sizes), sum(n for n, trainable in sizes if trainable)
 
 
 def fingerprint(model: nn.Module, *, backbone_only: bool = True) -> str:
-    """A short hash of parameters and buffers (BatchNorm's statistics too): equal means unmoved."""
+    """A short hash of parameters and buffers (BatchNorm's statistics too): equal means unchanged."""
     head = f"{BACKBONES[model.architecture].classifier}."
     digest = hashlib.sha256()
     for key, tensor in model.state_dict().items():

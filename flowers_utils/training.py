@@ -1,45 +1,141 @@
-"""Training: an epoch, an evaluation, a whole phase (which storage/resume.py saves and restores)."""
+"""Training: a phase from its first line to its last, then the epoch and the evaluation it is made of.
+
+`storage/resume.py` writes a phase to the disk and reads it back, so that a stopped one can go on.
+"""
 
 import copy
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer, lr_scheduler
 
-from flowers_utils import models, recipes
+import transfer_learning_config as config
+from flowers_utils import models
 from flowers_utils.config_check import check_config, check_numbers
-from flowers_utils.data import FlowerData
-from flowers_utils.data_check import check_data, check_head
-from flowers_utils.device import Device, seed_everything
-from flowers_utils.errors import FlowersError, Stopped, out_of_memory_explained
-from flowers_utils.progress import Progress, say
-from flowers_utils.recipes import Phase
+from flowers_utils.data import FlowerData, check_data
+from flowers_utils.device import Device, keep_freed_memory, seed_everything
+from flowers_utils.errors import FlowersError, out_of_memory_explained
+from flowers_utils.evaluation import predict_features
+from flowers_utils.phases import EpochResult, Phase, PhaseResult, best_row
+from flowers_utils.progress import Progress
 from flowers_utils.storage import resume
 from flowers_utils.storage.checkpoints import make_checkpoint
-from flowers_utils.storage.results import PhaseResult, best_row
-from flowers_utils.transforms import Batches, evaluation_batches
+from flowers_utils.transforms import Batches, evaluation_batches, training_batches
+
+HEAD_C = 0.1  # scikit-learn's C of the fitted head: smaller is a stronger penalty of its weights
 
 
-@dataclass(frozen=True)
-class EpochResult:
-    """Means over the images of one pass: loss in nats, top-1 accuracy as a fraction 0..1.
+@out_of_memory_explained()
+def train_phase(
+    model: nn.Module, data: FlowerData, device: Device, phase: Phase, folder: str | Path = "models"
+) -> PhaseResult:
+    """Train a copy of `model` for one phase; the result's model is the one that was best on val.
 
-    On train they are taken from augmented images, while weights change: so it can be worse than val.
+    Writes `<network>_<phase's name>_best.pth` into `folder`, and `..._resume.pth` until the phase is
+    finished: a phase that was stopped goes on after its last saved epoch, a finished one is loaded,
+    and the weights of another run are renamed. Raises FlowersError for what cannot work, before the
+    first step; Stopped for a stop.
     """
+    check_config()
+    check_numbers(phase.name, phase.numbers())
+    check_data(data)
+    models.check_head(model, data.num_classes)
+    settings = resume.hyperparameters(model, data, phase.numbers())
+    stem = f"{model.architecture}_{phase.stem}"
+    files = resume.PhaseFiles(Path(folder), stem, settings, resume.place(device))
+    model = device.place(copy.deepcopy(model))  # the original can start another phase
+    saved = files.finished()
+    if saved is None:
+        with files.explain_stops(phase.name):
+            saved = run_phase(model, data, device, phase, files)
+    model.load_state_dict(saved["state_dict"])
+    return PhaseResult(
+        name=phase.name,
+        number=phase.number,
+        model=model.eval(),
+        checkpoint=files.checkpoint,
+        history=saved["history"],
+        val_correct=torch.stack(saved["val_correct"]),
+        note=f"{files.note} {files.problem}".strip(),
+    )
 
-    loss: float
-    top1: float
+
+def run_phase(
+    model: nn.Module, data: FlowerData, device: Device, phase: Phase, files: resume.PhaseFiles
+) -> dict[str, Any]:
+    """Optimizer, scheduler, then the loop over epochs; returns the checkpoint of the best epoch."""
+    frozen = phase.backbone_lr is None
+    if frozen:
+        models.freeze_backbone(model)
+    else:
+        models.unfreeze(model)
+    rates = {"backbone_lr": phase.backbone_lr or 0.0, "head_lr": phase.head_lr}
+    optimizer = make_optimizer(models.parameter_groups(model, **rates), device)
+    scheduler, scaler = make_scheduler(optimizer, phase), device.scaler()
+    changing = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
+    best = files.restore(changing) or {"history": [], "val_correct": []}
+    history = best["history"]
+    keep_freed_memory()
+    validate = _validation(model, data, device, frozen=frozen)
+    views = {
+        "size": round(phase.train_size * data.image_size),
+        "smallest_crop": phase.smallest_crop,
+    }
+    with Progress(phase.rows * len(data.train), phase.name, unit="image") as bar:
+        bar.skip(len(history) * len(data.train))
+        for epoch in range(len(history) + 1, phase.rows + 1):
+            start = time.perf_counter()
+            # A seed for each epoch: going on after a stop draws what it would have drawn.
+            generator = seed_everything(1_000_003 * phase.seed + 1009 * phase.number + epoch)
+            row: dict[str, Any] = {"phase": phase.number, "epoch": epoch, "learning_rates": {}}
+            if epoch <= phase.epochs:
+                row["learning_rates"] = {g["name"]: g["lr"] for g in optimizer.param_groups}
+                batches = bar.follow(training_batches(data, device, generator, **views))
+                train = train_one_epoch(model, batches, optimizer, device, scaler)
+                scheduler.step()  # here the learning rates change: once an epoch
+            else:
+                train = fit_head(model, data, device)
+            val = validate()
+            row |= {"train_loss": train.loss, "train_accuracy": train.top1, "val_loss": val.loss}
+            row |= {"val_accuracy": val.top1, "seconds": time.perf_counter() - start}
+            history.append(row)
+            bar.note(f"epoch {epoch}/{phase.rows}, train loss {train.loss:.3f}, val {val.top1:.1%}")
+            best["val_correct"].append(val.correct.cpu())
+            if best_row(history) is row:
+                metrics = {key: row[key] for key in ("val_accuracy", "val_loss")}
+                content = {"epoch": epoch, "metrics": metrics, "phase": phase.numbers()}
+                best |= make_checkpoint(model, data, **content)  # a copy of the weights
+            if files.saving_is_due() or epoch == phase.rows:
+                files.save(changing, best, finished=epoch == phase.rows)
+    return best
+
+
+def _validation(
+    model: nn.Module, data: FlowerData, device: Device, *, frozen: bool
+) -> Callable[[], EpochResult]:
+    """A function that evaluates `model` on val as it is at that moment."""
+    if not frozen:
+        return lambda: evaluate(model, evaluation_batches(data.val, device), device)
+    # The features of a frozen backbone never change, so they are computed only once.
+    features, labels = predict_features(model, data.val, device)
+    batch = (features.to(device.torch_device), labels.to(device.torch_device))
+    return lambda: evaluate(models.classifier_of(model), [batch], device)
 
 
 def train_one_epoch(
     model: nn.Module,
     batches: Batches,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     device: Device,
     scaler: torch.amp.GradScaler | None = None,
 ) -> EpochResult:
@@ -50,7 +146,7 @@ def train_one_epoch(
     """
     scaler = scaler or device.scaler()
     models.train_mode(model)  # model.train(), but what is frozen stays in eval mode
-    loss_sum = right = count = 0  # tensors soon; to read one in every step would wait for a GPU
+    losses, correct = [], []  # tensors: to read their values in every step would wait for a GPU
     for images, labels in batches:
         optimizer.zero_grad()
         with device.autocast():
@@ -59,180 +155,82 @@ def train_one_epoch(
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        loss_sum += loss.detach() * len(labels)  # so a smaller last batch counts less
-        right += (logits.argmax(dim=1) == labels).sum()
-        count += len(labels)
-    return _means(loss_sum, right, count)
+        losses.append(loss.detach() * len(labels))  # so a smaller last batch counts less
+        correct.append(logits.argmax(dim=1) == labels)
+    return _means(losses, correct)
 
 
 def evaluate(model: nn.Module, batches: Batches, device: Device) -> EpochResult:
     """The same measures without learning: eval mode, no gradients."""
-    loss_sum = right = count = 0
+    losses, correct = [], []
     with models.eval_mode(model), torch.no_grad():
         for images, labels in batches:
             with device.autocast():
                 logits = model(images)
-            loss_sum += F.cross_entropy(logits.float(), labels) * len(labels)
-            right += (logits.argmax(dim=1) == labels).sum()
-            count += len(labels)
-    return _means(loss_sum, right, count)
+            losses.append(F.cross_entropy(logits.float(), labels) * len(labels))
+            correct.append(logits.argmax(dim=1) == labels)
+    return _means(losses, correct)
 
 
-def _means(loss_sum: Tensor, right: Tensor, count: int) -> EpochResult:
-    loss = float(loss_sum) / count
+def _means(losses: list[Tensor], correct: list[Tensor]) -> EpochResult:
+    all_correct = torch.cat(correct)
+    loss = float(torch.stack(losses).sum()) / len(all_correct)
     if not math.isfinite(loss):
         raise FlowersError(
             "The loss is no longer a finite number: training has diverged. Try a learning rate ten "
             "times smaller, or choose_device(fast=False)."
         )
-    return EpochResult(loss, int(right) / count)
+    return EpochResult(loss, int(all_correct.sum()) / len(all_correct), all_correct)
 
 
-@out_of_memory_explained()
-def train_phase(
-    model: nn.Module, data: FlowerData, device: Device, phase: Phase, folder: str | Path = "models"
-) -> PhaseResult:
-    """Train a copy of `model` for one phase; the result's model is the one that was best on val.
+def make_optimizer(
+    groups: list[dict], device: Device, *, weight_decay: float | None = None
+) -> AdamW:
+    """AdamW (Loshchilov and Hutter 2019) for parameter groups; None: the config's weight decay."""
+    decay = config.TRAINING_CONFIG["weight_decay"] if weight_decay is None else weight_decay
+    fused = device.torch_device.type != "mps"  # one kernel for all parameters; too new on MPS
+    return AdamW(groups, weight_decay=decay, fused=fused)
 
-    Writes `<network>_<phase's name>_best.pth` and `..._resume.pth` into `folder`: a phase that was
-    stopped goes on after its last saved epoch, a finished one is loaded, and files of another run
-    are renamed. Raises FlowersError for what cannot work, before the first step; Stopped for a stop.
+
+def make_scheduler(optimizer: Optimizer, phase: Phase) -> lr_scheduler.LRScheduler:
+    """What changes the learning rates after each epoch: StepLR of the config, or one cycle.
+
+    One cycle (Smith 2018): the rates rise from a tenth within a fifth of the epochs, then fall to
+    almost 0 along half a cosine, so that the weights settle.
     """
-    check_config()
-    check_numbers(phase.name, phase.numbers())
-    check_data(data)
-    check_head(model, data.num_classes)
-    identity = resume.identity(model, data, device, phase.numbers())
-    files = resume.PhaseFiles(Path(folder), f"{model.architecture}_{phase.stem}", identity)
-    training = PhaseInProgress(model, data, device, phase)
-    note = files.restore(training)
-    if not training.history:  # make it anew: a damaged state may have been loaded in part
-        training = PhaseInProgress(model, data, device, phase)
-    say(note)
-    training.run(files)
-    model = training.model.eval()
-    model.load_state_dict(training.best_weights, strict=False)  # of Phase 1 the head's alone
-    note = f"{note} {files.problem}".strip()
-    return PhaseResult(phase.name, phase.number, model, files.checkpoint, training.history, note)
+    if not phase.one_cycle:
+        recipe = config.TRAINING_CONFIG
+        return lr_scheduler.StepLR(optimizer, recipe["step_size"], recipe["gamma"])
+    highest = [group["lr"] for group in optimizer.param_groups]
+    shape = {"pct_start": 0.2, "div_factor": 10, "cycle_momentum": False}
+    return lr_scheduler.OneCycleLR(optimizer, highest, total_steps=phase.epochs + 2, **shape)
 
 
-class PhaseInProgress:
-    """A phase between two epochs. It trains a copy: the original can start another phase."""
+def fit_head(
+    model: nn.Module, data: FlowerData, device: Device, *, c: float = HEAD_C
+) -> EpochResult:
+    """Replace the head by logistic regression on the features of all training photographs.
 
-    def __init__(self, model: nn.Module, data: FlowerData, device: Device, phase: Phase):
-        self.model = device.place(copy.deepcopy(model))
-        self.data, self.device, self.phase = data, device, phase
-        self.frozen = phase.backbone_lr is None
-        if self.frozen:
-            models.freeze_backbone(self.model)
-        else:
-            models.unfreeze(self.model)
-        if phase.freeze_batchnorm:
-            recipes.freeze_batchnorm(self.model)
-        rates = {"backbone_lr": phase.backbone_lr or 0.0, "head_lr": phase.head_lr}
-        groups = models.parameter_groups(self.model, **rates)  # none for what is frozen
-        self.optimizer = models.make_optimizer(groups, device)
-        self.scheduler = recipes.make_scheduler(self.optimizer, phase, len(data.train))
-        self.scaler = device.scaler()
-        self.history: list[dict[str, Any]] = []  # a row for each finished epoch
-        self.best_weights: dict[str, Tensor] = {}  # what this phase changes, as in the best epoch
-        self.val_features: list[tuple[Tensor, Tensor]] = []  # of a frozen backbone
-
-    def run(self, files: resume.PhaseFiles) -> None:
-        """Train the epochs that are left, and save as often as is cheap."""
-        epochs, done = self.phase.epochs, len(self.history)
-        counted = len(self.data.train) + (0 if self.frozen else len(self.data.val))
-        if done == epochs:
-            return files.save(self, self.checkpoint())  # again, in case the checkpoint is gone
-        with Progress(epochs * counted, self.phase.name, unit="image") as bar:
-            bar.skip(done * counted)
-            for epoch in range(done + 1, epochs + 1):
-                where = f"{self.phase.name}, epoch {epoch}:"
-                try:
-                    self.run_epoch(epoch, bar)
-                    if files.saving_is_due() or epoch == epochs:
-                        files.save(self, self.checkpoint())
-                except KeyboardInterrupt as stop:
-                    told = f"{where} stopped. {files.saved()} Run this cell again to go on."
-                    raise Stopped(told) from stop
-                except FlowersError as error:
-                    raise FlowersError(f"{where} {error} {files.saved()}") from error
-
-    def run_epoch(self, epoch: int, bar: Progress) -> None:
-        """Train on every training photograph once, evaluate on val, remember the best weights."""
-        start = time.perf_counter()
-        # A seed for each epoch: a phase that goes on after a stop need not know what was drawn.
-        generator = seed_everything(1_000_003 * self.phase.seed + 1009 * self.phase.number + epoch)
-        groups = self.optimizer.param_groups if epoch <= self.phase.trained_epochs else []
-        rates = {group["name"]: group["lr"] for group in groups}
-        train = self.learn(epoch, generator, bar)
-        val = self.validate(bar)
-        row = {"phase": self.phase.number, "epoch": epoch, "learning_rates": rates}
-        row |= {"train_loss": train.loss, "train_accuracy": train.top1, "val_loss": val.loss}
-        row |= {"val_accuracy": val.top1, "seconds": time.perf_counter() - start}
-        self.history.append(row)
-        best = best_row(self.history)
-        if best["epoch"] == epoch:
-            self.best_weights = {key: value.clone() for key, value in self.learned().items()}
-        bar.note(
-            f"epoch {epoch}/{self.phase.epochs}, train loss {train.loss:.3f}, val {val.top1:.1%}, "
-            f"best val {best['val_accuracy']:.1%} (epoch {best['epoch']})"
+    Each photograph and its mirror image count, not augmented. With its penalty of the squared
+    weights this problem is convex, so it has one best answer and needs no learning rate.
+    """
+    size, mirrored = data.image_size, replace(data.train, images=data.train.images[..., ::-1])
+    parts = [predict_features(model, s, device, image_size=size) for s in (data.train, mirrored)]
+    features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+    scaler = StandardScaler().fit(features)  # scikit-learn's penalty needs features of equal scale
+    solver = LogisticRegression(C=c, max_iter=1000).fit(scaler.transform(features), labels)
+    weight, bias = solver.coef_, solver.intercept_
+    if len(solver.classes_) == 2:  # scikit-learn returns one row, for the second class
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    head = models.head_of(model)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.fill_(-100.0)  # a class without training photographs is never predicted
+        weight = torch.from_numpy(weight / scaler.scale_).to(head.weight)
+        # Standardising is linear too, so the head takes it over.
+        shift = torch.from_numpy(bias).to(head.bias) - weight @ torch.from_numpy(scaler.mean_).to(
+            weight
         )
-        bar.line(bar.status())
-
-    def learn(self, epoch: int, generator: torch.Generator, bar: Progress) -> EpochResult:
-        """One epoch on augmented photographs, or the head fitted to the photographs as they are."""
-        if epoch > self.phase.trained_epochs:
-            size = {"image_size": self.data.image_size}
-            pictures = bar.follow(evaluation_batches(self.data.train, self.device, **size))
-            features = recipes.fit_head(self.model, pictures, self.device)
-            return evaluate(models.classifier_of(self.model), [features], self.device)
-        batches = recipes.epoch_batches(self.phase, epoch, self.data, self.device, generator)
-        batches = recipes.stepping(bar.follow(batches), self.scheduler, self.phase)
-        return train_one_epoch(self.model, batches, self.optimizer, self.device, self.scaler)
-
-    def validate(self, bar: Progress) -> EpochResult:
-        """Loss and accuracy on val. A frozen backbone's features of it are computed only once."""
-        pictures = evaluation_batches(self.data.val, self.device)
-        if not self.frozen:
-            return evaluate(self.model, bar.follow(pictures), self.device)
-        if not self.val_features:
-            with models.eval_mode(self.model), torch.no_grad(), self.device.autocast():
-                for images, labels in pictures:
-                    self.val_features.append((models.backbone_features(self.model, images), labels))
-        return evaluate(models.classifier_of(self.model), self.val_features, self.device)
-
-    def learned(self) -> dict[str, Tensor]:
-        """The tensors that this phase changes: in Phase 1 those of the head alone."""
-        state = self.model.state_dict()
-        learning = [name for name, p in self.model.named_parameters() if p.requires_grad]
-        return {key: state[key] for key in learning} if self.frozen else state
-
-    def checkpoint(self) -> dict[str, Any]:
-        """The checkpoint of the best epoch."""
-        row = best_row(self.history)
-        metrics = {key: row[key] for key in ("val_accuracy", "val_loss")}
-        content = {"epoch": row["epoch"], "metrics": metrics, "phase": self.phase.numbers()}
-        return make_checkpoint(self.model, self.data, weights=self.best_weights, **content)
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on after the last finished epoch."""
-        return {
-            "history": self.history,
-            "model": self.learned(),
-            "best": self.best_weights,
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to where `state` was taken; raises ValueError if it is of another phase."""
-        if not self.learned().keys() == state["model"].keys() == state["best"].keys():
-            raise ValueError("these are the tensors of another phase")
-        self.optimizer.load_state_dict(state["optimizer"])
-        resume.match_layout(self.optimizer)  # torch gives its averages the layout of the file
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.model.load_state_dict(state["model"], strict=False)
-        self.history, self.best_weights = state["history"], state["best"]
+        head.weight[solver.classes_], head.bias[solver.classes_] = weight, shift
+    batch = (features.to(device.torch_device), labels.to(device.torch_device))
+    return evaluate(models.classifier_of(model), [batch], device)

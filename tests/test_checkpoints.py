@@ -1,28 +1,29 @@
-"""A checkpoint is used whole or refused in words, and never runs code."""
+"""A checkpoint holds what was in memory, is used completely or refused in words, and never runs code."""
 
 import io
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from small_training import small_data, small_model
 
-from flowers_utils.deploy.predictor import Predictor
+from flowers_utils.deploy.predictor import Deployable
 from flowers_utils.errors import FlowersError
 from flowers_utils.storage.checkpoints import (
     load_checkpoint,
     make_checkpoint,
     model_from_checkpoint,
+    save_checkpoint,
 )
 
 pytestmark = pytest.mark.usefixtures("small_net")
+ABOUT = {"epoch": 3, "metrics": {"val_accuracy": 0.5}}
 
 
 @pytest.fixture
 def checkpoint(small_net):
-    """A whole checkpoint of a network so small that reading it takes a millisecond."""
-    return make_checkpoint(small_model(), small_data(), epoch=3, metrics={"val_accuracy": 0.5})
+    """A complete checkpoint of a network so small that reading it takes a millisecond."""
+    return make_checkpoint(small_model(), small_data(), **ABOUT)
 
 
 def saved(content, *, zipped=True) -> bytes:
@@ -33,13 +34,11 @@ def saved(content, *, zipped=True) -> bytes:
 
 
 def read(folder, content) -> str:
-    """Reads a checkpoint; returns "" or what the FlowersError says."""
+    """Reads a checkpoint and uses it; returns "" or what the FlowersError says."""
     path = folder / "model.pth"
     path.write_bytes(content if isinstance(content, bytes) else saved(content))
     try:
-        loaded = load_checkpoint(path)
-        model_from_checkpoint(loaded)
-        probabilities = Predictor(loaded).probabilities([np.full((20, 30, 3), 99, np.uint8)])
+        probabilities = Deployable(load_checkpoint(path))(torch.zeros(1, 3, 16, 16))
         assert torch.isfinite(probabilities).all()
         return ""
     except FlowersError as error:
@@ -48,31 +47,46 @@ def read(folder, content) -> str:
 
 
 def one_bit_flipped(checkpoint):
-    whole = bytearray(saved(checkpoint))
-    whole[whole.index(checkpoint["state_dict"]["conv1.weight"].numpy().tobytes())] ^= 1
-    return bytes(whole)
+    content = bytearray(saved(checkpoint))
+    content[content.index(checkpoint["state_dict"]["conv1.weight"].numpy().tobytes())] ^= 1
+    return bytes(content)
 
 
 UNUSABLE = {
-    "cut": (lambda whole: saved(whole)[:3000], "damaged"),
+    "cut": (lambda content: saved(content)[:3000], "damaged"),
     "one bit flipped": (one_bit_flipped, "damaged"),
     "of another program": (lambda _: {"model_state_dict": {}}, "lacks 'format_version'"),
-    "other architecture": (lambda whole: {**whole, "architecture": "vgg99"}, "does not know"),
-    "other head": (lambda whole: {**whole, "architecture": "resnet18"}, "do not fit"),
-    "a text for a number": (lambda whole: {**whole, "num_classes": "4"}, "'num_classes' is not"),
+    "of a newer lesson": (lambda content: {**content, "format_version": 99}, "newer version"),
+    "other architecture": (lambda content: {**content, "architecture": "vgg99"}, "'vgg99'"),
+    "other head": (lambda content: {**content, "architecture": "resnet18"}, "do not fit"),
+    "text for a number": (lambda content: {**content, "num_classes": "4"}, "'num_classes' is not"),
 }
 
 
 @pytest.mark.parametrize("how", UNUSABLE)
-def test_a_checkpoint_that_cannot_be_used_is_told(checkpoint, tmp_path, how):
+def test_a_checkpoint_that_cannot_be_used_is_explained(checkpoint, tmp_path, how):
     change, told = UNUSABLE[how]
     assert told in read(tmp_path, change(checkpoint))
 
 
-def test_a_whole_checkpoint_works_and_a_missing_or_foreign_one_is_told(checkpoint, tmp_path):
+def test_a_complete_checkpoint_works_and_a_missing_one_is_explained(checkpoint, tmp_path):
     assert read(tmp_path, checkpoint) == ""
     with pytest.raises(FlowersError, match="There is no file"):
         load_checkpoint(tmp_path / "none.pth")
+
+
+def test_what_is_saved_are_the_weights_in_memory_at_that_moment(tmp_path):
+    model, path = small_model(seed=1), tmp_path / "final.pth"
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    save_checkpoint(path, small_model(seed=2), data=small_data(), **ABOUT)  # an older file
+    save_checkpoint(path, model.to(torch.float64), data=small_data(), temperature=1.5, **ABOUT)
+    content = make_checkpoint(model.float(), small_data(), **ABOUT)
+    with torch.no_grad():
+        model.conv1.weight.zero_()  # training goes on
+    for found in (load_checkpoint(path)["state_dict"], content["state_dict"]):
+        assert all(torch.equal(value, before[key]) for key, value in found.items())
+    assert load_checkpoint(path)["temperature"] == 1.5
+    assert not model_from_checkpoint(load_checkpoint(path)).training
 
 
 class Hostile:

@@ -1,6 +1,6 @@
 """Files over a connection that breaks: resumed, retried, verified, put in place in one move.
 
-`requests` speaks to the server. Resuming is ours: no library continues half a file.
+`requests` speaks to the server. Resuming is ours: no library here continues half a file.
 """
 
 import socket
@@ -11,10 +11,9 @@ from time import sleep
 
 import requests
 
-from flowers_utils.datasets.disk import file_md5, megabytes
 from flowers_utils.errors import FlowersError
 from flowers_utils.progress import Progress
-from flowers_utils.storage.files import rename
+from flowers_utils.storage.files import file_md5, megabytes, rename
 
 ATTEMPTS = 5  # rounds in a row that bring no new byte, until the download is given up
 PAUSE = 1.0  # seconds between the first two of them; it doubles each time
@@ -102,28 +101,17 @@ def _fetch(url: str, part: Path, md5: str) -> None:
                 if _is_web_page(response):
                     reason = "a web page came instead, perhaps the network's login page"
                     raise _TransferError(reason, final=True)
-                _store(response, part)
+                _append(response, part)
     except requests.RequestException as error:
         refused = error.response is not None and error.response.status_code < 500
         mistyped = isinstance(error, ValueError)
         raise _TransferError(_in_words(error), final=refused or mistyped) from error
     if file_md5(part) != md5:
         part.unlink()  # if its beginning is of another run, that may have been at fault
-        raise _TransferError("not the right file came (wrong checksum)", final=start == 0)
+        raise _TransferError("not the correct file came (wrong checksum)", final=start == 0)
 
 
-def _in_words(error: BaseException) -> str:
-    """A network error as a student understands it."""
-    cause: BaseException | None = error
-    while cause is not None:  # requests wraps urllib3's error, which wraps that of the socket
-        for kind, text in TROUBLES.items():
-            if isinstance(cause, kind):
-                return text
-        cause = cause.__cause__ or cause.__context__
-    return str(error)
-
-
-def _store(response: requests.Response, part: Path) -> None:
+def _append(response: requests.Response, part: Path) -> None:
     """Append what the server sends to `part`, or start anew where the server ignores ranges."""
     resumed = response.status_code == 206
     start, announced = _length(part) if resumed else 0, response.headers.get("Content-Length")
@@ -136,3 +124,14 @@ def _store(response: requests.Response, part: Path) -> None:
             bar.update(len(chunk))
     if _length(part) < total:  # older versions of urllib3 do not notice
         raise requests.exceptions.ChunkedEncodingError
+
+
+def _in_words(error: BaseException) -> str:
+    """A network error as a student understands it."""
+    cause: BaseException | None = error
+    while cause is not None:  # requests wraps urllib3's error, which wraps that of the socket
+        for kind, text in TROUBLES.items():
+            if isinstance(cause, kind):
+                return text
+        cause = cause.__cause__ or cause.__context__
+    return str(error)

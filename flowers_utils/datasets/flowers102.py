@@ -8,25 +8,38 @@ import os
 import re
 import shutil
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from scipy.io import loadmat
+from torchvision.datasets import Flowers102
 
 import transfer_learning_config as config
-from flowers_utils.datasets.disk import check_writable, file_md5, one_at_a_time
 from flowers_utils.datasets.download import download_file, reachable
 from flowers_utils.errors import FlowersError
 from flowers_utils.progress import Progress
-from flowers_utils.storage.files import rename
+from flowers_utils.storage.files import check_writable, file_md5, one_at_a_time, rename
 
 ARCHIVE_BYTES = 344_862_509  # 102flowers.tgz
 FULL_SIDE = 500  # pixels: the shorter side of every original photograph
 MATLAB_FILES = ("labels", "setid")  # keys of DATASET
 MATLAB_SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}  # names inside setid.mat
-# In label order; torchvision knows them only from version 0.22 on.
-FLOWERS102_NAMES = tuple(
-    Path(__file__).with_name("flowers102_names.txt").read_text(encoding="utf-8").splitlines()
-)
+FLOWERS102_NAMES = tuple(Flowers102.classes)  # in label order
+
+
+def root_of(folder: Path) -> Path | None:
+    """The root of Flowers102, if `folder` is that, or its `flowers-102` or `jpg`; else None."""
+    inner = folder.parent if folder.name == "jpg" else folder
+    for base in (folder / "flowers-102", inner):
+        files = [base / config.DATASET[key]["name"] for key in MATLAB_FILES]
+        if (base / "jpg").is_dir() and all(file.is_file() for file in files):
+            if base.name != "flowers-102":
+                raise FlowersError(
+                    f"'{base}' holds Flowers102, but torchvision looks for it in a folder named "
+                    "'flowers-102'. Rename it, and set FLOWERS_DATA_DIR to the folder above it."
+                )
+            return base.parent
+    return None
 
 
 def read_split(root: Path, name: str) -> tuple[list[Path], list[int]]:
@@ -50,16 +63,16 @@ def missing_images(root: Path) -> list[str]:
 
 
 def flowers102_is_whole(root: Path) -> bool:
-    """Whether both `.mat` files are right and every photograph is there, be it a shrunken copy."""
+    """Whether both `.mat` files are correct and no photograph is missing, be it a small copy."""
     base = root / "flowers-102"
-    found = [_find_right(root, key) for key in MATLAB_FILES]
+    found = [_find(root, key) for key in MATLAB_FILES]
     return all(file and file.parent == base for file in found) and not missing_images(root)
 
 
 def flowers102_lies_ready(root: Path) -> bool:
-    """Whether `ensure_flowers102` can do without a network: all that it needs lies there already."""
+    """Whether all that `ensure_flowers102` needs is in `root` already, so that it needs no network."""
     keys = (*MATLAB_FILES, "archive") if missing_images(root) else MATLAB_FILES
-    return all(_find_right(root, key) for key in keys)
+    return all(_find(root, key) for key in keys)
 
 
 def flowers102_is_reachable(*, timeout: float = 3.0) -> bool:
@@ -67,25 +80,25 @@ def flowers102_is_reachable(*, timeout: float = 3.0) -> bool:
     return any(reachable(url, timeout=timeout) for url in _urls("archive"))
 
 
-def ensure_flowers102(root: Path) -> Path:
+def ensure_flowers102(root: Path, *, damaged: Iterable[Path] = ()) -> Path:
     """Return the folder `root/flowers-102` once all of Flowers102 is in it.
 
-    Fetches only what is missing, and nothing that was put into `root` or `root/flowers-102` by
-    hand; a whole set is never written to, so `root` may be read-only. Raises FlowersError.
+    Fetches only what is missing or `damaged`, and nothing that was put into `root` or
+    `root/flowers-102` by hand; a complete set is never written to, so `root` may be read-only.
+    Raises FlowersError.
     """
-    base = root / "flowers-102"
-    if flowers102_is_whole(root):
+    base, damaged = root / "flowers-102", [path.name for path in damaged]
+    if flowers102_is_whole(root) and not damaged:
         return base
-    # The archive and what comes out of it.
-    needed = 0 if flowers102_lies_ready(root) else 2 * ARCHIVE_BYTES
-    check_writable(base, needed, advice="Set FLOWERS_DATA_DIR to a folder of your own.")
+    ready = _find(root, "archive") if damaged else flowers102_lies_ready(root)
+    check_writable(base, 0 if ready else 2 * ARCHIVE_BYTES, advice="Set FLOWERS_DATA_DIR to a folder of your own.")
     with one_at_a_time(base):
         for key in MATLAB_FILES:
             found = _obtain(root, key)
             if found.parent != base:
                 shutil.copyfile(found, base / found.name)
-        if missing_images(root):
-            _unpack(_obtain(root, "archive"), root)
+        if names := {*missing_images(root), *damaged}:
+            _unpack(_obtain(root, "archive"), root, names)
     return base
 
 
@@ -94,48 +107,46 @@ def _urls(key: str) -> list[str]:
     return [f"{base.rstrip('/')}/{name}" for base in config.DATASET["base_urls"]]
 
 
-def _places(root: Path, key: str) -> list[Path]:
-    """The files in `root` that bear the name of one file of the set."""
-    name = config.DATASET[key]["name"]
-    return [place for place in (root / "flowers-102" / name, root / name) if place.is_file()]
-
-
-def _find_right(root: Path, key: str) -> Path | None:
-    """One file of the set that is there already, with the right checksum."""
-    right = (p for p in _places(root, key) if file_md5(p) == config.DATASET[key]["md5"])
-    return next(right, None)
+def _find(root: Path, key: str) -> Path | None:
+    """One file of the set that is there already, with the correct checksum."""
+    file = config.DATASET[key]
+    for place in (root / "flowers-102" / file["name"], root / file["name"]):
+        if place.is_file() and file_md5(place) == file["md5"]:
+            return place
+    return None
 
 
 def _obtain(root: Path, key: str) -> Path:
     """One file of the set: put there by hand, or kept from an earlier run, or downloaded."""
-    if (found := _find_right(root, key)) is not None:
+    if (found := _find(root, key)) is not None:
         return found
     file = config.DATASET[key]
     try:
         return download_file(_urls(key), root / "flowers-102" / file["name"], md5=file["md5"])
     except FlowersError as error:
-        damaged = "".join(f" '{path}' is damaged." for path in _places(root, key))
+        by_hand = root / file["name"]
+        damaged = f" '{by_hand}' is damaged." if by_hand.is_file() else ""
         names = ", ".join(config.DATASET[part]["name"] for part in ("archive", *MATLAB_FILES))
         advice = f'The set consists of {names}. DATA = "practice" needs none of them.'
         raise FlowersError(f"{error}{damaged} {advice}") from error
 
 
-def _unpack(archive: Path, root: Path) -> None:
-    """Put the photographs `jpg/image_00001.jpg` and so on of `archive` into place, one by one.
+def _unpack(archive: Path, root: Path, left: set[str]) -> None:
+    """Put the photographs named in `left` from the archive's `jpg/image_00001.jpg` ... into place.
 
     Nothing else in an archive is written: no link, no other name, no path that leads elsewhere.
     """
     folder = root / "flowers-102" / "jpg"
-    part = folder.with_name("image.part")  # a half-written photograph never has its right name
-    total = sum(config.DATASET["splits"].values())
+    part = folder.with_name("image.part")  # a half-written photograph never has its final name
     folder.mkdir(exist_ok=True)
-    with tarfile.open(archive) as tar, Progress(total, "Unpacking", unit="image") as bar:
+    with tarfile.open(archive) as tar, Progress(len(left), "Unpacking", unit="image") as bar:
         for member in tar:
             match = re.fullmatch(r"(?:\./)?jpg/(image_\d{5}\.jpg)", member.name)
-            if match and member.isreg():
+            if match and match[1] in left and member.isreg():
                 with tar.extractfile(member) as source, part.open("wb") as target:
                     shutil.copyfileobj(source, target)
                 rename(part, folder / match[1])
+                left.remove(match[1])
                 bar.update()
-    if missing := missing_images(root):
-        raise FlowersError(f"{archive} lacks {missing[0]} and more. Delete it and run this again.")
+    if left:
+        raise FlowersError(f"{archive} lacks {min(left)} and more. Delete it and run this again.")

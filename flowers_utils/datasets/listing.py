@@ -1,11 +1,13 @@
 """What lies in a student's folder: splits, classes, photographs, and what cannot be used."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 from unicodedata import normalize
 
+import transfer_learning_config as config
 from flowers_utils.datasets.photos import BROKEN, PHOTO, kind_of
 from flowers_utils.errors import FlowersError
 
@@ -15,9 +17,21 @@ SPLIT_NAME = re.compile(
     r"(?:.*[ _.-])?(train|val|test)(?:ing|id|idation)?(?:[ _.-]?(?:set|data|split|images|photos))?",
     re.IGNORECASE,
 )
-# What computers put beside photographs. Names that begin with a dot or with @ are hidden as well.
-HIDDEN = {"__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information"}
+# What computers put beside photographs, and nobody misses.
+SYSTEM = re.compile(
+    r"\._.*|\.DS_Store|\.git|\.ipynb_checkpoints|@eaDir|__MACOSX|Thumbs\.db|desktop\.ini"
+    r"|\$RECYCLE\.BIN|System Volume Information"
+)
 NO_TEXT = re.compile("[\ud800-\udfff]")  # so Python keeps bytes of a name that are no UTF-8
+SEPARATORS = re.compile(r"(?<!\d)[\s_-]+|[\s_-]+(?!\d)")  # "red_lily" is "red lily", "1_1" not "11"
+
+
+class Found(NamedTuple):
+    """The content of a folder, in alphabetical order; `passed` is passed over, and told."""
+
+    folders: list[Path]
+    files: list[Path]
+    passed: list[Path]
 
 
 def first_few(names: Iterable[object]) -> str:
@@ -27,62 +41,81 @@ def first_few(names: Iterable[object]) -> str:
     return ", ".join(quoted[:SHOWN]) + more
 
 
-def look_into(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The folders and the files in `folder`, in alphabetical order, without hidden ones.
+def look_into(folder: Path) -> Found:
+    """Folders and files in `folder`, and what is hidden by its name or is the lesson's own output.
 
     Raises FlowersError if it cannot be read, or for names that could not be shown and saved later.
     """
+    found = Found([], [], [])
     try:
-        found = [p for p in folder.iterdir() if p.name[0] not in ".@" and p.name not in HIDDEN]
-        folders = sorted(path for path in found if path.is_dir())
+        paths = [path for path in sorted(folder.iterdir()) if not SYSTEM.fullmatch(path.name)]
+        for path in paths:
+            if path.name[0] in ".@" or (path.is_dir() and _is_output(path)):
+                found.passed.append(path)
+            else:
+                (found.folders if path.is_dir() else found.files).append(path)
     except OSError as error:
         why = "no permission" if isinstance(error, PermissionError) else error.strerror
         advice = "Change that, or copy the photographs to a folder of your own."
         raise FlowersError(f"The folder '{folder}' cannot be read ({why}). {advice}") from error
-    if odd := [ascii(str(path)) for path in found if NO_TEXT.search(str(path))]:
+    if odd := [ascii(str(path)) for path in paths if NO_TEXT.search(str(path))]:
         raise FlowersError(f"Names that cannot be read as text, so give others: {first_few(odd)}.")
-    return folders, sorted(set(found) - set(folders))
+    return found
 
 
-def enter(folder: Path) -> Path:
-    """`folder`, or what lies inside if single folders only wrap the classes or splits."""
-    for _ in range(5):  # no endless descent where a link leads back
-        inside, _ = look_into(folder)
-        if len(inside) != 1 or not look_into(inside[0])[0]:
-            break
-        folder = inside[0]
-    return folder
+def _is_output(folder: Path) -> bool:
+    """Whether the lesson itself writes into this folder, so that it cannot be a class."""
+    cache, models = (Path(config.PATHS[key]).resolve() for key in ("cache", "models"))
+    ours = folder.name.startswith(("practice", "flowers-102"))
+    return folder.resolve() in (cache, models) or (ours and folder.resolve().parent == cache)
 
 
 def split_folders(folder: Path) -> tuple[dict[str, Path], str]:
-    """The folder of each split, and what is left out beside them. Without any, all of it is train."""
-    folders, beside = look_into(folder)
-    splits: dict[str, Path] = {}
-    for place in folders:
+    """The folder of each split, and what is left out beside them. Without any, all of it is train.
+
+    A single folder that only wraps the classes or splits is entered.
+    """
+    beside: list[Path] = []
+    top, folder = folder, _enter(folder, beside)
+    found, splits = look_into(folder), {}
+    others = [*found.files, *found.passed]
+    for place in found.folders:
         match = SPLIT_NAME.fullmatch(place.name)
-        if match and match[1].lower() not in splits and look_into(place)[0]:
-            splits[match[1].lower()] = enter(place)
+        if match and match[1].lower() not in splits and look_into(place).folders:
+            splits[match[1].lower()] = _enter(place, beside)
         else:
-            beside.append(place)
-    if not splits:
-        return {"train": folder}, ""
-    if "train" not in splits:
+            others.append(place)
+    if splits and "train" not in splits:
         raise FlowersError(
             f"'{folder}' has {first_few(splits)} but no 'train' folder with class folders in it. "
             "Add one, or give DATA a folder of class folders only."
         )
-    names = first_few(path.name for path in beside)
-    return splits, f"{names} (beside the split folders)" if beside else ""
+    beside += others if splits else []  # else `list_classes` tells them
+    names = first_few(sorted(path.relative_to(top).as_posix() for path in beside))
+    return splits or {"train": folder}, f"{names} (beside the folders that are read)" * bool(beside)
 
 
-def list_classes(folder: Path) -> tuple[dict[str, list[Path]], Counter[str]]:
-    """The photographs in each class folder, broken ones too, and how many files of what kind are
-    left out. Class names are compared as people see them (NFC)."""
-    folders, files = look_into(folder)
+def _enter(folder: Path, beside: list[Path]) -> Path:
+    """The innermost folder around classes or splits; what lies around it goes into `beside`."""
+    for _ in range(5):  # no endless descent where a link leads back
+        inside, files, passed = look_into(folder)
+        if len(inside) != 1 or not look_into(inside[0]).folders:
+            break
+        beside += files + passed
+        folder = inside[0]
+    return folder
+
+
+def list_classes(folder: Path) -> tuple[dict[str, list[Path]], str]:
+    """The photographs in each class folder, broken ones too, and what is left out, in words.
+
+    Class names are compared as people see them (NFC).
+    """
+    folders, files, passed = look_into(folder)
     photos: dict[str, list[Path]] = {}
     left = Counter("file outside the class folders" for _ in files)
     for place in folders:
-        inner, files = look_into(place)
+        inner, files, hidden = look_into(place)
         if inner:
             raise FlowersError(
                 f"Class folder '{place}' has folders of its own ({first_few(p.name for p in inner)}). "
@@ -93,10 +126,29 @@ def list_classes(folder: Path) -> tuple[dict[str, list[Path]], Counter[str]]:
         usable = [file for file in files if kinds[file] in (PHOTO, BROKEN)]
         photos.setdefault(normalize("NFC", place.name), []).extend(usable)
         left.update(kind for kind in kinds.values() if kind not in (PHOTO, BROKEN))
+        passed = passed + hidden
+    counted = ", ".join(f"{count} {kind}" for kind, count in left.items())
+    advice = f"{counted} (what is a photograph among them: save as JPEG)" if counted else ""
+    names = first_few(path.relative_to(folder).as_posix() for path in passed)
+    hidden = f"{len(passed)} hidden by their names, or made by this lesson ({names})"
+    told = "; ".join(filter(None, (advice, hidden if passed else "")))
     if len(photos) < 2 or all(SPLIT_NAME.fullmatch(name) for name in photos):
         raise FlowersError(
             f"Class folders in '{folder}': {first_few(photos) or 'none'}. Make one sub-folder for "
             "each class, at least two, and put its photographs there (inside each split folder, if "
-            "there are any)."
+            f"there are any).{f' Left out: {told}.' if told else ''}"
         )
-    return photos, left
+    return photos, told
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise FlowersError for class names so alike that one class was meant, or none could tell."""
+    alike = defaultdict(list)
+    for name in sorted(names):
+        alike[SEPARATORS.sub("", name.casefold())].append(name)
+    if twins := [" and ".join(map(repr, group)) for group in alike.values() if len(group) > 1]:
+        raise FlowersError(
+            f"Class folders whose names differ only in case, spaces or underscores: "
+            f"{'; '.join(twins)}. If they are one class, put all its photographs into one folder (of "
+            "the same name in each split); if not, give them names that differ in more."
+        )

@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,33 +10,38 @@ import torch
 from PIL import Image
 
 import transfer_learning_config as config
-from flowers_utils.config_check import check_knobs
-from flowers_utils.data import FlowerData, Split
-from flowers_utils.data_check import check_data
+from flowers_utils.config_check import DATA_WORDS, check_knobs
+from flowers_utils.data import FlowerData, Split, check_data
 from flowers_utils.datasets import flowers102, practice
-from flowers_utils.datasets.cache import cached_array, decoded
-from flowers_utils.datasets.folder import SPLITS, Files, read_folder
-from flowers_utils.datasets.weights import imagenet_weights
+from flowers_utils.datasets.cache import decoded
+from flowers_utils.datasets.folder import SPLITS, Files, cache_name, in_order, read_folder
+from flowers_utils.datasets.photos import BrokenPhotos, check_photos
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
+from flowers_utils.models import imagenet_weights
+from flowers_utils.progress import say
 from flowers_utils.storage.results import markdown_table, plain
 
 # What a student must see when the lesson does not run on real photographs.
 PRACTICE_BANNER = """\
-PRACTICE FLOWERS: drawn by a formula, not photographs. Flowers102 is not (whole) in '{root}', and
+PRACTICE FLOWERS: drawn by a formula, not photographs. Flowers102 is not (complete) in '{root}', and
 its server cannot be reached from here. Every figure, table and result below says 'practice'.
 Accuracies here say nothing about Flowers102; to use it, see 'Download errors' in README.md."""
+STARTED_IN = Path.cwd()  # relative paths count from here, even after an `os.chdir` in a cell
 
 
 def data_root() -> Path:
     """The folder that holds `flowers-102`: FLOWERS_DATA_DIR, else `data`. It may be read-only."""
     text = os.environ.get("FLOWERS_DATA_DIR") or "data"
     try:
-        return Path(text).expanduser()
+        folder = STARTED_IN / Path(text).expanduser()
     except RuntimeError as error:  # else a folder named "~" would be made
         raise FlowersError(
-            f"The home folder in '{text}' is not known here; write the whole path instead of '~'."
+            f"The home folder in '{text}' is not known here; write the complete path without '~'."
         ) from error
+    if folder.name == "flowers-102" and not (folder / folder.name).is_dir():
+        folder = folder.parent  # the set itself was named, be it complete or not
+    return flowers102.root_of(folder) or folder
 
 
 def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> FlowerData:
@@ -49,6 +53,8 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
     """
     choice, profile, seed, _ = check_knobs(choice, profile, seed)
     limit, root, note = config.PROFILES[profile]["images"], data_root(), ""
+    if choice not in DATA_WORDS and (given := flowers102.root_of(Path(choice))):
+        choice, root = "flowers102", given
     if choice == "auto":
         choice = "flowers102"
         if not (flowers102.flowers102_lies_ready(root) or flowers102.flowers102_is_reachable()):
@@ -65,9 +71,14 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
 
 def _load_flowers102(root: Path, limit: int | None) -> FlowerData:
     """Oxford Flowers102 with its official splits, downloaded if need be."""
-    flowers102.ensure_flowers102(root)
+    base = flowers102.ensure_flowers102(root)
     files = {name: flowers102.read_split(root, name) for name in SPLITS}
-    data = _decoded("flowers102", flowers102.FLOWERS102_NAMES, files, limit)
+    try:
+        data = _decoded("flowers102", base, flowers102.FLOWERS102_NAMES, files, limit)
+    except BrokenPhotos as error:
+        say(f"{error}\nThey are replaced by those in the archive, which is fetched if need be.")
+        flowers102.ensure_flowers102(root, damaged=error.paths)
+        data = _decoded("flowers102", base, flowers102.FLOWERS102_NAMES, files, limit)
     small = data.photo_side < flowers102.FULL_SIDE  # such copies score lower
     copies = f" (copies, {data.photo_side} pixels)" if small else ""
     return replace(data, title=config.DATASET["name"] + copies)
@@ -76,71 +87,74 @@ def _load_flowers102(root: Path, limit: int | None) -> FlowerData:
 def _load_own_folder(folder: Path, limit: int | None, seed: int) -> FlowerData:
     """A student's own photographs; `read_folder` says what may lie in the folder."""
     own = read_folder(folder, seed=seed)
-    data = _decoded("folder", own.class_names, own.files, limit)
+    data = _decoded("folder", folder, own.class_names, own.files, limit)
     left_out = dict(own.left_out)
     for split, text in data.left_out.items():
-        left_out[split] = f"{left_out[split]}; {text}" if split in left_out else text
+        left_out[split] = "; ".join(filter(None, (left_out.get(split), text)))
     title = f"own flowers '{folder.resolve().name}'"
     return replace(data, title=title, note=own.note, left_out=left_out)
 
 
-def _decoded(source: str, names: tuple[str, ...], files: Files, limit: int | None) -> FlowerData:
-    """Photographs as FlowerData, or one FlowersError that names the broken ones of all splits."""
+def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") -> FlowerData:
+    """The built-in practice flowers: classes and splits like those of Flowers102, smaller pictures.
+
+    Drawn once as PNG files in the cache's folder, which are then read as an own folder is.
+    """
+    folder = practice.draw_practice_folder(Path(config.PATHS["cache"]), seed=seed, limit=limit)
+    names, files, left_out = practice.PRACTICE_NAMES, {}, {}
+    for split, complete in practice.SPLIT_SIZES.items():
+        drawn = {name: sorted((folder / split / name).glob("*.png")) for name in names}
+        files[split] = in_order(drawn, names)
+        left_out |= _short(split, complete - len(files[split][0]))
+    data = _decoded("practice", folder, names, files, limit)
+    return replace(data, title="practice flowers", note=note, left_out=left_out, photo_side=None)
+
+
+def _decoded(
+    source: str, folder: Path, names: tuple[str, ...], files: Files, limit: int | None
+) -> FlowerData:
+    """Photographs as FlowerData, or one BrokenPhotos for the broken ones of all splits."""
     resize, crop = config.AUGMENTATION["resize"], config.AUGMENTATION["crop"]
-    splits, left_out, troubles = {}, {}, []
+    if source == "practice":
+        resize, crop = practice.PRACTICE_RESIZE, practice.PRACTICE_CROP
+    splits, left_out, broken = {}, {}, []
     for split, (photos, labels) in files.items():
-        used = min(limit or len(photos), len(photos))
-        chosen = np.linspace(0, len(photos) - 1, used).round().astype(int)  # spread evenly
-        left_out |= _short(split, len(photos) - used)
+        chosen = _limited(labels, limit)
+        left_out |= _short(split, len(photos) - len(chosen))
         try:
             images = decoded(
                 [photos[i] for i in chosen],
                 size=resize if split == "train" else crop,
                 cache=Path(config.PATHS["cache"]),
-                name=f"{source}-{split}-{limit or 'all'}",
+                name=cache_name(f"{source}-{split}-{limit or 'all'}", folder),
             )
             splits[split] = Split(split, images, torch.tensor(labels)[chosen])
-        except FlowersError as error:  # raised below, when the other splits have been tried too
-            troubles.append(str(error))
-    if troubles:
-        raise FlowersError("\n".join(troubles))
+        except BrokenPhotos as error:
+            broken += error.paths
+    check_photos(broken)  # raises; the other splits have been tried too
     with Image.open(files["train"][0][0]) as image:  # one stands for all: a set is of one making
         side = min(image.size)
     sizes = {"resize_size": resize, "image_size": crop, "photo_side": side}
     return FlowerData(source, "", names, **splits, **sizes, left_out=left_out)
 
 
+def _limited(labels: list[int], limit: int | None) -> list[int]:
+    """Positions of `limit` photographs: classes take turns, so each split keeps the same classes."""
+    if limit is None or limit >= len(labels):
+        return list(range(len(labels)))
+    present = sorted(set(labels))
+    spread = np.linspace(0, len(present) - 1, min(limit, len(present))).round().astype(int)
+    kept, seen, turns = {present[i] for i in spread}, Counter(), []
+    for place, label in enumerate(labels):
+        if label in kept:
+            turns.append((seen[label], label, place))
+            seen[label] += 1
+    return sorted(place for *_, place in sorted(turns)[:limit])
+
+
 def _short(split: str, left_out: int) -> dict[str, str]:
     text = f"{left_out:,} photographs, since this profile is short"
     return {split: text} if left_out else {}
-
-
-def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") -> FlowerData:
-    """The built-in practice flowers: the same shapes, splits and labels as Flowers102, smaller.
-
-    Drawn once and cached like decoded photographs.
-    """
-    resize, crop = practice.PRACTICE_RESIZE, practice.PRACTICE_CROP
-    facts = [f"version {practice.PRACTICE_VERSION}", f"seed {seed}"]
-    splits, left_out = {}, {}
-    for split, whole in practice.SPLIT_SIZES.items():
-        labels = torch.from_numpy(practice.practice_labels(split, limit=limit))
-        size = resize if split == "train" else crop
-        draw = partial(practice.draw_practice_split, split, size=size, seed=seed, limit=limit)
-        name, shape = f"practice-{split}-{limit or 'all'}-{size}", (len(labels), 3, size, size)
-        images = cached_array(Path(config.PATHS["cache"]), name, facts, shape, draw)
-        splits[split] = Split(split, images, labels)
-        left_out |= _short(split, whole - len(labels))
-    return FlowerData(
-        source="practice",
-        title="practice flowers",
-        class_names=practice.PRACTICE_NAMES,
-        **splits,
-        resize_size=resize,
-        image_size=crop,
-        note=note,
-        left_out=left_out,
-    )
 
 
 def split_table(data: FlowerData) -> str:
@@ -153,9 +167,9 @@ def split_table(data: FlowerData) -> str:
         left = plain(data.left_out.get(split.name, "nothing"))
         rows.append([split.name, len(split), len(counts), *ends, left])
     headers = ["split", "photographs", "classes", "smallest class", "largest class", "left out"]
-    whole = plain(data.left_out.get("", ""))
+    everywhere = plain(data.left_out.get("", ""))
     table = markdown_table(headers, rows)
-    return f"{table}\n\nLeft out of all splits: {whole}." if whole else table
+    return f"{table}\n\nLeft out of all splits: {everywhere}." if everywhere else table
 
 
 def starting_weights(

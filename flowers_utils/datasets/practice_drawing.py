@@ -1,8 +1,8 @@
-"""Draws practice flowers: petals by a polar curve, then pose, company, light and focus by chance.
+"""Draws practice flowers: petals by a polar curve; pose, neighbours, light and focus are random.
 
-Everything works on a whole batch. Positions are fractions of the picture, so the same seed gives
-the same flowers at every size. Colour is no trait: as with tulips, each species comes in every
-hue, so form has to be learned.
+Every function works on a whole batch. Positions are fractions of the picture, so the same seed
+gives the same flowers at every size. Colour is no trait: as with tulips, each species occurs in
+every hue, so a network has to learn form.
 """
 
 import math
@@ -11,11 +11,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flowers_utils.datasets.practice_species import CHOICES, PATTERNS, species_row
+from flowers_utils.datasets.practice_species import CHOICES
+
+# How flowers of one species differ: positions and size in halves of the picture, angles in radians.
+POSE = {
+    "x": (-0.2, 0.2),
+    "y": (-0.2, 0.2),
+    "size": (0.7, 0.95),
+    "tilt": (0.7, 1.0),  # 1: seen from the front
+    "cup": (0, 0.15),  # 0: wide open
+    "lean": (0, 2 * math.pi),
+    "turn": (0, 2 * math.pi),
+    "hue": (0.55, 1.17),  # from blue over red (1.0) to yellow: leaves are green
+    "saturation": (0.45, 0.9),
+    "value": (0.75, 1.0),
+    "uneven": (0, 0.06),
+    "phase": (0, 2 * math.pi),
+}
 
 
-class Dice:
-    """Seeded random numbers for one batch, shaped to stand beside pictures (B, S, S)."""
+class Randomness:
+    """Seeded random numbers for one batch, shaped to be combined with pictures (B, S, S)."""
 
     def __init__(self, count: int, seed: int):
         self.count, self.generator = count, torch.Generator().manual_seed(seed)
@@ -29,9 +45,13 @@ class Dice:
         return (self.uniform(0, 1) < probability).float()
 
     def noise(self, size: int, *, cells: int) -> Tensor:
-        """(B, 1, size, size) smooth noise around 0, `cells` hills across the picture."""
+        """(B, 1, size, size) smooth noise around 0, with `cells` hills across the picture."""
         coarse = torch.randn(self.count, 1, cells, cells, generator=self.generator)
         return functional.interpolate(coarse, size=(size, size), mode="bicubic")
+
+    def colour(self, *ranges: tuple[float, float]) -> Tensor:
+        """(B, 3, 1, 1) RGB, with hue, saturation and value drawn from three ranges."""
+        return rgb(*(self.uniform(*each) for each in ranges))
 
 
 def rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
@@ -43,14 +63,14 @@ def rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
 
 
 def numbers(trait: str, flower: dict[str, Tensor]) -> list[Tensor]:
-    """What a trait's words stand for, in each flower of the batch: (B, 1, 1) a number."""
+    """The numbers that stand in CHOICES for each flower's word: (B, 1, 1) a number."""
     table = torch.tensor(list(CHOICES[trait].values()), dtype=torch.float32)
     chosen = table.view(len(table), -1)[flower[trait]]
     return [column.view(-1, 1, 1) for column in chosen.unbind(1)]
 
 
 def some(flower: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    """The flowers of the batch that stand in `rows`."""
+    """The flowers of the batch at the positions `rows`."""
     return {key: value[rows] for key, value in flower.items()}
 
 
@@ -75,15 +95,6 @@ def paint(canvas: Tensor, colour: Tensor, cover: Tensor) -> Tensor:
     return torch.lerp(canvas, colour.expand_as(canvas), cover.unsqueeze(1))
 
 
-def accents(u: Tensor, depth: Tensor, edge: Tensor, pattern: Tensor) -> Tensor:
-    """Where each flower of the batch wears its accent colour: 0 to 1, (B, S, S)."""
-    worn = torch.empty_like(depth)
-    for index, where in enumerate(PATTERNS.values()):
-        rows = (pattern == index).nonzero().squeeze(1)
-        worn[rows] = where(u[rows], depth[rows], edge[rows])
-    return worn
-
-
 def petals(radius: Tensor, angle: Tensor, flower: dict, *, inner: bool) -> tuple[Tensor, Tensor]:
     """One ring of petals: colour (B, 3, S, S) and cover (B, S, S).
 
@@ -92,17 +103,22 @@ def petals(radius: Tensor, angle: Tensor, flower: dict, *, inner: bool) -> tuple
     (count,) = numbers("petals", flower)
     power, base, notch, fringe = numbers("outline", flower)
     place = angle * count / (2 * math.pi) + 0.5 * inner
-    number, u = place.floor() % count, (place % 1) * 2 - 1
+    number, u = place.floor() % count, (place % 1) * 2 - 1  # which petal, and where across it
     curve = (1 - u.abs().clamp(1e-4, 1) ** power).clamp(1e-4, 1) ** 0.6
     edge = (base + (1 - base) * curve) * (1 - notch * torch.exp(-((u / 0.3) ** 2)))
     edge = edge - fringe * (1 + (u * 16).cos())
     uneven = 1 + flower["uneven"] * (number * 2.4 + flower["phase"]).sin()
     reach = uneven * (0.62 if inner else 1.0)
     depth = radius / reach
+    accent_cover = torch.empty_like(depth)
+    for index, pattern in enumerate(CHOICES["pattern"].values()):
+        rows = (flower["pattern"] == index).nonzero().squeeze(1)
+        accent_cover[rows] = pattern(u[rows], depth[rows], edge[rows])
     offset, saturation, value = numbers("accent", flower)
-    accent = rgb((flower["hue"] + offset) % 1, saturation, value)
-    colour = rgb(flower["hue"], flower["saturation"], flower["value"])
-    colour = torch.lerp(colour, accent, accents(u, depth, edge, flower["pattern"]).unsqueeze(1))
+    hue = flower["hue"] % 1
+    accent = rgb((hue + offset) % 1, saturation, value)
+    colour = rgb(hue, flower["saturation"], flower["value"])
+    colour = torch.lerp(colour, accent, accent_cover.unsqueeze(1))
     veins = 1 - 0.10 * (u * 9).cos().clamp(0, 1) * depth.clamp(0, 1)
     shade = veins * (1 - 0.5 * u**4) * (0.72 + 0.32 * depth.clamp(0, 1)) * (1.12 if inner else 1.0)
     scale = flower["size"] * flower["tilt"].sqrt()
@@ -112,7 +128,7 @@ def petals(radius: Tensor, angle: Tensor, flower: dict, *, inner: bool) -> tuple
 def bloom(canvas: Tensor, flower: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Paint a flower and its shadow on each picture: the new canvas, and the cover (B, S, S).
 
-    `canvas` is (B, 3, S, S); `flower` holds the traits, and the pose as `random_pose` gives it.
+    `canvas` is (B, 3, S, S); `flower` holds the traits (B,), and each value of POSE (B, 1, 1).
     """
     x, y = axes(canvas.shape[-1])
     dx, dy = turn(x - flower["x"], y - flower["y"], flower["lean"])
@@ -135,115 +151,82 @@ def bloom(canvas: Tensor, flower: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     return canvas, torch.maximum(cover, disc)
 
 
-def leaf(size: int, dice: Dice, *, present: Tensor) -> tuple[Tensor, Tensor]:
-    """A leaf with a pale midrib somewhere: colour (B, 3, S, S), and cover (B, S, S)."""
+def leaf(size: int, random: Randomness, *, present: Tensor) -> tuple[Tensor, Tensor]:
+    """A leaf with a pale midrib at any place: colour (B, 3, S, S), and cover (B, S, S)."""
     x, y = axes(size)
-    dx, dy = turn(
-        x - dice.uniform(-0.9, 0.9), y - dice.uniform(-0.9, 0.9), dice.uniform(0, 2 * math.pi)
-    )
-    length, width = dice.uniform(0.5, 1.1), dice.uniform(0.08, 0.25)
+    x, y = x - random.uniform(-0.9, 0.9), y - random.uniform(-0.9, 0.9)
+    dx, dy = turn(x, y, random.uniform(0, 2 * math.pi))
+    length, width = random.uniform(0.5, 1.1), random.uniform(0.08, 0.25)
     inside = width * (1 - (dx / length) ** 2) - dy.abs()
-    green = rgb(dice.uniform(0.22, 0.40), dice.uniform(0.35, 0.8), dice.uniform(0.2, 0.6))
+    green = random.colour((0.22, 0.40), (0.35, 0.8), (0.2, 0.6))
     rib = 0.78 + 0.45 * (1 - dy.abs() / 0.06).clamp(min=0)
     return green * rib.unsqueeze(1), edge_cover(inside) * present
 
 
-def stem(size: int, flower: dict[str, Tensor], dice: Dice) -> tuple[Tensor, Tensor]:
+def stem(size: int, flower: dict[str, Tensor], random: Randomness) -> tuple[Tensor, Tensor]:
     """A bent stem from the flower's middle downwards: colour (B, 3, 1, 1), and cover (B, S, S)."""
     x, y = axes(size)
     down = (y - flower["y"]).clamp(min=0)
-    bent = (x - flower["x"] - dice.uniform(-0.3, 0.3) * down**2).abs()
-    green = rgb(dice.uniform(0.22, 0.36), dice.uniform(0.4, 0.7), dice.uniform(0.25, 0.5))
+    bent = (x - flower["x"] - random.uniform(-0.3, 0.3) * down**2).abs()
+    green = random.colour((0.22, 0.36), (0.4, 0.7), (0.25, 0.5))
     return green, edge_cover(0.045 - bent) * (down > 0)
 
 
-def background(dice: Dice, size: int) -> Tensor:
+def background(size: int, random: Randomness) -> Tensor:
     """Out-of-focus meadow, soil, sky or wall: (B, 3, size, size)."""
-    first = rgb(dice.uniform(0, 1), dice.uniform(0.1, 0.5), dice.uniform(0.1, 0.7))
-    green = rgb(dice.uniform(0.2, 0.4), dice.uniform(0.2, 0.6), dice.uniform(0.15, 0.55))
-    mix = torch.sigmoid(2 * dice.noise(size, cells=5))
-    canvas = torch.lerp(green.expand(-1, -1, size, size), first.expand(-1, -1, size, size), mix)
-    canvas = canvas * (1 + 0.15 * dice.noise(size, cells=12))
+    first = random.colour((0, 1), (0.1, 0.5), (0.1, 0.7)).expand(-1, -1, size, size)
+    green = random.colour((0.2, 0.4), (0.2, 0.6), (0.15, 0.55)).expand(-1, -1, size, size)
+    canvas = torch.lerp(green, first, torch.sigmoid(2 * random.noise(size, cells=5)))
+    canvas = canvas * (1 + 0.15 * random.noise(size, cells=12))
     x, y = axes(size)
-    for _ in range(3):  # far flowers, out of focus
-        far = (x - dice.uniform(-1, 1)) ** 2 + (y - dice.uniform(-1, 1)) ** 2
-        spot = torch.sigmoid((dice.uniform(0.05, 0.2) - far.sqrt()) * 25) * dice.chance(0.5)
-        colour = rgb(dice.uniform(0, 1), dice.uniform(0.2, 0.8), dice.uniform(0.5, 0.9))
-        canvas = paint(canvas, colour, spot * 0.7)
+    for _ in range(3):  # distant flowers, out of focus
+        far = (x - random.uniform(-1, 1)) ** 2 + (y - random.uniform(-1, 1)) ** 2
+        spot = torch.sigmoid((random.uniform(0.05, 0.2) - far.sqrt()) * 25) * random.chance(0.5)
+        canvas = paint(canvas, random.colour((0, 1), (0.2, 0.8), (0.5, 0.9)), spot * 0.7)
     return canvas
 
 
-def photograph(canvas: Tensor, dice: Dice) -> Tensor:
+def photograph(canvas: Tensor, random: Randomness) -> Tensor:
     """Light, shadow, defocus and sensor noise over a finished scene; stays (B, 3, S, S)."""
     size = canvas.shape[-1]
     x, y = axes(size)
-    warm, tint = dice.uniform(-0.25, 0.25), dice.uniform(-0.12, 0.12)
-    light = torch.stack([warm, tint, -warm], 1).exp() * dice.uniform(0.7, 1.3).unsqueeze(1)
-    slope = 1 + dice.uniform(-0.3, 0.3) * x + dice.uniform(-0.3, 0.3) * y
-    shadow = 1 - 0.45 * dice.chance(0.5) * torch.sigmoid(6 * dice.noise(size, cells=4)[:, 0])
+    warm, tint = random.uniform(-0.25, 0.25), random.uniform(-0.12, 0.12)
+    light = torch.stack([warm, tint, -warm], 1).exp() * random.uniform(0.7, 1.3).unsqueeze(1)
+    slope = 1 + random.uniform(-0.3, 0.3) * x + random.uniform(-0.3, 0.3) * y
+    dark = random.chance(0.5)
+    shadow = 1 - 0.45 * dark * torch.sigmoid(6 * random.noise(size, cells=4)[:, 0])
     canvas = canvas * light * (slope * shadow).unsqueeze(1)
     small = functional.interpolate(canvas, size=(24, 24), mode="area")
     soft = functional.interpolate(small, size=(size, size), mode="bilinear")
-    canvas = torch.lerp(canvas, soft, dice.uniform(-0.7, 0.3).clamp(0, 1).unsqueeze(1))
-    grain = torch.randn(canvas.shape, generator=dice.generator)
-    return canvas + dice.uniform(0, 0.02).unsqueeze(1) * grain
-
-
-def random_pose(dice: Dice) -> dict[str, Tensor]:
-    """Where a bloom stands, how we look at it, and how it differs from others of its species.
-
-    Positions and size are in halves of the picture, angles in radians; each value is (B, 1, 1).
-    """
-    return {
-        "x": dice.uniform(-0.2, 0.2),
-        "y": dice.uniform(-0.2, 0.2),
-        "size": dice.uniform(0.7, 0.95),
-        "tilt": dice.uniform(0.7, 1.0),  # 1: seen from the front
-        "cup": dice.uniform(0, 0.15),  # 0: wide open
-        "lean": dice.uniform(0, 2 * math.pi),
-        "turn": dice.uniform(0, 2 * math.pi),
-        "hue": dice.uniform(0.55, 1.17) % 1,  # from blue over red to yellow: leaves are green
-        "saturation": dice.uniform(0.45, 0.9),
-        "value": dice.uniform(0.75, 1.0),
-        "uneven": dice.uniform(0, 0.06),
-        "phase": dice.uniform(0, 2 * math.pi),
-    }
+    canvas = torch.lerp(canvas, soft, random.uniform(-0.7, 0.3).clamp(0, 1).unsqueeze(1))
+    grain = torch.randn(canvas.shape, generator=random.generator)
+    return canvas + random.uniform(0, 0.02).unsqueeze(1) * grain
 
 
 def draw_scenes(species: Tensor, *, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """One photograph-like picture a row of `species` (B, 7), and where its flowers are.
+    """One picture for each row of `species` (B, 7), and where its flowers are.
 
-    Pictures are uint8 (B, 3, size, size), masks bool (B, size, size): what a leaf in front hides is
-    no flower.
+    Pictures are uint8 (B, 3, size, size); masks are bool (B, size, size), False where a leaf hides
+    the flower.
     """
-    dice = Dice(len(species), seed)
-    canvas = background(dice, size)
+    random = Randomness(len(species), seed)
+    canvas = background(size, random)
     for _ in range(2):
-        canvas = paint(canvas, *leaf(size, dice, present=dice.chance(0.5)))
+        canvas = paint(canvas, *leaf(size, random, present=random.chance(0.5)))
     traits = dict(zip(CHOICES, species.unbind(1), strict=True))
-    front, behind = ({**traits, **random_pose(dice)} for _ in range(2))
-    canvas = paint(canvas, *stem(size, front, dice))
-    direction = dice.uniform(0, 2 * math.pi)
+    front, behind = (
+        traits | {key: random.uniform(*ends) for key, ends in POSE.items()} for _ in range(2)
+    )
+    canvas = paint(canvas, *stem(size, front, random))
+    direction = random.uniform(0, 2 * math.pi)
     behind["x"] = front["x"] + 0.75 * direction.cos()
     behind["y"] = front["y"] + 0.75 * direction.sin()
     behind["size"] = behind["size"] * 0.6
     flowers = torch.zeros(len(species), size, size)
-    two = dice.chance(0.25).view(-1).nonzero().squeeze(1)
+    two = random.chance(0.25).view(-1).nonzero().squeeze(1)
     canvas[two], flowers[two] = bloom(canvas[two], some(behind, two))
     canvas, cover = bloom(canvas, front)
-    colour, hidden = leaf(size, dice, present=dice.chance(0.2))
-    canvas = photograph(paint(canvas, colour, hidden), dice)
+    colour, hidden = leaf(size, random, present=random.chance(0.2))
+    canvas = photograph(paint(canvas, colour, hidden), random)
     masks = torch.maximum(flowers, cover) * (1 - hidden) > 0.5
     return (canvas.clamp(0, 1) * 255).round().to(torch.uint8), masks
-
-
-def draw_species(*, count: int = 6, seed: int = 0, size: int = 64, **traits: str) -> Tensor:
-    """Pictures of a species of your own choice: uint8 (count, 3, size, size).
-
-    Name its traits in words, as in `draw_species(petals="five", outline="heart")`:
-    practice_species.WORDS lists them, and a trait that is not named takes its first word.
-    Raises FlowersError for a word that is not there.
-    """
-    species = torch.tensor([species_row(traits)] * count)
-    pictures, _ = draw_scenes(species, size=size, seed=seed)
-    return pictures

@@ -1,77 +1,74 @@
-"""What makes a species of practice flowers: its traits in words, and the 102 species themselves.
+"""What makes a species of practice flowers: seven traits in words, and the 102 species themselves.
 
-To invent a flower, ask `draw_species` for a new mix of words, or add a word to one of the tables
-(then raise PRACTICE_VERSION in practice.py: other species need other pictures and a new backbone).
+Whoever adds a word must raise PRACTICE_VERSION in practice.py: other species need other
+pictures and another backbone.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flowers_utils.errors import FlowersError
-
-# Each: the power of the petal's curve (low is pointed), the share of the radius where neighbours
-# meet, how deep the notch at the tip is, and how deep the fringe.
-OUTLINES = {
-    "pointed": (1.0, 0.22, 0.0, 0.0),
-    "round": (2.4, 0.40, 0.0, 0.0),
-    "heart": (2.6, 0.45, 0.40, 0.0),
-    "narrow": (0.75, 0.10, 0.0, 0.0),
-    "fringed": (2.2, 0.45, 0.0, 0.09),
-    "square": (6.0, 0.48, 0.10, 0.0),
-}
-# Where a petal wears its accent colour, 0 to 1; u runs from -1 to 1 across the petal, depth from 0
-# in the flower's middle to 1 at the reach of its petals, and edge is the depth at which it ends.
-PATTERNS = {
-    "eye": lambda u, depth, edge: torch.sigmoid((0.52 - depth) * 22),
-    "stripe": lambda u, depth, edge: torch.sigmoid((0.24 - u.abs()) * 16),
-    "margin": lambda u, depth, edge: torch.sigmoid((depth - edge + 0.15) * 30),
-    "spots": lambda u, depth, edge: torch.sigmoid((u * 5.5).cos() * (depth * 13).sin() * 9 - 2),
-    "tips": lambda u, depth, edge: torch.sigmoid((depth - 0.72) * 22),
-    "ring": lambda u, depth, edge: torch.sigmoid((0.11 - (depth - 0.62).abs()) * 30),
-}
-ACCENTS = {  # each: hue against the petal's, saturation, value
-    "white": (0.0, 0.08, 1.0),
-    "dark": (0.0, 0.90, 0.30),
-    "contrasting": (0.40, 0.85, 1.0),
-}
-CENTRES = {  # each: radius as a share of the flower, hue, saturation, value
-    "small yellow": (0.15, 0.14, 0.9, 0.95),
-    "large yellow": (0.32, 0.13, 0.9, 0.90),
-    "brown": (0.30, 0.06, 0.8, 0.30),
-    "green": (0.20, 0.27, 0.7, 0.55),
-}
-CHOICES = {  # what makes a species: for each trait its words, and what they mean to the pencil
+# Each trait: its words, and the numbers or the formula that practice_drawing.py draws from.
+CHOICES = {
     "petals": {"three": 3, "five": 5, "eight": 8},
-    "outline": OUTLINES,
-    "pattern": PATTERNS,
-    "accent": ACCENTS,
-    "centre": CENTRES,
+    # The power of the petal's curve (low is pointed), the fraction of the radius where neighbours
+    # meet, how deep the notch at the tip is, and how deep the fringe is.
+    "outline": {
+        "pointed": (1.0, 0.22, 0.0, 0.0),
+        "round": (2.4, 0.40, 0.0, 0.0),
+        "heart": (2.6, 0.45, 0.40, 0.0),
+        "narrow": (0.75, 0.10, 0.0, 0.0),
+        "fringed": (2.2, 0.45, 0.0, 0.09),
+        "square": (6.0, 0.48, 0.10, 0.0),
+    },
+    # Where a petal has its accent colour, from 0 to 1. `u` runs from -1 to 1 across the petal, `d`
+    # from 0 in the flower's middle to 1 at the reach of its petals; the petal ends where d is `edge`.
+    "pattern": {
+        "eye": lambda u, d, edge: torch.sigmoid((0.52 - d) * 22),
+        "stripe": lambda u, d, edge: torch.sigmoid((0.24 - u.abs()) * 16),
+        "margin": lambda u, d, edge: torch.sigmoid((d - edge + 0.15) * 30),
+        "spots": lambda u, d, edge: torch.sigmoid((u * 5.5).cos() * (d * 13).sin() * 9 - 2),
+        "tips": lambda u, d, edge: torch.sigmoid((d - 0.72) * 22),
+        "ring": lambda u, d, edge: torch.sigmoid((0.11 - (d - 0.62).abs()) * 30),
+    },
+    "accent": {  # hue relative to the petal's, saturation, value
+        "white": (0.0, 0.08, 1.0),
+        "dark": (0.0, 0.90, 0.30),
+        "contrasting": (0.40, 0.85, 1.0),
+    },
+    "centre": {  # radius as a fraction of the flower's, hue, saturation, value
+        "small yellow": (0.15, 0.14, 0.9, 0.95),
+        "large yellow": (0.32, 0.13, 0.9, 0.90),
+        "brown": (0.30, 0.06, 0.8, 0.30),
+        "green": (0.20, 0.27, 0.7, 0.55),
+    },
     "layers": {"single": 0, "double": 1},
     "twist": {"straight": 0.0, "twisted": 1.2},  # radians from the middle to the tips
 }
 WORDS = {trait: tuple(table) for trait, table in CHOICES.items()}
-
+MOST_WORDS = max(map(len, WORDS.values()))
 
 NUM_SPECIES, RELATIVES = 102, 6  # species, and how many of them make a genus
-# As ImageNet has seen few flowers, the backbone has never seen these words of a species.
+# ImageNet contains few flowers; in the same way the backbone's training contains none of these.
 UNSEEN = {"outline": ("fringed", "square"), "pattern": ("margin", "ring")}
-_KINDS = ("common", "alpine", "marsh", "dwarf", "silver", "wandering")
+_FIRST_NAMES = ("common", "alpine", "marsh", "dwarf", "silver", "wandering")
 _GENERA = (
     *("belora", "camithe", "dovanel", "elphira", "fenwisk", "galumey", "hessaly", "ilvane"),
     *("jorabel", "kestrine", "lumerry", "mivolet", "norrily", "orsenna", "pelliwy", "quillane"),
     "rovanda",
 )
-PRACTICE_NAMES = tuple(f"{kind} {genus}" for genus in _GENERA for kind in _KINDS)
+PRACTICE_NAMES = tuple(f"{first} {genus}" for genus in _GENERA for first in _FIRST_NAMES)
 
 
 def species_table(
     count: int, *, seed: int, avoid: frozenset = frozenset(), unseen: dict | None = None
 ) -> list[tuple]:
-    """Trait rows of `count` different species in genera of six, none of them in `avoid`.
+    """Rows of `count` different species in genera of six, none of them in `avoid`.
 
-    A row holds a position in WORDS for each trait; words in `unseen` are left out. The species of a
-    genus differ from its first one in a single trait or two.
+    A row holds a position in WORDS for each trait; words in `unseen` do not occur. The species of a
+    genus differ from its first one in one or two traits, so that they are easily confused.
     """
     rng = np.random.default_rng(seed)
     known = [
@@ -95,32 +92,31 @@ PRACTICE_SPECIES = tuple(species_table(NUM_SPECIES, seed=102))
 
 
 def source_species(count: int) -> list[tuple]:
-    """Trait rows of the pretraining species: disjoint from the 102 practice species."""
+    """Rows of the species for pretraining; none of them is among the 102 practice species."""
     return species_table(count, seed=2012, avoid=frozenset(PRACTICE_SPECIES), unseen=UNSEEN)
 
 
-def traits_in_words(logits: Tensor) -> list[str]:
-    """What the pretrained network says to each picture: logits (N, words of all traits) in words."""
-    answers = logits.split([len(words) for words in WORDS.values()], dim=1)
-    return [
-        ", ".join(
-            f"{trait} {words[answer[row].argmax()]}"
-            for (trait, words), answer in zip(WORDS.items(), answers, strict=True)
-        )
-        for row in range(len(logits))
-    ]
+def read_traits(logits: Tensor, names: Sequence[str]) -> list[dict[str, tuple[str, str]]]:
+    """For each flower `{trait: (predicted word, true word)}`, from the pretrained network's logits.
 
-
-def species_row(traits: dict[str, str]) -> tuple[int, ...]:
-    """The trait row for words such as {"petals": "five"}; unnamed traits take their first word.
-
-    Raises FlowersError for a word that is not there.
+    `logits` is (N, MOST_WORDS * 7), and `names` holds the species of each flower. A trait whose
+    true word is in UNSEEN is left out, because no example of it was in the pretraining.
     """
-    for trait, word in traits.items():
-        if word not in WORDS.get(trait, ()):
-            known = WORDS.get(trait, tuple(WORDS))
-            raise FlowersError(
-                f"No flower can be drawn with {trait}={word!r}: "
-                f"{trait if trait in WORDS else 'the traits'} can be {', '.join(known)}."
-            )
-    return tuple(words.index(traits.get(trait, words[0])) for trait, words in WORDS.items())
+    flowers = []
+    for name, table in zip(names, logits.reshape(-1, MOST_WORDS, len(WORDS)), strict=True):
+        flowers.append({})
+        species = PRACTICE_SPECIES[PRACTICE_NAMES.index(name)]
+        for (trait, words), true, column in zip(WORDS.items(), species, table.T, strict=True):
+            if words[true] not in UNSEEN.get(trait, ()):
+                flowers[-1][trait] = (words[column[: len(words)].argmax()], words[true])
+    return flowers
+
+
+def traits_in_words(logits: Tensor, names: Sequence[str]) -> list[str]:
+    """`read_traits` as a line for each flower: `petals five ✓, outline round ✗ (pointed)`."""
+
+    def marked(trait: str, predicted: str, true: str) -> str:
+        return f"{trait} {predicted} " + ("✓" if predicted == true else f"✗ ({true})")
+
+    flowers = read_traits(logits, names)
+    return [", ".join(marked(trait, *pair) for trait, pair in row.items()) for row in flowers]

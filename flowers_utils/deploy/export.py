@@ -1,16 +1,17 @@
-"""The final model as a file that runs without this lesson: a `torch.export` program and ONNX.
+"""The final model as files that run without this lesson: `torch.export`, ONNX, and ONNX with 8 bits.
 
-Both take uint8 images `(B, 3, S, S)` at the network's size, any number of them, and give calibrated
+All take uint8 images `(B, 3, S, S)` at the network's size, any number of them, and give calibrated
 probabilities `(B, classes)`: normalisation, network, temperature and softmax all lie in the graph.
-A file takes its place only after a fresh Python process has opened it and agreed with PyTorch.
+A file takes its place only after it was opened again and agreed with PyTorch.
 """
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,110 +19,108 @@ import numpy as np
 import torch
 from torch import nn
 
+from flowers_utils.data import FlowerData, Split
 from flowers_utils.deploy.predictor import Deployable
 from flowers_utils.errors import FlowersError
 from flowers_utils.storage.checkpoints import load_checkpoint
 from flowers_utils.storage.files import atomic_write
+from flowers_utils.transforms import denormalise, eval_batch
 
 TOLERANCE = 1e-4  # the largest allowed difference of a probability (0 to 1) from PyTorch's
+INT8_TOLERANCE = (
+    0.005  # the largest allowed loss of 8 bits: half a percentage point of val accuracy
+)
 OPSET = 18  # the version of the ONNX operators; what torch's exporter writes without a conversion
-RELOAD_SECONDS = 300  # a laptop needs about five
-
-# What the fresh process runs: nothing of this lesson, only what an application would use.
-RELOAD = """
-import sys
-import numpy as np
-path, photographs, answers = sys.argv[1:]
-if path.endswith(".onnx"):
-    import onnxruntime
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    run = lambda images: session.run(None, {"images": images})[0]
-else:
-    import torch
-    module = torch.export.load(path).module()
-    run = lambda images: module(torch.from_numpy(images)).detach().numpy()
-images = np.load(photographs)
-np.save(answers, np.concatenate([run(images), run(images[:1])]))
-"""
+COMPARED, CALIBRATION = 16, 128  # photographs: of val to compare, of train for the ranges of 8 bits
+BATCH = 32
+EXPORTERS = ("torch", "onnx", "onnxscript", "onnxruntime")
+Run = Callable[[np.ndarray], np.ndarray]  # uint8 images to probabilities
 
 
-def export_program(
-    checkpoint: str | os.PathLike, out: str | os.PathLike, *, photographs: np.ndarray
-) -> dict[str, Any]:
-    """Write the checkpoint as a `torch.export` program (`.pt2`), opened by `torch.export.load`.
+def export_model(checkpoint: str | os.PathLike, data: FlowerData) -> list[dict[str, Any]]:
+    """Write `a_final.pt2`, `a_final.onnx` and `a_int8.onnx` beside `a_final.pth`.
 
-    `photographs`: uint8 `(N, 3, S, S)`, N at least 2, on which file and PyTorch must agree. Class
-    names and normalisation travel as the extra file `model.json`.
-    Returns plain values for `results.json`, a "sentence" for the student among them.
-    Raises FlowersError, and writes nothing, if the file cannot be opened or does not agree.
+    Returns plain values for `results.json`, a dict for each file: "path", "size_bytes" and
+    "sentence". A failed export does not raise, because the rest of the lesson works without it:
+    its "path" is None, and its "sentence" says why and what to do.
     """
+    source, content = Path(checkpoint), load_checkpoint(checkpoint)
+    module, images = Deployable(content), np.array(data.val.images[:COMPARED])
 
-    def write(part: Path, module: nn.Module, example: dict, facts: dict) -> None:
-        program = torch.export.export(module, **example)
-        for node in program.graph.nodes:
-            node.meta.pop("stack_trace", None)  # it holds the paths of this computer
-        torch.export.save(program, part, extra_files={"model.json": json.dumps(facts)})
+    def compared(write: Callable[..., None], part: Path) -> str:
+        # The batch may have any length; torch would otherwise build the example's length in.
+        any_length = {"images": {0: torch.export.Dim("batch", min=1)}}
+        example = {"args": (torch.from_numpy(images[:2]),), "dynamic_shapes": any_length}
+        write(part, module, example, _facts(content))
+        return _compare(part, module, images)
 
-    return _write_and_check("torch.export program", write, checkpoint, Path(out), photographs)
+    program, onnx = source.with_suffix(".pt2"), source.with_suffix(".onnx")
+    found = [
+        _export("torch.export program", program, partial(compared, _write_program)),
+        _export(f"ONNX, opset {OPSET}", onnx, partial(compared, _write_onnx)),
+    ]
+    if found[-1]["path"]:  # otherwise a file that lies there is of earlier weights
+        int8 = source.with_name(f"{source.stem.removesuffix('_final')}_int8.onnx")
+        found.append(_export("ONNX, 8 bits", int8, partial(_write_int8, onnx, data)))
+    return found
 
 
-def export_onnx(
-    checkpoint: str | os.PathLike, out: str | os.PathLike, *, photographs: np.ndarray
-) -> dict[str, Any]:
-    """Write the checkpoint as one ONNX file; input `images`, output `probabilities`.
+def _export(kind: str, out: Path, write: Callable[[Path], str]) -> dict[str, Any]:
+    """Let `write` fill a file, check it and say how good it is; only then it takes its place."""
+    checked: list[str] = []
+    try:
+        atomic_write(out, lambda part: checked.append(write(part)))
+    except FlowersError as error:
+        return {"path": None, "sentence": f"{kind}: {error}"}
+    except Exception as error:  # of dozens of types, mostly where versions do not fit together
+        return {"path": None, "sentence": f"{kind}: {_advice(error)}"}
+    size = out.stat().st_size
+    sentence = f"{kind}: {out.name}, {size / 1e6:.1f} MB. {checked[0]}"
+    return {"path": out.as_posix(), "size_bytes": size, "sentence": sentence}
 
-    Otherwise as `export_program`. Class names, normalisation, image size and temperature stand in
-    the file's metadata.
-    """
+
+def _advice(error: Exception) -> str:
+    said = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
+    found = {each.metadata["Name"]: each.version for each in metadata.distributions()}
+    versions = ", ".join(f"{name} {found.get(name, '(not installed)')}" for name in EXPORTERS)
+    return (
+        f"the export failed ({said}) with {versions}. No file was written; the rest of the lesson "
+        "works without it. In a terminal, run 'python -m pip install --upgrade -r requirements.txt', "
+        "then restart the notebook's kernel and run it again."
+    )
+
+
+def _write_program(part: Path, module: nn.Module, example: dict, facts: dict[str, str]) -> None:
+    """`torch.export.load` opens it, with the facts as the extra file `model.json`."""
+    program = torch.export.export(module, **example)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it holds the paths of this computer
+    torch.export.save(program, part, extra_files={"model.json": json.dumps(facts)})
+
+
+def _write_onnx(part: Path, module: nn.Module, example: dict, facts: dict[str, str]) -> None:
+    """One file; input `images`, output `probabilities`, the facts in its metadata."""
     import onnx  # here, not above: only this function needs it, and it takes a second to load
 
-    def write(part: Path, module: nn.Module, example: dict, facts: dict) -> None:
-        names = {"input_names": ["images"], "output_names": ["probabilities"]}
-        settings = {"dynamo": True, "opset_version": OPSET, "verbose": False}
-        proto = torch.onnx.export(module, **example, **names, **settings).model_proto
-        for node in proto.graph.node:
-            del node.metadata_props[:]  # they hold paths, too
-        onnx.helper.set_model_props(proto, facts)
-        part.write_bytes(proto.SerializeToString())  # one file, the weights within
-
-    return _write_and_check(f"ONNX, opset {OPSET}", write, checkpoint, Path(out), photographs)
+    names = {"input_names": ["images"], "output_names": ["probabilities"]}
+    settings = {"dynamo": True, "opset_version": OPSET, "verbose": False}
+    proto = torch.onnx.export(module, **example, **names, **settings).model_proto
+    for node in proto.graph.node:
+        del node.metadata_props[:]  # they hold paths, too
+    onnx.helper.set_model_props(proto, facts)
+    part.write_bytes(proto.SerializeToString())  # one file, the weights within
 
 
-def _write_and_check(
-    kind: str,
-    write: Callable[..., None],
-    checkpoint: str | os.PathLike,
-    out: Path,
-    images: np.ndarray,
-) -> dict[str, Any]:
-    """Write beside `out`, open in a fresh process, compare, and only then take the place."""
-    content = load_checkpoint(checkpoint)
-    images = np.array(images)  # a copy: the cache is read-only
-    module, batch, found = Deployable(content), torch.from_numpy(images), {}
-    # The batch may have any length; torch would otherwise build the example's length in.
-    any_length = {"images": {0: torch.export.Dim("batch", min=1)}}
-
-    def write_and_compare(part: Path) -> None:
-        with torch.no_grad():
-            example = {"args": (batch[:2],), "dynamic_shapes": any_length}
-            write(part, module, example, _facts(content))
-            expected = module(torch.cat([batch, batch[:1]])).numpy()
-        found["max_difference"] = worst = float(np.abs(reopen(part, images) - expected).max())
-        if not worst <= TOLERANCE:  # written so that nan fails, too
-            raise FlowersError(
-                f"The exported file answers differently from PyTorch (by {worst:.1e}, allowed is "
-                f"{TOLERANCE:.0e}), so '{out}' was not written; try another version of torch."
-            )
-
-    atomic_write(out, write_and_compare)
-    bytes_ = out.stat().st_size
-    facts = {"kind": kind, "path": out.as_posix(), "size_bytes": bytes_, "photographs": len(images)}
-    sentence = (
-        f"{kind}: '{out.as_posix()}', {bytes_ / 1e6:.1f} MB. Opened in a fresh process, its "
-        f"probabilities differ from PyTorch's by at most {found['max_difference']:.1e} on "
-        f"{len(images)} photographs (allowed: {TOLERANCE:.0e})."
-    )
-    return {**facts, **found, "sentence": sentence}
+def _compare(part: Path, module: nn.Module, images: np.ndarray) -> str:
+    """Probabilities of all images together and of the first alone, from the file and from PyTorch."""
+    run, expected = open_export(part), _run(module, images)
+    batch, single = np.abs(run(images) - expected), np.abs(run(images[:1]) - expected[:1])
+    worst = float(max(batch.max(), single.max()))
+    said = f"its probabilities differ from PyTorch's by at most {worst:.1e} on {len(images)} photographs"
+    said = f"{said} (allowed: {TOLERANCE:.0e})"
+    if not worst <= TOLERANCE:  # written so that nan fails, too
+        raise FlowersError(f"{said}, so it was not kept; try another version of torch.")
+    return f"Opened again, {said}."
 
 
 def _facts(checkpoint: dict[str, Any]) -> dict[str, str]:
@@ -137,27 +136,85 @@ def _facts(checkpoint: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def reopen(path: Path, images: np.ndarray) -> np.ndarray:
-    """Probabilities of all images together, then of the first alone, from a fresh Python process."""
-    with scratch_beside(path) as folder:
-        photographs, answers = Path(folder, "photographs.npy"), Path(folder, "answers.npy")
-        np.save(photographs, images)
-        command = [sys.executable, "-c", RELOAD, str(path.resolve()), photographs, answers]
-        try:  # in `folder`, so that no module of this project can help
-            subprocess.run(
-                command, cwd=folder, capture_output=True, timeout=RELOAD_SECONDS, check=True
-            )
-        except subprocess.SubprocessError as error:
-            last = (error.stderr or str(error).encode()).decode(errors="replace").splitlines()[-1]
-            raise FlowersError(
-                f"A fresh Python process could not open and run the exported file ({last}), so it was "
-                "not kept. Close other programs and run this cell again."
-            ) from error
-        return np.load(answers)
+def _write_int8(source: Path, data: FlowerData, part: Path) -> str:
+    """The ONNX file `source` with 8-bit weights and activations, if it is as good on val."""
+    _quantize(source, part, data)
+    before, after = (_accuracy(open_export(file), data.val) for file in (source, part))
+    said = f"Val accuracy {after:.1%} instead of {before:.1%} ({len(data.val)} photographs)"
+    if after < before - INT8_TOLERANCE - 1e-9:  # for the rounding of the subtraction
+        limit = f"{100 * INT8_TOLERANCE:g} percentage points"
+        raise FlowersError(f"{said}: that loses more than {limit}, so the file was not kept.")
+    return f"{said}."
 
 
-def scratch_beside(path: Path) -> tempfile.TemporaryDirectory:
-    """An empty folder beside `path`, to be removed afterwards."""
-    # On Windows a library may still hold a file when it is removed.
-    parent = path.parent.resolve()
-    return tempfile.TemporaryDirectory(dir=parent, prefix=".scratch-", ignore_cleanup_errors=True)
+def _quantize(source: Path, target: Path, data: FlowerData) -> None:
+    """Static quantisation (Jacob et al. 2018): a scale for each channel, ranges from train."""
+    from onnxruntime import quantization as ort
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    # Photographs spread over the classes, as the network gets them in evaluation.
+    chosen = np.linspace(0, len(data.train) - 1, min(CALIBRATION, len(data.train))).astype(int)
+    images = denormalise(eval_batch(torch.as_tensor(data.train.images[chosen]), data.image_size))
+
+    class Photographs(ort.CalibrationDataReader):
+        batches = ({"images": batch} for batch in _in_batches(images.numpy()))
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.batches, None)
+
+    # On Windows a library may still hold a file when the folder is removed.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        prepared = Path(folder, "prepared.onnx")  # BatchNorm folded into the convolutions
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        ort.quantize_static(
+            prepared,
+            target,
+            Photographs(),
+            quant_format=ort.QuantFormat.QDQ,
+            activation_type=ort.QuantType.QUInt8,
+            weight_type=ort.QuantType.QInt8,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"],  # not normalisation and softmax
+            per_channel=True,
+            reduce_range=True,  # 7-bit weights: sums of 8-bit products overflow on older x86
+        )
+
+
+def _in_batches(images: np.ndarray) -> Iterator[np.ndarray]:
+    starts = range(0, len(images), BATCH)
+    return (np.ascontiguousarray(images[start : start + BATCH]) for start in starts)
+
+
+def _accuracy(run: Run, split: Split) -> float:
+    """Top-1 accuracy (0 to 1) of an exported file on the split."""
+    answers = np.concatenate([run(batch).argmax(axis=1) for batch in _in_batches(split.images)])
+    return float((answers == split.labels.numpy()).mean())
+
+
+def open_export(path: str | os.PathLike) -> Run:
+    """An exported file as a function: uint8 images `(B, 3, S, S)` to probabilities `(B, classes)`."""
+    if Path(path).suffix != ".onnx":
+        return partial(_run, torch.export.load(path).module())
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # as many as PyTorch has
+    # Its threads would go on turning after an answer, and slow what is timed after it twofold.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"images": images})[0]
+
+
+def _run(module: nn.Module, images: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return module(torch.from_numpy(images)).numpy()
+
+
+def calls_on_one_image(
+    checkpoint: str | os.PathLike, files: Sequence[str | os.PathLike | None]
+) -> dict[str, Callable[[], np.ndarray]]:
+    """What `machine.latency_in_turn` can time: "PyTorch", then each file that is not None by name."""
+    content = load_checkpoint(checkpoint)
+    image = np.zeros((1, 3, content["image_size"], content["image_size"]), dtype=np.uint8)
+    runs = {"PyTorch": partial(_run, Deployable(content))}
+    runs |= {Path(file).name: open_export(file) for file in files if file is not None}
+    return {name: partial(run, image) for name, run in runs.items()}

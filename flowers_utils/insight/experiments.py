@@ -4,8 +4,10 @@ A frozen backbone gives the same features in every epoch. Computed once, they ma
 matter of milliseconds, so that many settings can be tried in a minute.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,80 +18,48 @@ from threadpoolctl import threadpool_limits  # comes with scikit-learn
 from torch import Tensor, nn
 
 import transfer_learning_config as config
+from flowers_utils.data import FlowerData
+from flowers_utils.datasets.load import starting_weights
 from flowers_utils.device import Device
-from flowers_utils.evaluation import Estimate, wilson
-from flowers_utils.models import make_optimizer
-from flowers_utils.training import evaluate, train_one_epoch
-from flowers_utils.transforms import Batches, denormalise
+from flowers_utils.errors import FlowersError
+from flowers_utils.insight.advice import interval_on_val
+from flowers_utils.machine.speed import count_flops, measure
+from flowers_utils.models import build_model, count_parameters, eval_mode
+from flowers_utils.progress import Progress
+from flowers_utils.storage.results import markdown_table
+from flowers_utils.training import evaluate, fit_head, make_optimizer, train_one_epoch
+from flowers_utils.transforms import Batches, denormalise, evaluation_batches
 
 Features = tuple[Tensor, Tensor]  # (N, F) float32 and labels (N,), as `predict_features` gives them
-History = list[dict[str, float]]
 CPU = Device(torch.device("cpu"), "CPU")  # quick enough for a head, and the same everywhere
 
 
 def train_head(
-    head: nn.Module, splits: tuple[Features, Features], *, rate: float, epochs: int, seed: int = 0
-) -> History:
-    """Train `head` on the features of (train, val), in place, by the recipe of Phase 1.
+    train: Features, val: Features, *, rate: float = 1e-3, epochs: int = 20, seed: int = 0
+) -> list[dict[str, float]]:
+    """Train a new linear head by the recipe of Phase 1; a row an epoch.
 
-    Returns a row an epoch: epoch, train_loss, val_loss, val_accuracy.
+    A row has epoch, train_loss, val_loss and val_accuracy. The same seed gives the same start.
     """
-    (train, val), recipe, history = splits, config.TRAINING_CONFIG, []
+    recipe, history = config.TRAINING_CONFIG, []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = nn.Linear(train[0].shape[1], 1 + int(max(train[1].max(), val[1].max())))
     optimizer = make_optimizer([{"params": list(head.parameters()), "lr": rate}], CPU)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, recipe["step_size"], recipe["gamma"])
     generator = torch.Generator().manual_seed(seed)
+    # On matrices this small, several threads wait for one another longer than they compute.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     for epoch in range(1, epochs + 1):
         order = torch.randperm(len(train[1]), generator=generator).split(recipe["batch_size"])
-        batches = ((train[0][i], train[1][i]) for i in order)
-        with one_thread():
-            learned = train_one_epoch(head, batches, optimizer, CPU)
-            scored = evaluate(head, [val], CPU)
+        learned = train_one_epoch(head, ((train[0][i], train[1][i]) for i in order), optimizer, CPU)
         schedule.step()
+        scored = evaluate(head, [val], CPU)
         row = {"epoch": epoch, "train_loss": learned.loss, "val_loss": scored.loss}
         history.append({**row, "val_accuracy": scored.top1})
+    torch.set_num_threads(threads)
     return history
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """On matrices this small, several threads wait for one another longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def head_experiment(
-    cases: Mapping[str, tuple[Features, Features]],
-    *,
-    rate: float = 1e-3,
-    epochs: int = 20,
-    seed: int = 0,
-) -> dict[str, History]:
-    """The history of a new head for each case: a name and its features of train and of val.
-
-    Every head has the same random start, so that only the case differs.
-    """
-    histories = {}
-    for name, (train, val) in cases.items():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            head = nn.Linear(train[0].shape[1], 1 + int(max(train[1].max(), val[1].max())))
-        histories[name] = train_head(head, (train, val), rate=rate, epochs=epochs, seed=seed)
-    return histories
-
-
-def learning_rate_experiment(
-    train: Features, val: Features, *, seed: int = 0
-) -> dict[str, History]:
-    """The history of the same new head at three learning rates: too high, right, too low."""
-    histories = {}
-    for rate in (1.0, 1e-3, 1e-5):
-        case = {f"learning rate {rate:g}": (train, val)}
-        histories |= head_experiment(case, rate=rate, seed=seed)
-    return histories
 
 
 def without_normalisation(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
@@ -98,23 +68,89 @@ def without_normalisation(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
         yield denormalise(images).float() / 255, labels
 
 
-def accuracy_by_training_size(
-    train: Features, val: Features, *, seed: int = 0
-) -> list[tuple[int, Estimate]]:
-    """(training photographs, top-1 on val) of a linear head on 20, 40, 70 and 100 % of the features.
+def accuracy_by_training_size(train: Features, val: Features, *, seed: int = 0) -> list[dict]:
+    """Accuracy on val of a linear head on 20, 40, 70 and 100 % of the features: name, seed, val.
 
-    The head is scikit-learn's logistic regression. Every class keeps its share, at least two
-    photographs; a smaller part lies within a larger one.
+    The head is scikit-learn's LogisticRegression after a StandardScaler; its L2 penalty is half the
+    squared weights, times 0.01, beside the mean loss. Every class keeps its proportion, at least
+    two photographs; a smaller part lies within a larger one.
     """
     features, labels = (part.numpy() for part in train)
     rng, results = np.random.default_rng(seed), []
     classes = [rng.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
     for fraction in (0.2, 0.4, 0.7, 1.0):
         rows = np.concatenate([own[: max(2, round(fraction * len(own)))] for own in classes])
-        # C is the inverse of the penalty's weight on the sum of the losses: 1e-2 on their mean
-        head = make_pipeline(StandardScaler(), LogisticRegression(C=50 / len(rows), max_iter=200))
-        with threadpool_limits(1):  # see `one_thread`
-            head.fit(features[rows], labels[rows])
-        correct = (head.predict(val[0].numpy()) == val[1].numpy()).sum()
-        results.append((len(rows), wilson(int(correct), len(val[1]))))
+        # scikit-learn's C weighs the sum of the losses: 100 / N on the sum is 0.01 on the mean
+        head = make_pipeline(StandardScaler(), LogisticRegression(C=100 / len(rows), max_iter=200))
+        with threadpool_limits(1):
+            accuracy = head.fit(features[rows], labels[rows]).score(*(x.numpy() for x in val))
+        results.append({"name": f"{len(rows):,} photographs", "seed": seed, "val": accuracy})
     return results
+
+
+def compare_backbones(
+    names: Sequence[str], data: FlowerData, device: Device, *, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Size and speed of each backbone, and the accuracy on val of a head on its frozen features.
+
+    A row has name, parameters, GFLOPs (a multiply-add is two) and ms for one image, minutes that
+    features and head took, val (0..1), and a note. Without pretrained weights val and minutes are
+    None, and the note says why.
+    """
+    rows = []
+    with Progress(len(names), "Comparing backbones", unit="network") as bar:
+        for name in names:
+            bar.note(name)
+            rows.append(
+                {"name": name, **_measure(name, data, device), **_fit(name, data, device, seed)}
+            )
+            bar.update()
+    return rows
+
+
+def _measure(name: str, data: FlowerData, device: Device) -> dict[str, float]:
+    """Size and speed, which do not depend on the weights."""
+    model = device.place(build_model(name, num_classes=data.num_classes, weights=None))
+    image = device.place_batch(torch.zeros(1, 3, data.image_size, data.image_size))
+    with eval_mode(model), torch.inference_mode(), device.autocast():
+        seconds = median(measure(lambda: model(image), device, repeats=20))
+    flops = count_flops(model, image_size=data.image_size)
+    size = count_parameters(model)[0]
+    return {"parameters": size, "GFLOPs": flops / 1e9, "ms": 1000 * seconds}
+
+
+def _fit(name: str, data: FlowerData, device: Device, seed: int) -> dict[str, Any]:
+    """What a head fitted on the frozen features reaches, or why there is none."""
+    start = time.perf_counter()
+    try:
+        if data.is_practice and name != "resnet18":
+            raise FlowersError("practice flowers come with a ResNet18 only.")
+        weights = starting_weights(data, device, backbone=name, seed=seed)
+        model = build_model(name, num_classes=data.num_classes, weights=weights, seed=seed)
+    except FlowersError as error:
+        return {"val": None, "minutes": None, "note": f"No pretrained weights: {error}"}
+    fit_head(device.place(model), data, device)
+    val = evaluate(model, evaluation_batches(data.val, device), device).top1
+    return {"val": val, "minutes": (time.perf_counter() - start) / 60, "note": ""}
+
+
+def comparison_table(rows: Sequence[Mapping[str, Any]], data: FlowerData) -> str:
+    """The rows of `compare_backbones` in Markdown; a sentence where there is nothing to compare."""
+    headers = ["backbone", "parameters", "GFLOPs", "ms an image", "fitted head on val", "minutes"]
+    cells = [
+        [r["name"], f"{r['parameters'] / 1e6:.1f} M", f"{r['GFLOPs']:.2f}", f"{r['ms']:.1f}"]
+        + (
+            [interval_on_val(r["val"], data).percent(), f"{r['minutes']:.1f}"]
+            if r["minutes"]
+            else ["", ""]
+        )
+        for r in rows
+    ]
+    notes = [f"- **{row['name']}**: {row['note']}" for row in rows if row["note"]]
+    if sum(row["val"] is not None for row in rows) < 2:
+        headers, cells = headers[:4], [row[:4] for row in cells]
+        why = (
+            "Accuracies are not compared, because that takes two backbones with pretrained weights."
+        )
+        notes = [why, "", *notes]
+    return "\n".join([markdown_table(headers, cells) if len(rows) > 1 else "", "", *notes]).strip()

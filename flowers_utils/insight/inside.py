@@ -1,64 +1,29 @@
-"""A look inside: what the network answers to, and where it looks.
+"""A look inside: filters, gradients, the places behind a prediction, look-alikes and mistakes.
 
-Every function leaves the model as it was: hooks removed, each layer in its mode, no gradient
-stored, also when an error is raised on the way.
+Every function leaves the model as it was: each layer in its mode, no gradient stored, also when an
+error is raised on the way.
 """
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models.resnet import BasicBlock
 
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
+from flowers_utils.evaluation import Z_95, Estimate, Metrics
 from flowers_utils.models import BACKBONES, eval_mode
 from flowers_utils.transforms import eval_batch
 
-SMALLEST_MAP = 7  # places across, below which a heat map says next to nothing
-
-
-def stages(model: nn.Module) -> dict[str, nn.Module]:
-    """Four stages of the backbone, from edges to parts of flowers; in a ResNet layer1 to layer4."""
-    if hasattr(model, "layer4"):
-        return {f"layer{i}": getattr(model, f"layer{i}") for i in range(1, 5)}
-    chosen = np.linspace(1, len(model.features) - 1, 4).round().astype(int)
-    return {f"features.{i}": model.features[i] for i in chosen.tolist()}
-
-
-@contextmanager
-def observing(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Inside, a forward pass leaves the stages' outputs in the dict that this yields."""
-    outputs: dict[str, Tensor] = {}
-
-    def keep(name: str, _module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
-        # where all before it is frozen, gradients must still reach this output
-        outputs[name] = output if output.requires_grad else output.detach().requires_grad_()
-        return outputs[name].clone()  # a later in-place ReLU must not change what was kept
-
-    with ExitStack() as undo:
-        for name, layer in stages(model).items():
-            undo.callback(layer.register_forward_hook(partial(keep, name)).remove)
-        undo.enter_context(eval_mode(model))
-        undo.enter_context(torch.enable_grad())
-        yield outputs
-
-
-def _logits(model: nn.Module, photo: Tensor | np.ndarray, device: Device) -> Tensor:
-    """The answer (C,) to one uint8 photograph (3, S, S), in the precision of the evaluation."""
-    photo = torch.as_tensor(np.array(photo))
-    if photo.dtype != torch.uint8 or photo.ndim != 3 or photo.shape[0] != 3:
-        raise FlowersError(
-            f"One photograph is needed, uint8 of shape (3, S, S), but this is {photo.dtype} of "
-            f"shape {tuple(photo.shape)}. Take one from a split: data.test.images[0]."
-        )
-    batch = device.place_batch(eval_batch(photo[None].to(device.torch_device), photo.shape[-1]))
-    with device.autocast():
-        return device.place(model)(batch)[0].float()
+PIXELS_A_CELL = 32  # all backbones here shrink the image 32 times on its way to the last stage
+FEWEST_CELLS = 7  # across the last stage; on fewer, Grad-CAM cannot tell places apart
+AT_ONCE = 64  # pictures in a batch of the occlusion
 
 
 def first_layer_filters(model: nn.Module) -> Tensor:
@@ -72,108 +37,201 @@ def first_layer_filters(model: nn.Module) -> Tensor:
     return 0.5 + 0.5 * weight / largest.clamp_min(largest.max().item() * 0.05 + 1e-12)
 
 
-def feature_maps(model: nn.Module, photo: Tensor | np.ndarray, device: Device) -> dict[str, Tensor]:
-    """The answers (C, H, W) of each stage to one uint8 photograph (3, S, S), in order."""
-    with observing(model) as outputs:
-        _logits(model, photo, device)
-    return {name: output[0].detach().float().cpu() for name, output in outputs.items()}
+class PlainBlock(BasicBlock):
+    """torchvision's BasicBlock without its skip connection."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
+
+
+def gradient_at_each_block(*, skip: bool, blocks: int = 16, seed: int = 0) -> list[float]:
+    """How much of the gradient arrives at each block of an untrained stack, first block first.
+
+    Mean absolute gradient at the block's input, divided by the one behind the last block. The
+    blocks are torchvision's BasicBlock, or the same without the skip connection, both as an
+    untrained ResNet has them: weights from `kaiming_normal_` ("fan_out"), BatchNorm in train mode.
+    """
+    kind = BasicBlock if skip else PlainBlock
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        stack = nn.Sequential(*(kind(16, 16) for _ in range(blocks)))
+        for module in stack.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        values = [torch.randn(8, 16, 16, 16, requires_grad=True)]
+        for block in stack:
+            values.append(block(values[-1]))
+        loss = (values[-1] * torch.randn(8, 16, 16, 16)).mean()  # stands for any loss
+    sizes = [gradient.abs().mean() for gradient in torch.autograd.grad(loss, values)]
+    return [float(size / sizes[-1]) for size in sizes[:-1]]
+
+
+class Moved(NamedTuple):
+    """How far the weights of one stage moved."""
+
+    absolute: float  # root mean square of the change of one weight
+    relative: float  # the same, as a fraction of the weights' own root mean square
+
+
+def how_far_each_group_moved(before: nn.Module, after: nn.Module) -> dict[str, Moved]:
+    """The change of each stage's parameters between two states of a network.
+
+    Both numbers are needed: the same step is a large change for a stage with small weights.
+    """
+    start, end = before.state_dict(), after.state_dict()
+    learned = {name for name, _ in after.named_parameters()}
+    moved = {}
+    for stage, modules in BACKBONES[after.architecture].groups.items():
+        names = [n for n in learned if n.startswith(tuple(f"{m}." for m in modules))]
+        old = torch.cat([start[n].cpu().flatten() for n in names])
+        change = torch.cat([end[n].cpu().flatten() for n in names]) - old
+        moved[stage] = Moved(
+            float(change.square().mean().sqrt()), float(change.norm() / old.norm())
+        )
+    return moved
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """Why one photograph got its answer."""
+class Heat:
+    """Which places of one photograph the prediction of class `target` depends on."""
 
-    heat: Tensor  # (S, S), 0..1: how much each place spoke for `target`
-    target: int  # the class that is explained
-    probabilities: Tensor  # (C,)
-    stage: str  # the stage whose maps were weighed
+    values: Tensor  # (S, S), 0..1
+    target: int
+    method: str
 
-    @property
-    def predicted(self) -> int:
-        return int(self.probabilities.argmax())
+
+def heat_map(
+    model: nn.Module, photo: Tensor | np.ndarray, device: Device, *, target: int | None = None
+) -> Heat:
+    """Grad-CAM for a photograph of 224 pixels or more, occlusion for a smaller one.
+
+    `photo` is uint8 (3, S, S); without `target` the predicted class is explained.
+    """
+    large = photo.shape[-1] >= FEWEST_CELLS * PIXELS_A_CELL
+    return (grad_cam if large else occlusion)(model, photo, device, target=target)
 
 
 def grad_cam(
+    model: nn.Module, photo: Tensor | np.ndarray, device: Device, *, target: int | None = None
+) -> Heat:
+    """Grad-CAM (Selvaraju et al. 2017) on the last stage: its maps, weighted by their gradients.
+
+    `photo` is uint8 (3, S, S). Raises FlowersError for a class that does not exist.
+    """
+    images = _normalised(photo, device).requires_grad_()  # or a frozen network has no gradients
+    network = BACKBONES[model.architecture]
+    stage = list(network.groups)[-1]
+    with eval_mode(device.place(model)), torch.enable_grad(), device.autocast():
+        split = create_feature_extractor(model, {stage: "maps", network.classifier: "logits"})
+        maps, logits = split(images).values()
+        target = _existing(target, logits[0])
+        (gradient,) = torch.autograd.grad(logits[0, target], maps)
+    importance = gradient.float().mean(dim=(2, 3), keepdim=True)  # of each map for this class
+    heat = (importance * maps.detach().float()).sum(dim=1, keepdim=True).relu()
+    heat = F.interpolate(heat, photo.shape[-2:], mode="bilinear", align_corners=False)
+    return Heat(_to_one(heat[0, 0].cpu()), target, f"Grad-CAM on {stage}")
+
+
+def occlusion(
     model: nn.Module,
     photo: Tensor | np.ndarray,
     device: Device,
     *,
     target: int | None = None,
-    temperature: float = 1.0,
-) -> Explanation:
-    """Where the network looked for class `target` (default: its own answer) in one photograph.
+    patch: int | None = None,
+) -> Heat:
+    """Move a grey square over the photograph and see where the prediction suffers most.
 
-    Grad-CAM, Selvaraju et al. 2017, on the last stage that still has 7 x 7 places; if nothing there
-    speaks for the class, on the stage before it. The probabilities are softmax(logits /
-    `temperature`). Raises FlowersError for a class that is not there.
+    After Zeiler and Fergus 2014. The heat of a pixel is by how much the log-probability of `target`
+    falls, on average over the squares that cover this pixel. The square is `patch` pixels wide
+    (3/16 of the photograph), and moves by a quarter of its width. `photo` is uint8 (3, S, S).
     """
-    with observing(model) as outputs:
-        logits = _logits(model, photo, device)
-        target = int(logits.argmax()) if target is None else target
-        if not 0 <= target < len(logits):
-            raise FlowersError(f"There is no class {target}: there are {len(logits)}, from 0.")
-        roomy = [name for name, maps in outputs.items() if min(maps.shape[-2:]) >= SMALLEST_MAP]
-        for stage in reversed(roomy[-2:] or [*outputs][-1:]):
-            maps = outputs[stage]
-            (gradient,) = torch.autograd.grad(logits[target], maps, retain_graph=True)
-            # A map counts as much as the logit rises with it: on average over its places in the
-            # last stage (Grad-CAM), place by place in an earlier one (LayerCAM, Jiang et al. 2021).
-            gradient = gradient.float()
-            last = stage == [*outputs][-1]
-            weights = gradient.mean(dim=(2, 3), keepdim=True) if last else gradient.relu()
-            heat = (weights * maps.detach().float()).sum(dim=1, keepdim=True).relu()
-            if heat.max() > 0:
-                break
-    heat = F.interpolate(heat, photo.shape[-2:], mode="bilinear", align_corners=False)[0, 0].cpu()
-    probabilities = (logits.detach().cpu() / temperature).softmax(dim=0)
-    return Explanation(heat / heat.max().clamp_min(1e-12), target, probabilities, stage)
+    image, side = _normalised(photo, device), photo.shape[-1]
+    patch = patch or max(4, 3 * side // 16)
+    # Squares start outside, so that pixels at the border are covered as often as others.
+    edges = [slice(max(0, i), i + patch) for i in range(1 - patch, side, max(1, patch // 4))]
+    squares = [(rows, columns) for rows in edges for columns in edges]
+    total, times = np.zeros((side, side)), np.zeros((side, side))
+    with eval_mode(device.place(model)), torch.inference_mode(), device.autocast():
+        whole = model(image)[0].float().log_softmax(dim=0)
+        target = _existing(target, whole)
+        for first in range(0, len(squares), AT_ONCE):
+            some = squares[first : first + AT_ONCE]
+            hidden = image.repeat(len(some), 1, 1, 1)
+            for picture, (rows, columns) in zip(hidden, some, strict=True):
+                picture[:, rows, columns] = 0  # ImageNet's mean colour, after normalisation
+            fall = whole[target] - model(hidden).float().log_softmax(dim=1)[:, target]
+            for square, change in zip(some, fall.tolist(), strict=True):
+                total[square] += change
+                times[square] += 1
+    heat = torch.from_numpy(total / times).float().relu()
+    return Heat(_to_one(heat), target, "occlusion")
 
 
-def gradient_at_each_block(*, skip: bool, blocks: int = 16, seed: int = 0) -> list[float]:
-    """How much of the gradient reaches each block of an untrained stack, first block first.
+def _normalised(photo: Tensor | np.ndarray, device: Device) -> Tensor:
+    """One uint8 photograph (3, S, S) as a batch for the network."""
+    photo = torch.as_tensor(np.array(photo))
+    if photo.dtype != torch.uint8 or photo.ndim != 3 or photo.shape[0] != 3:
+        raise FlowersError(
+            f"One photograph is needed, uint8 of shape (3, S, S), but this is {photo.dtype} of "
+            f"shape {tuple(photo.shape)}. Take one from a split: data.test.images[0]."
+        )
+    return device.place_batch(eval_batch(photo[None].to(device.torch_device), photo.shape[-1]))
 
-    Mean absolute gradient at the input of the block, as a share of that behind the last block.
-    The blocks are the same with and without `skip`: convolution, ReLU, convolution, with weights
-    as wide as PyTorch's default for a convolution, and no BatchNorm.
+
+def _existing(target: int | None, logits: Tensor) -> int:
+    """`target`, or the predicted class where it is None."""
+    target = int(logits.argmax()) if target is None else target
+    if not 0 <= target < len(logits):
+        raise FlowersError(f"There is no class {target}: there are {len(logits)}, from 0.")
+    return target
+
+
+def _to_one(heat: Tensor) -> Tensor:
+    return heat / heat.max().clamp_min(1e-12)
+
+
+class ConfusedPair(NamedTuple):
+    """Two classes that are taken for one another, and the photographs by their positions."""
+
+    first: int
+    second: int
+    first_as_second: list[int]  # photographs of `first` that were predicted as `second`
+    second_as_first: list[int]
+
+
+def most_confused_pairs(metrics: Metrics, k: int = 5) -> list[ConfusedPair]:
+    """The k pairs with the most mistakes, both directions together; only pairs with any."""
+
+    def taken(true: int, predicted: int) -> list[int]:
+        both = (metrics.labels == true) & (metrics.predictions == predicted)
+        return np.flatnonzero(both).tolist()
+
+    mistakes = np.triu(metrics.confusion + metrics.confusion.T, k=1)
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:k]
+    pairs = [divmod(int(i), len(mistakes)) for i in order if mistakes.flat[i] > 0]
+    return [ConfusedPair(a, b, taken(a, b), taken(b, a)) for a, b in pairs]
+
+
+def most_confident_mistakes(metrics: Metrics, k: int = 12) -> list[int]:
+    """Positions of the wrong predictions, those with the highest confidence first."""
+    wrong = np.flatnonzero(metrics.predictions != metrics.labels)
+    return wrong[np.argsort(-metrics.confidences[wrong], kind="stable")][:k].tolist()
+
+
+def auroc(known_confidence: Tensor, unknown_confidence: Tensor) -> Estimate:
+    """How well confidence separates photographs of known classes from those of unknown ones.
+
+    The probability that a known one has the higher confidence: 0.5 is no better than guessing, 1 is
+    perfect. The 95 % interval is by Hanley and McNeil 1982.
     """
-    generator = torch.Generator().manual_seed(seed)
-    values = [torch.randn(4, 8, 16, 16, generator=generator, requires_grad=True)]
-    for _ in range(blocks):
-        kernels = torch.randn(2, 8, 8, 3, 3, generator=generator) * (1 / (3 * 8 * 3 * 3)) ** 0.5
-        change = F.conv2d(values[-1], kernels[0], padding=1).relu()
-        change = F.conv2d(change, kernels[1], padding=1)
-        values.append(values[-1] + change if skip else change)
-    sizes = [g.abs().mean() for g in torch.autograd.grad(values[-1].square().mean(), values)]
-    return [float(size / sizes[-1]) for size in sizes[:-1]]
-
-
-def output_shapes(model: nn.Module, size: int) -> list[tuple[str, tuple[int, ...]]]:
-    """Name and output shape (without the batch) of each stage, for an image `(3, size, size)`."""
-    shapes = [("image", (3, size, size))]
-    stages = dict(model.named_children())
-    blocks = stages.pop("features", nn.Module()).named_children()
-    stages |= {f"features.{name}": block for name, block in blocks}
-    names = {stage: name for name, stage in stages.items()}
-
-    def note(stage: nn.Module, inputs: tuple, output: Tensor) -> None:
-        shapes.append((names[stage], tuple(output.shape[1:])))
-
-    with ExitStack() as hooks, eval_mode(model), torch.no_grad():
-        for stage in names:
-            hooks.enter_context(stage.register_forward_hook(note))
-        model(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
-    return shapes
-
-
-def how_far_each_group_moved(before: nn.Module, after: nn.Module) -> dict[str, float]:
-    """Relative change of each stage's parameters: the norm of the difference over the norm."""
-
-    def values(model: nn.Module, modules: tuple[str, ...]) -> Tensor:
-        stage = [p for path in modules for p in model.get_submodule(path).parameters()]
-        return torch.cat([p.detach().cpu().flatten() for p in stage])  # any memory layout
-
-    moved = {}
-    for name, modules in BACKBONES[after.architecture].groups.items():
-        old, new = values(before, modules), values(after, modules)
-        moved[name] = float((new - old).norm() / old.norm())
-    return moved
+    known, unknown = (np.asarray(x, dtype=float) for x in (known_confidence, unknown_confidence))
+    n, m = len(known), len(unknown)
+    if n == 0 or m == 0:
+        raise FlowersError(
+            "Photographs of known and of unknown classes are needed, at least one each."
+        )
+    area = float(roc_auc_score(np.repeat([1, 0], [n, m]), np.concatenate([known, unknown])))
+    above, below = area / (2 - area) - area**2, 2 * area**2 / (1 + area) - area**2
+    half = Z_95 * ((area * (1 - area) + (n - 1) * above + (m - 1) * below) / (n * m)) ** 0.5
+    return Estimate(area, max(0.0, area - half), min(1.0, area + half))

@@ -1,4 +1,4 @@
-"""This machine: is it ready for the lesson, how fast is a model here, where does the time go."""
+"""This machine: is it ready for the lesson, and how fast is a model here?"""
 
-from flowers_utils.machine.preflight import preflight
-from flowers_utils.machine.speed import latency_in_turn, profile_model, where_time_goes
+from flowers_utils.machine.preflight import check_machine
+from flowers_utils.machine.speed import latency_in_turn, profile_model

@@ -1,59 +1,56 @@
-"""How fast and how large a model is, and where the time of an epoch goes.
+"""How fast and how large a model is, and about how long the lesson takes here."""
 
-The stopwatch is `torch.utils.benchmark.Timer`: it warms up, repeats a call until the median can be
-trusted, and waits for CUDA, whose calls return before the work is done.
-"""
-
-import copy
-import io
-import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import transfer_learning_config as config
 from flowers_utils import models
-from flowers_utils.data import FlowerData, Split
+from flowers_utils.config_check import phase_settings
+from flowers_utils.datasets import practice
 from flowers_utils.device import PRECISION_NAMES, Device
-from flowers_utils.training import train_one_epoch
-from flowers_utils.transforms import augment_batch, draw_augmentation, train_transform
+from flowers_utils.training import evaluate, make_optimizer, train_one_epoch
+from flowers_utils.transforms import augment_batch
 
 THROUGHPUT_BATCH = 32
-JPEG_SIDE = 500  # pixels: the side of the JPEG files that the textbook loop decodes
+PASSES, COMPARISON_PASSES = 8, 17  # over train beside the epochs: in part one, in part two
+OTHER_SECONDS = 60.0  # of each part, for figures and export
 
 
-def measure(call: Callable[[], object], device: Device, *, seconds: float) -> Any:
-    """Time `call` for at least about `seconds`; the result has `.median` and `.times` in seconds."""
-    # Importing the Timer loads torch's tools for compiling extensions, which warn (with a path) of a
-    # CUDA toolkit without a card. Nothing is compiled here.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    from torch.utils.benchmark import Timer
-
-    def and_wait() -> None:
+def measure(call: Callable[[], object], *, repeats: int) -> list[float]:
+    """Seconds of `call`, once for each repeat, after a first call that warms up."""
+    times = []
+    for _ in range(repeats + 1):
+        wait_for_gpu()  # it may still be busy with earlier work
+        start = time.perf_counter()
         call()
-        device.synchronize()  # the Timer waits for CUDA, but not for MPS
+        wait_for_gpu()  # its calls return before the work is done
+        times.append(time.perf_counter() - start)
+    return times[1:]
 
-    threads = torch.get_num_threads()  # else the Timer measures on one
-    timer = Timer("call()", globals={"call": and_wait}, num_threads=threads)
-    return timer.blocked_autorange(min_run_time=seconds)
+
+def wait_for_gpu() -> None:
+    """Wait until CUDA or MPS has done all that it was asked for; nothing to wait for on a CPU."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
 
 
 def latency_in_turn(
-    calls: Mapping[str, Callable[[], object]], device: Device, *, rounds: int = 15
+    calls: Mapping[str, Callable[[], object]], *, rounds: int = 15
 ) -> dict[str, float]:
-    """Median milliseconds of each call, timed in turn: a busy minute falls on all of them alike."""
-    times = [
-        [measure(call, device, seconds=0.02).median for call in calls.values()]
-        for _ in range(rounds)
-    ]
-    return dict(zip(calls, (1000 * np.median(times, axis=0)).tolist(), strict=True))
+    """Median milliseconds of each call, timed in turn: a busy minute slows all of them alike."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            times[name] += measure(call, repeats=3)
+    return {name: 1000 * median(found) for name, found in times.items()}
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ class ModelProfile:
     disk_bytes: int
 
     def table(self) -> str:
-        """A text table with one line per quantity, for the notebook to print."""
+        """A text table with one line for each quantity, for the notebook to print."""
         rows = {
             "measured on": f"{self.device}, {self.precision}, {self.image_size} x {self.image_size}",
             "parameters": f"{self.parameters / 1e6:.2f} million",
@@ -80,8 +77,7 @@ class ModelProfile:
             f"throughput, batch {THROUGHPUT_BATCH}": f"{self.images_per_second:.0f} images/s",
             "size on disk": f"{self.disk_bytes / 1e6:.1f} MB",
         }
-        width = max(map(len, rows))
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+        return "\n".join(f"{name:<22}{value}" for name, value in rows.items())
 
 
 def profile_model(
@@ -93,21 +89,21 @@ def profile_model(
     """
     device.place(model)
 
-    def timed(count: int) -> Any:
+    def timed(count: int, repeats: int) -> list[float]:
         images = device.place_batch(torch.zeros(count, 3, image_size, image_size))
         with models.eval_mode(model), torch.inference_mode(), device.autocast():
-            return measure(lambda: model(images), device, seconds=3.0)
+            return measure(lambda: model(images), repeats=repeats)
 
-    single, batch = timed(1), timed(THROUGHPUT_BATCH)
+    single, batch = timed(1, repeats=50), timed(THROUGHPUT_BATCH, repeats=8)
     return ModelProfile(
         device=device.name,
         precision=PRECISION_NAMES[device.precision],
         image_size=image_size,
         parameters=models.count_parameters(model)[0],
         flops=count_flops(model, image_size=image_size),
-        median_ms=1000 * single.median,
-        p95_ms=1000 * float(np.percentile(single.times, 95)),
-        images_per_second=THROUGHPUT_BATCH / batch.median,
+        median_ms=1000 * median(single),
+        p95_ms=1000 * float(np.percentile(single, 95)),
+        images_per_second=THROUGHPUT_BATCH / median(batch),
         disk_bytes=Path(checkpoint).stat().st_size,
     )
 
@@ -122,94 +118,47 @@ def count_flops(model: nn.Module, *, image_size: int) -> int:
     return counter.get_total_flops()
 
 
-@dataclass(frozen=True)
-class Loop:
-    """How one batch of training photographs gets from the disk to the network."""
-
-    device: Device
-    decode: Callable[[], Any]
-    augment: Callable[[Any], torch.Tensor]
-
-
-def where_time_goes(model: nn.Module, data: FlowerData, device: Device) -> dict[str, dict]:
-    """Seconds that one epoch of training in Phase 2 spends in each part, for two ways of training.
-
-    Name of the loop -> name of the part -> seconds, scaled up from one batch. The textbook loop
-    decodes JPEG files (made here from the cached photographs, as large as real ones; practice
-    flowers stay as they are), augments image by image and computes in float32.
-    """
-    count, crop = images_a_batch(device, data.image_size), data.image_size
-    train = data.train.subset(range(min(count, len(data.train))))
-    loops = {
-        "textbook": textbook_loop(
-            train, device, crop, side=crop if data.is_practice else JPEG_SIDE
-        ),
-        "this lesson": lesson_loop(train, device, crop),
-    }
-    found = {name: seconds_an_image(model, loop, train.labels) for name, loop in loops.items()}
-    return {
-        name: {part: seconds * len(data.train) for part, seconds in parts.items()}
-        for name, parts in found.items()
-    }
+def lesson_seconds(
+    device: Device, *, on_practice: bool, profile: str, recipe: str = "lesson"
+) -> tuple[float, float]:
+    """About how long parts one and two take here, in seconds, from three real steps."""
+    step, forward = seconds_an_image(device, on_practice=on_practice)
+    counts = practice.SPLIT_SIZES if on_practice else config.DATASET["splits"]
+    limit = config.PROFILES[profile]["images"]
+    train, val, test = (min(count, limit or count) for count in counts.values())
+    first, second = (phase_settings(name, profile, recipe) for name in config.PHASES)
+    pixels = (
+        second.get("train_size", 1.0) ** 2
+    )  # smaller images take less, by their number of pixels
+    part_one = second["epochs"] * (step * pixels * train + forward * val) + OTHER_SECONDS
+    part_one += forward * ((first["epochs"] + PASSES) * train + test)
+    scratch = phase_settings("phase2", profile)["epochs"]
+    part_two = scratch * (step * train + forward * val) + OTHER_SECONDS
+    if not on_practice:
+        part_two += COMPARISON_PASSES * forward * train
+    elif not (Path(config.PATHS["models"]) / "practice_backbone.pth").is_file():
+        part_one += step * practice.PRETRAINING["images"]
+    return part_one, part_two
 
 
-def images_a_batch(device: Device, size: int) -> int:
-    slow = device.torch_device.type == "cpu" and size > 64  # a whole batch would take seconds
-    return 8 if slow else config.TRAINING_CONFIG["batch_size"]
+def seconds_an_image(device: Device, *, on_practice: bool) -> tuple[float, float]:
+    """Seconds for one photograph: (a step that trains everything, the forward pass alone)."""
+    photos = (config.AUGMENTATION["resize"], config.AUGMENTATION["crop"])
+    drawings = (practice.PRACTICE_RESIZE, practice.PRACTICE_CROP)
+    resize, crop = drawings if on_practice else photos
+    slow = device.torch_device.type == "cpu" and crop > 64  # a whole batch would take seconds
+    count = 8 if slow else config.TRAINING_CONFIG["batch_size"]
+    black = torch.zeros(count, 3, resize, resize, dtype=torch.uint8, device=device.torch_device)
+    labels = torch.zeros(count, dtype=torch.int64, device=device.torch_device)
+    classes, generator = config.DATASET["num_classes"], torch.Generator().manual_seed(0)
+    model = device.place(models.build_model(config.BACKBONE, num_classes=classes, weights=None))
+    groups = models.parameter_groups(model, backbone_lr=1e-4, head_lr=1e-3)
+    optimizer = make_optimizer(groups, device)
 
+    def batch() -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [(device.place_batch(augment_batch(black, generator, crop=crop)), labels)]
 
-def textbook_loop(train: Split, device: Device, crop: int, *, side: int) -> Loop:
-    """JPEG files of `side` pixels, opened and augmented one by one, as torchvision's data sets do."""
-    augment, files = train_transform(resize=train.images.shape[-1], crop=crop), []
-    for image in train.images:
-        photo, file = Image.fromarray(image.transpose(1, 2, 0)), io.BytesIO()
-        photo.resize((side, side)).save(file, "JPEG", quality=90)
-        files.append(file)
-    return Loop(
-        Device(device.torch_device, device.name),  # float32, contiguous
-        decode=lambda: [Image.open(file).convert("RGB") for file in files],
-        augment=lambda photos: torch.stack([augment(photo) for photo in photos]),
-    )
-
-
-def lesson_loop(train: Split, device: Device, crop: int) -> Loop:
-    """uint8 from the cache, augmented as a batch on the device."""
-    generator, resize = torch.Generator().manual_seed(0), train.images.shape[-1]
-
-    def augment(images: torch.Tensor) -> torch.Tensor:
-        draws = draw_augmentation(len(images), generator, resize=resize, crop=crop)
-        return augment_batch(images, draws, crop=crop)
-
-    def decode() -> torch.Tensor:
-        return torch.from_numpy(np.array(train.images)).to(device.torch_device)
-
-    return Loop(device, decode, augment)
-
-
-def seconds_an_image(model: nn.Module, loop: Loop, labels: torch.Tensor) -> dict[str, float]:
-    """Seconds for one image in each part of a training step, in which the whole network learns.
-
-    The network that learns is a copy; model and random state stay as they were.
-    """
-    device, network = loop.device, loop.device.place(copy.deepcopy(model))
-    models.unfreeze(network)
-    models.train_mode(network)
-    optimizer = models.make_optimizer([{"params": list(network.parameters()), "lr": 1e-4}], device)
-
-    def forward() -> None:
-        with device.autocast():
-            network(images)
-
-    with torch.random.fork_rng():  # torchvision's transforms draw from the global generator
-        raw = loop.decode()
-        images = device.place_batch(loop.augment(raw))
-        batch = (images, labels.to(device.torch_device))
-        parts = {
-            "decode": loop.decode,
-            "augmentation": lambda: device.place_batch(loop.augment(raw)),
-            "forward": forward,
-            "backward": lambda: train_one_epoch(network, [batch], optimizer, device),
-        }
-        times = {name: measure(part, device, seconds=0.5).median for name, part in parts.items()}
-    times["backward"] = max(times["backward"] - times["forward"], 0.0)  # timed with it
-    return {name: seconds / len(labels) for name, seconds in times.items()}
+    steps = measure(lambda: train_one_epoch(model, batch(), optimizer, device), repeats=3)
+    ready = batch()
+    passes = measure(lambda: evaluate(model, ready, device), repeats=3)
+    return median(steps) / count, median(passes) / count

@@ -1,46 +1,59 @@
-"""Figures of the flowers, of augmentation and of the network, before anything is trained."""
+"""Figures of photographs and of the network, before anything is trained."""
 
+import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from flowers_utils.data import FlowerData
-from flowers_utils.plotting.colours import BLUE, GREY, ORANGE, VERMILION
-from flowers_utils.plotting.gallery import gallery, in_rows
-from flowers_utils.plotting.style import figure_function, new_figure
-from flowers_utils.plotting.text import label, labels
+from flowers_utils.plotting.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    VERMILION,
+    figure_function,
+    gallery,
+    label,
+    new_figure,
+)
 
-
-@figure_function
-def samples(data: FlowerData, *, count: int = 12, seed: int = 0) -> Figure:
-    """`count` training photographs of different classes, with their names."""
-    rng, truth = np.random.default_rng(seed), data.train.labels.numpy()
-    classes, names = rng.permutation(np.unique(truth))[:count], labels(data.class_names, limit=16)
-    photos = [data.train.images[rng.choice(np.flatnonzero(truth == c))] for c in classes]
-    rows = in_rows([(photo, names[c]) for photo, c in zip(photos, classes, strict=True)], 6)
-    return gallery("Some flowers of the training set", data.title, rows)
+BLOCK = ("conv 3x3", "BatchNorm", "ReLU", "conv 3x3", "BatchNorm")
+CAPTION = 19  # characters of a line that fit below a picture
 
 
 @figure_function
-def pictures(images: np.ndarray, names: Sequence[str], heading: str, *, title: str) -> Figure:
-    """Up to six pictures `(N, 3, S, S)` uint8 in a row, each under its name."""
-    row = list(zip(images, labels(names, limit=16), strict=False))[:6]
-    return gallery(heading, title, [row])
+def pictures(
+    images: Sequence[Any],
+    captions: Sequence[str] | None,
+    heading: str,
+    *,
+    title: str,
+    correct: Sequence[bool] | None = None,
+) -> Figure:
+    """Pictures `(3, H, W)`, uint8 or 0..1, each below its caption, six in a row.
+
+    A "\\n" in a caption starts a new line. Without captions sixteen small ones stand in a row.
+    `correct` marks predictions: the captions of correct ones are blue, of wrong ones vermilion.
+    """
+    texts = [_caption(caption) for caption in captions or [""] * len(images)]
+    marks = [None] * len(images) if correct is None else correct
+    colours = ["black" if m is None else BLUE if m else VERMILION for m in marks]
+    tiles, columns = list(zip(images, texts, colours, strict=True)), 6 if captions else 16
+    rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+    return gallery(heading, title, rows, columns)
 
 
-@figure_function
-def augmentations(original: np.ndarray, augmented: np.ndarray, *, title: str) -> Figure:
-    """One photograph `(3, R, R)` beside eight augmentations of it `(8, 3, S, S)`, all uint8."""
-    draws = [(image, f"draw {i}") for i, image in enumerate(augmented, start=1)]
-    rows = [[(original, "as it is", BLUE), *draws[:4]], [(None, ""), *draws[4:]]]
-    return gallery("One flower under eight augmentations", title, rows)
+def _caption(text: str) -> str:
+    lines = [textwrap.wrap(label(line), CAPTION) for line in text.split("\n")]
+    return "\n".join(part for line in lines for part in line)
 
 
 @figure_function
 def architecture(shapes: Sequence[tuple[str, tuple[int, ...]]], *, title: str) -> Figure:
-    """The network stage by stage: each (name, output shape), first to last.
+    """The network stage by stage: each (name, output shape without the batch), first to last.
 
     A box is as high as the maps are (on a square-root scale) and as wide as there are channels
     (logarithmic), so one sees maps shrink while channels grow.
@@ -68,15 +81,73 @@ def architecture(shapes: Sequence[tuple[str, tuple[int, ...]]], *, title: str) -
 
 
 @figure_function
+def block() -> Figure:
+    """One BasicBlock of ResNet18: two convolutions, and the skip connection around them."""
+    words = {"in this order": ", ".join(BLOCK), "then": "input added, ReLU"}
+    figure = new_figure("One BasicBlock with its skip connection", "", height=2.3, facts=words)
+    ax = figure.subplots()
+    ax.set_axis_off()
+    centres = [0.9, *(2.2 + 1.35 * i for i in range(len(BLOCK))), 8.85, 10.0, 11.2]
+    texts = ["x", *BLOCK, "+", "ReLU", "output"]
+    for centre, text in zip(centres, texts, strict=True):
+        _draw_step(ax, centre, text)
+    for left, right, here, there in zip(centres, centres[1:], texts, texts[1:], strict=False):
+        _draw_arrow(ax, (left + _half(here), 0), (right - _half(there), 0))
+    bend = "angle,angleA=90,angleB=0,rad=12", "angle,angleA=0,angleB=90,rad=12"
+    middle = (centres[0] + centres[6]) / 2
+    _draw_arrow(ax, (centres[0], 0.3), (middle, 1.25), bend=bend[0], head="-", colour=VERMILION)
+    _draw_arrow(ax, (middle, 1.25), (centres[6], 0.3), bend=bend[1], colour=VERMILION)
+    text = "skip connection: x itself (a 1x1 convolution where the shape changes)"
+    ax.text(middle, 1.35, text, ha="center", va="bottom", color=VERMILION)
+    ax.text(middle, -0.75, "F(x): what the block learns", ha="center", va="top", color=BLUE)
+    ax.text(centres[6], -0.45, "F(x) + x", ha="center", va="top")
+    ax.set(xlim=(0.4, 11.8), ylim=(-1.2, 1.8))
+    return figure
+
+
+def _half(text: str) -> float:
+    """Half the width of a step in `block`."""
+    return 0.58 if text in BLOCK else 0.3 if text == "+" else 0.45
+
+
+def _draw_step(ax: Axes, centre: float, text: str) -> None:
+    boxed, half = text not in ("x", "output"), _half(text)
+    if boxed:
+        shape = "circle,pad=0" if text == "+" else "round,pad=0,rounding_size=0.1"
+        colour = VERMILION if text == "+" else BLUE if "conv" in text else GREY
+        box = FancyBboxPatch(
+            (centre - half, -0.3), 2 * half, 0.6, boxstyle=shape, facecolor=colour, alpha=0.3
+        )
+        ax.add_patch(box)
+    ax.text(centre, 0, text, ha="center", va="center", fontsize=9)
+
+
+def _draw_arrow(
+    ax: Axes,
+    start: tuple,
+    end: tuple,
+    *,
+    bend: str = "arc3",
+    colour: str = "black",
+    head: str = "-|>",
+) -> None:
+    style = {"connectionstyle": bend, "mutation_scale": 10, "color": colour, "shrinkA": 0}
+    ax.add_patch(FancyArrowPatch(start, end, arrowstyle=head, shrinkB=0, **style))
+
+
+@figure_function
 def gradient_sizes(with_skip: Sequence[float], without: Sequence[float]) -> Figure:
-    """Size of the gradient at each block of a deep stack, with and without skip connections."""
-    heading = "How much of the error signal reaches each block of an untrained stack"
+    """Size of the gradient at each block, from `gradient_at_each_block` with and without skips."""
+    heading = "How much of the gradient arrives at each block of an untrained stack"
     facts = {"at the first block": f"{with_skip[0]:.2g} with skips, {without[0]:.2g} without"}
     figure = new_figure(heading, "", height=3.4, facts=facts)
     ax = figure.subplots()
     blocks = np.arange(1, len(with_skip) + 1)
     ax.semilogy(blocks, with_skip, color=BLUE, marker="o", label="with skip connections")
     ax.semilogy(blocks, without, color=VERMILION, marker="s", linestyle="--", label="without")
+    for values, place in ((with_skip, "bottom"), (without, "top")):
+        text = f"{values[0]:.2g}"
+        ax.annotate(text, (1, values[0]), xytext=(8, 0), textcoords="offset points", va=place)
     ax.set(xlabel="block, from the image to the loss", ylabel="gradient (behind the last: 1)")
     ax.grid()
     figure.legend(loc="outside lower center", ncols=2)

@@ -1,51 +1,26 @@
-"""How sure the network is, own results beside promised ones, and backbones side by side."""
+"""Figures of results: own ones beside others, accuracy against cost, and what carried over."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flowers_utils.evaluation import Estimate, Metrics
+from flowers_utils.evaluation import Z_95, Estimate
 from flowers_utils.insight.advice import PHASE_TITLES
-from flowers_utils.insight.comparison import ComparisonRow, why_no_comparison
-from flowers_utils.plotting.colours import BLUE, GREY, VERMILION
-from flowers_utils.plotting.gallery import empty_figure
-from flowers_utils.plotting.style import figure_function, new_figure, percents, whiskers
-
-FEW = 10  # photographs in a bin of confidence, whose accuracy is then hardly known
-
-
-@figure_function
-def reliability(before: Metrics, after: Metrics, *, temperature: float, title: str) -> Figure:
-    """Accuracy against confidence before and after temperature scaling, with bin counts below.
-
-    Bars of fewer than FEW photographs are hollow.
-    """
-    heading = "Is the network right in 80 % of the cases where it is 80 % sure?"
-    figure = new_figure(heading, title, height=5.4)
-    axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
-    words = ("before", f"after, temperature {temperature:.2f}")
-    for (top, bottom), word, scored in zip(axes.T, words, (before, after), strict=True):
-        width = 100 / len(scored.bin_count)
-        centres = (np.arange(len(scored.bin_count)) + 0.5) * width
-        heights = 100 * np.nan_to_num(scored.bin_accuracy)
-        many = scored.bin_count >= FEW
-        for chosen, fill, label in (
-            (many, BLUE, "measured"),
-            (~many, "none", f"on fewer than {FEW}"),
-        ):
-            look = {"color": fill, "edgecolor": BLUE, "label": label}
-            top.bar(centres[chosen], heights[chosen], width * 0.9, **look)
-        line = {"color": "black", "linewidth": 1.5, "label": "perfectly calibrated"}
-        top.plot([0, 100], [0, 100], "--", **line)
-        top.set(xlim=(0, 100), ylim=(0, 100), title=f"{word}: calibration error {scored.ece:.1%}")
-        bottom.bar(centres, scored.bin_count, width * 0.9, color=GREY)
-        bottom.set(xlabel="confidence (%)")
-    axes[0, 0].set(ylabel="accuracy (%)")
-    axes[1, 0].set(ylabel="photographs")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure
+from flowers_utils.plotting.style import (
+    BLUE,
+    GREEN,
+    LOOKS,
+    ORANGE,
+    VERMILION,
+    figure_function,
+    label,
+    new_figure,
+    percents,
+    whiskers,
+)
 
 
 @figure_function
@@ -57,82 +32,113 @@ def closing(
     title: str,
     why_not: str | None = None,
 ) -> Figure:
-    """Own top-1 of each phase with 95 % intervals, beside what was promised and published.
+    """Own top-1 of each phase with 95 % intervals, beside what was promised, published, measured.
 
     With `why_not` (from `why_not_comparable`) the figure shows the own results alone.
     """
-    own = {"yours, val": (val, BLUE, "s", 0.06), "yours, test": (test, VERMILION, "o", 0.3)}
-    heading = "Your results" if why_not else "Your results beside promised and published ones"
+    heading = "Your results" if why_not else "Your results beside those of others"
+    own = {"yours, val": (val, BLUE, "s", 0.12), "yours, test": (test, VERMILION, "o", 0.34)}
     facts = {
         f"{PHASE_TITLES[phase]}, {name}": scores[phase].percent()
         for name, (scores, *_) in own.items()
         for phase in expected
         if scores.get(phase)
     }
-    figure = new_figure(heading, title, height=3.4 if why_not else 3.9, facts=facts)
+    figure = new_figure(heading, title, height=3.2 if why_not else 4.2, facts=facts)
     ax = figure.subplots()
-    for name, (scores, *style, offset) in own.items():
-        scored = {y + offset: scores.get(phase) for y, phase in enumerate(expected)}
-        _draw_own(ax, scored, style, f"{name} (95 % interval)")
     if not why_not:
-        _draw_known(ax, list(expected.values()))
-    titles = [PHASE_TITLES[phase].replace(": ", ":\n") for phase in expected]
-    ax.set_yticks(range(len(expected)), titles)
+        _draw_others(ax, list(expected.values()))
+    for name, (scores, colour, marker, offset) in own.items():
+        scored = {y + offset: scores[p] for y, p in enumerate(expected) if scores.get(p)}
+        if not scored:
+            continue
+        estimates, heights = list(scored.values()), list(scored)
+        style = {"color": colour, "fmt": marker, "markersize": 8, "capsize": 4}
+        values, name = percents(estimates), f"{name} (95 % interval)"
+        ax.errorbar(values, heights, xerr=whiskers(estimates), label=name, **style)
+        for x, y in zip(values, heights, strict=True):
+            ax.annotate(
+                f"{x:.1f}%", (x, y), (0, -6), textcoords="offset points", ha="center", va="top"
+            )
+    ax.set_yticks(range(len(expected)), [PHASE_TITLES[p].replace(": ", ":\n") for p in expected])
     ax.set(ylim=(len(expected) - 0.5, -0.5), xlabel="accuracy (%)")
     ax.margins(x=0.1)
     ax.grid(axis="x")
-    figure.legend(loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
-def _draw_known(ax: Axes, expected: Sequence[Mapping]) -> None:
-    style = {"color": "black", "markersize": 9, "linestyle": "none"}
-    promised = [(100 * known["promised"], y - 0.14) for y, known in enumerate(expected)]
-    ax.plot(*zip(*promised, strict=True), marker="D", label="promised", **style)
-    published = [
-        (100 * x, y - 0.32) for y, known in enumerate(expected) for x in known["published"]
-    ]
-    style |= {"marker": "o", "markerfacecolor": "white", "label": "published (test)"}
-    ax.plot(*zip(*published, strict=True), **style)
-
-
-def _draw_own(
-    ax: Axes, scored: Mapping[float, Estimate | None], style: Sequence[str], name: str
-) -> None:
-    """Values with their 95 % intervals, each at its height; `style` is a colour and a marker."""
-    places = {y: score for y, score in scored.items() if score}
-    if not places:
-        return
-    values, scores = percents(places.values()), list(places.values())
-    look = {"color": style[0], "fmt": style[1], "markersize": 8, "capsize": 4}
-    ax.errorbar(values, list(places), xerr=whiskers(scores), **look, label=name)
-    below = {"xytext": (0, -7), "textcoords": "offset points", "ha": "center", "va": "top"}
-    for x, y in zip(values, places, strict=True):
-        ax.annotate(f"{x:.1f}%", (x, y), **below, fontsize=9)
+def _draw_others(ax: Axes, expected: Sequence[Mapping]) -> None:
+    """What was promised, published and measured, a row of markers each."""
+    measured = [known.get("measured", {}).get("val", ()) for known in expected]
+    kinds = (
+        ("promised", [[known["promised"]] for known in expected], "D", "black"),
+        ("published (test)", [known["published"] for known in expected], "o", "white"),
+        ("measured on photographs (val)", measured, "^", GREEN),
+    )
+    for row, (name, values, marker, fill) in enumerate(kinds):
+        places = [(100 * x, y - 0.42 + 0.14 * row) for y, own in enumerate(values) for x in own]
+        style = {"linestyle": "none", "color": "black", "markerfacecolor": fill, "markersize": 8}
+        if places:
+            ax.plot(*zip(*places, strict=True), marker=marker, label=name, **style)
 
 
 @figure_function
-def comparison(rows: Sequence[ComparisonRow], *, title: str) -> Figure:
-    """Val accuracy (95 % interval) of each backbone that has weights, the fastest on top.
+def tradeoff(
+    rows: Sequence[Mapping[str, Any]], heading: str, *, cost: str, accuracy: str, title: str
+) -> Figure | None:
+    """Accuracy against cost: a marker for each row, and a line across at the mean of its name.
 
-    With fewer than two of them there is a sentence instead.
+    `cost` and `accuracy` are keys of the rows, such as "minutes" and "test"; an accuracy is 0..1,
+    and a row whose accuracy is None is left out. Nothing to compare (a single name): no figure.
     """
-    heading, why_not = "Which backbone? The fastest on top", why_no_comparison(rows)
-    if why_not:
-        return empty_figure(heading, title, why_not)
-    trained = sorted((row for row in rows if row.val), key=lambda row: row.latency_ms)
-    facts = {row.name: f"{row.val.percent()}, {row.latency_ms:.0f} ms" for row in trained}
-    figure = new_figure(heading, title, height=1.5 + 0.6 * len(trained), facts=facts)
+    points: dict[str, list] = {}
+    for row in rows:
+        if row[accuracy] is not None:
+            points.setdefault(row["name"], []).append((row[cost], 100 * row[accuracy]))
+    if len(points) < 2:
+        return None
+    means = {name: np.mean(own, axis=0) for name, own in points.items()}
+    facts = {name: f"{y:.1f} % at {x:.3g} {cost}" for name, (x, y) in means.items()}
+    figure = new_figure(heading, title, height=3.8, facts=facts)
     ax = figure.subplots()
-    scores = {y: row.val for y, row in enumerate(trained)}
-    _draw_own(ax, scores, (BLUE, "s"), "a new head, the backbone frozen")
-    sizes = [f"{r.name}\n{r.latency_ms:.0f} ms, {r.parameters / 1e6:.1f} M" for r in trained]
-    ax.set_yticks(range(len(trained)), sizes, fontsize=9)
-    ax.set_xlabel(
-        "accuracy on val (%) with its 95 % interval; at the names: time for one image, parameters"
-    )
-    ax.margins(y=0.15)
-    ax.invert_yaxis()
+    for (name, own), (colour, marker, _) in zip(points.items(), LOOKS * 9, strict=False):
+        ax.plot(*zip(*own, strict=True), marker, color=colour, markersize=8, alpha=0.7)
+        ax.plot(*means[name], marker="_", color=colour, markersize=34, markeredgewidth=2.5)
+        text, place = f"{label(name, limit=24)}: {means[name][1]:.1f} %", (20, 0)
+        ax.annotate(text, means[name], place, textcoords="offset points", va="center")
+    ax.set(xlabel=cost, ylabel=f"accuracy on {accuracy} (%)")
+    ax.margins(x=0.3, y=0.2)
+    ax.set_xlim(0, None)
     ax.grid()
-    figure.legend(loc="outside lower center")
+    return figure
+
+
+@figure_function
+def carried_over(rows: Sequence[tuple[str, float, float, float]], *, title: str) -> Figure:
+    """What each change of a recipe gains: on small copies (left) and on photographs (right).
+
+    `rows` are (name, points gained on copies, on photographs, standard error of the latter).
+    """
+    names, copies, photographs, errors = zip(*rows, strict=True)
+    intervals = Z_95 * np.array(errors)
+    facts = {
+        name: f"{left:+.1f}, then {right:+.1f} ± {half:.1f}"
+        for name, left, right, half in zip(names, copies, photographs, intervals, strict=True)
+    }
+    heading, height = "What each change gains, in points of accuracy", 1.3 + 0.3 * len(rows)
+    figure = new_figure(heading, title, height=height, facts=facts)
+    left, right = figure.subplots(1, 2, sharey=True, sharex=True)
+    for ax, gains, error in ((left, copies, None), (right, photographs, intervals)):
+        colours = [GREEN if gain > 0 else ORANGE for gain in gains]
+        ax.barh(range(len(rows)), gains, xerr=error, color=colours, alpha=0.8, capsize=3)
+        for y, gain in enumerate(gains):
+            ax.annotate(f"{gain:+.1f}", (1.01, y), xycoords=("axes fraction", "data"), va="center")
+        ax.axvline(0, color="black", linewidth=1)
+        ax.set(xlabel="points gained")
+        ax.grid(axis="x")
+    left.set(title="on small copies")
+    right.set(title="on photographs, with 95 % intervals")
+    left.set_yticks(range(len(rows)), [label(name, limit=30) for name in names])
+    left.invert_yaxis()
     return figure

@@ -1,4 +1,4 @@
-"""What all figures share: size, colours, fonts, and how a notebook shows them.
+"""What all figures share: size, colours, fonts and labels, and how a notebook shows them.
 
 Figures are made without pyplot: nothing stays open, no backend is chosen (so MPLBACKEND cannot
 make them vanish), and the settings that a student made are as they were afterwards.
@@ -7,35 +7,47 @@ make them vanish), and the settings that a student made are as they were afterwa
 import functools
 import io
 import textwrap
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from flowers_utils.evaluation import Estimate
-from flowers_utils.plotting.text import fonts_here, label
 
+# Okabe and Ito's colours, told apart by colour-blind readers too
+BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+LOOKS = ((BLUE, "o", "-"), (VERMILION, "s", "--"), (GREEN, "^", ":"), (ORANGE, "D", "-."))
 WIDTH, DPI = 8.8, 72  # inches and pixels an inch: a window of 800 pixels shows it unshrunk
-LINE = 88  # characters of a heading
+HEADING = 88  # characters of a line
 STYLE = {
     "figure.facecolor": "white",  # in a dark theme too: axes and texts are black
     "font.size": 10,
     "axes.titlesize": 11,
-    "axes.labelsize": 10,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "legend.fontsize": 10,
     "figure.titlesize": 12,
+    "axes.labelsize": 10,
+    "legend.fontsize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "grid.alpha": 0.3,
     "hatch.linewidth": 0.8,
 }
+# The first that has a glyph draws it: the others hold scripts that it lacks, on Linux, Windows and
+# macOS.
+WANTED_FONTS = (
+    "DejaVu Sans",
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Noto Sans Devanagari"),
+    *("Microsoft YaHei", "SimHei", "Malgun Gothic", "Nirmala UI"),
+    *("PingFang SC", "Hiragino Sans GB", "Apple SD Gothic Neo", "Arial Unicode MS"),
+)
 
 
 class Picture(Figure):
@@ -77,9 +89,40 @@ def new_figure(
     figure = Picture(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
     data = f"({label(title)})" if title else ""
     # a long heading keeps its line, and the data's title stands below
-    gap = " " if len(heading) + len(data) < LINE else "\n"
-    figure.suptitle(f"{textwrap.fill(heading, LINE)}{gap}{data}".strip())
+    gap = " " if len(heading) + len(data) < HEADING else "\n"
+    figure.suptitle(f"{textwrap.fill(heading, HEADING)}{gap}{data}".strip())
     figure.facts = ", ".join(f"{name}: {value}" for name, value in (facts or {}).items())
+    return figure
+
+
+Tile = tuple[Any, str, str]  # a picture (None: an empty place), its caption, the caption's colour
+
+
+def gallery(heading: str, title: str, rows: Sequence[Sequence[Tile]], columns: int = 6) -> Picture:
+    """Small pictures below their captions, row by row."""
+    lines = max(len(caption.splitlines()) for row in rows for _, caption, _ in row)
+    height = 0.45 + len(rows) * (min(1.75, 0.975 * WIDTH / columns) + 0.1 + 0.165 * lines)
+    figure = new_figure(heading, title, height=height)
+    for axes, row in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
+        for ax in axes:
+            ax.set_axis_off()
+        for ax, tile in zip(axes, row, strict=False):
+            show_photo(ax, *tile)
+    return figure
+
+
+def show_photo(ax: Axes, image: Any, caption: str = "", colour: str = "black") -> None:
+    """An image (3, H, W) or None for an empty place, below its caption."""
+    ax.set_axis_off()
+    if image is not None:
+        ax.imshow(np.asarray(image).transpose(1, 2, 0))
+    ax.set_title(caption, fontsize=9, color=colour)
+
+
+def empty_figure(heading: str, title: str, why: str) -> Picture:
+    """A sentence in place of a drawing that has nothing to show."""
+    figure = new_figure(heading, title, height=1.2, facts={"empty": why})
+    figure.text(0.5, 0.4, textwrap.fill(why, 70), ha="center", va="center")
     return figure
 
 
@@ -99,3 +142,70 @@ def plain_log_axis(axis: Axis, low: float, high: float) -> None:
     ticks = [tick for tick in 10.0 ** np.arange(-9, 10) if low / 2.1 <= tick <= high * 2.1]
     axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     axis.set_minor_locator(NullLocator())
+
+
+# Every text that comes from a student (class names, titles) passes through what follows.
+
+
+@functools.lru_cache(maxsize=1)
+def fonts_here() -> list[str]:
+    """Those of WANTED_FONTS that this machine has."""
+    installed = set(font_manager.get_font_names())
+    return [name for name in WANTED_FONTS if name in installed]
+
+
+@functools.lru_cache(maxsize=1)
+def _drawable_characters() -> frozenset[int]:
+    """Code points that one of `fonts_here` has a glyph for."""
+    files = [font_manager.findfont(name, fallback_to_default=False) for name in fonts_here()]
+    return frozenset(code for file in files for code in font_manager.get_font(file).get_charmap())
+
+
+def _plain(text: str) -> str:
+    """One line, its accents composed (matplotlib draws loose ones beside their letter)."""
+    return " ".join(unicodedata.normalize("NFC", str(text)).split())
+
+
+def can_be_drawn(text: str) -> bool:
+    """Whether a font of this machine has a glyph for each character."""
+    return all(ord(character) in _drawable_characters() for character in _plain(text))
+
+
+def _shorten(text: str, limit: int, end: str = "…") -> str:
+    """At most `limit` columns; Chinese, Japanese and Korean characters are two wide."""
+    widths = [1 + (unicodedata.east_asian_width(c) in "WF") for c in text]
+    if sum(widths) <= limit and end == "…":
+        return text
+    while sum(widths[: len(text)]) > limit - len(end):
+        text = text[:-1]
+    return text.rstrip() + end
+
+
+def label(text: str, *, limit: int = 60) -> str:
+    """One text made ready for a figure: shortened, and a `$` is a dollar, not a formula.
+
+    What no font here can draw becomes a question mark.
+    """
+    drawn = "".join(c if can_be_drawn(c) else "?" for c in _plain(text))
+    return _shorten(drawn, limit).replace("$", r"\$")
+
+
+def labels(names: Sequence[str], *, limit: int = 20) -> list[str]:
+    """All class names of a data set made ready for a figure; different names stay different.
+
+    A name in a script that no font here has becomes "class 17": see `numbered_classes`.
+    """
+    plain = [_plain(n) if can_be_drawn(n) else f"class {i}" for i, n in enumerate(names)]
+    often = Counter(_shorten(name, limit) for name in plain)
+    short = [
+        _shorten(name, limit, "…" if often[_shorten(name, limit)] == 1 else f"… ({i})")
+        for i, name in enumerate(plain)
+    ]
+    return [name.replace("$", r"\$") for name in short]
+
+
+def numbered_classes(names: Sequence[str]) -> str:
+    """Which names stand as numbers in the figures, as one line to print; "" if none does."""
+    listed = [f"class {i} is {n}" for i, n in enumerate(names) if not can_be_drawn(n)]
+    why = "No font here can draw these names, so figures show numbers: "
+    return f"{why}{', '.join(listed)}." if listed else ""

@@ -1,24 +1,29 @@
-"""Figures of training: its course, what moved, what transfer is worth, where the time goes."""
+"""Figures of training: its course, what moved, what transfer is worth, small experiments."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flowers_utils.evaluation import Estimate
-from flowers_utils.plotting.colours import BLUE, GREEN, GREY, ORANGE, VERMILION
+from flowers_utils.evaluation import wilson
+from flowers_utils.insight.inside import Moved
 from flowers_utils.plotting.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    LOOKS,
+    ORANGE,
+    VERMILION,
     figure_function,
+    label,
     new_figure,
     percents,
     plain_log_axis,
     whiskers,
 )
-from flowers_utils.plotting.text import label
-
-STYLES = ((BLUE, "o", "-"), (VERMILION, "s", "--"), (GREEN, "^", ":"), (ORANGE, "D", "-."))
 
 
 @figure_function
@@ -51,9 +56,8 @@ def curves(history: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
         ax.grid()
     if all(phases):
         _mark_phase_2(axes.values(), len(phases[0]), accuracy)
-    figure.legend(
-        *axes["accuracy"].get_legend_handles_labels(), loc="outside lower center", ncols=4
-    )
+    shown = axes["accuracy"].get_legend_handles_labels()
+    figure.legend(*shown, loc="outside lower center", ncols=4)
     return figure
 
 
@@ -83,33 +87,45 @@ def _draw_rates(ax: Axes, history: Sequence[Mapping[str, Any]], epochs: np.ndarr
 
 
 @figure_function
-def movement(moved: Mapping[str, float], *, title: str) -> Figure:
-    """How far each stage's weights moved in Phase 2, relative to their size."""
-    facts = {name: f"{value:.1%}" for name, value in moved.items()}
+def movement(moved: Mapping[str, Moved], *, title: str) -> Figure:
+    """How far each stage's weights moved in Phase 2: absolutely, and relative to their size."""
+    facts = {n: f"{m.absolute:.2g}, that is {m.relative:.1%}" for n, m in moved.items()}
     figure = new_figure("How far each stage moved in Phase 2", title, height=3.2, facts=facts)
-    ax = figure.subplots()
-    bars = ax.bar(list(moved), [100 * value for value in moved.values()], color=BLUE, alpha=0.8)
-    ax.bar_label(bars, fmt="%.2g", fontsize=9)
-    ax.set(ylabel="change (% of the weights' size)")
-    ax.tick_params(axis="x", labelrotation=0 if len(moved) < 8 else 60)
-    ax.margins(y=0.15)
+    left, right = figure.subplots(1, 2)
+    left.set(title="absolute", ylabel="mean change of a weight / 1000")
+    right.set(title="relative", ylabel="change (% of the weights' size)")
+    parts = ((left, 1000, BLUE, ""), (right, 100, ORANGE, "//"))
+    for (ax, scale, colour, hatch), which in zip(parts, Moved._fields, strict=True):
+        heights = [scale * getattr(each, which) for each in moved.values()]
+        bars = ax.bar(list(moved), heights, color=colour, hatch=hatch, edgecolor="white")
+        ax.bar_label(bars, fmt="%.2g", fontsize=9)
+        ax.tick_params(axis="x", labelrotation=0 if len(moved) < 8 else 60)
+        ax.margins(y=0.15)
     return figure
 
 
 @figure_function
-def three_numbers(accuracies: Mapping[str, Estimate], *, guessing: float, title: str) -> Figure:
-    """Val accuracy, with intervals, of several ways to train on the same photographs."""
-    facts = {name: estimate.percent() for name, estimate in accuracies.items()}
-    figure = new_figure("What transfer is worth", title, height=2.4, facts=facts)
-    ax, estimates = figure.subplots(), list(accuracies.values())
-    bars = {"color": (BLUE, GREEN, ORANGE), "alpha": 0.8, "capsize": 4}
-    ax.barh(list(accuracies), percents(estimates), xerr=whiskers(estimates), **bars)
-    for y, estimate in enumerate(estimates):
-        ax.text(100 * estimate.high + 1, y, f"{estimate.value:.1%}", va="center")
-    ax.axvline(100 * guessing, color="black", linestyle="--")
-    note = f"accuracy on val (%) with its 95 % interval; dashed line: guessing ({guessing:.1%})"
-    ax.set(xlabel=note, xlim=(0, 112))
+def bars(rows: Sequence[Mapping[str, Any]], heading: str, *, count: int, title: str) -> Figure:
+    """Mean val accuracy under each name, with its 95 % interval and the seeds as dots.
+
+    `rows` have name, seed and val (0..1); `count` is how many photographs val has.
+    """
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    seeds = {name: [row["val"] for row in rows if row["name"] == name] for name in names}
+    means = {name: wilson(mean(values) * count, count) for name, values in seeds.items()}
+    facts = {name: f"{each.percent()}, seeds: {len(seeds[name])}" for name, each in means.items()}
+    figure = new_figure(heading, title, height=1.2 + 0.45 * len(names), facts=facts)
+    ax, estimates = figure.subplots(), list(means.values())
+    style = {"color": BLUE, "alpha": 0.6, "xerr": whiskers(estimates), "capsize": 4}
+    ax.barh(range(len(names)), percents(estimates), **style)
+    for y, (name, estimate) in enumerate(means.items()):
+        dots = [100 * value for value in seeds[name]]
+        if len(dots) > 1:
+            ax.plot(dots, [y + 0.22] * len(dots), "o", color="black", markersize=5)
+        ax.text(max(100 * estimate.high, *dots) + 1, y, f"{estimate.value:.1%}", va="center")
+    ax.set_yticks(range(len(names)), [label(name, limit=34) for name in names])
     ax.set_xticks(range(0, 101, 20))
+    ax.set(xlabel="accuracy on val (%); line: 95 % interval; dots: one seed each", xlim=(0, 111))
     ax.invert_yaxis()
     return figure
 
@@ -120,7 +136,7 @@ def experiment(results: Mapping[str, Sequence[Mapping[str, float]]], *, title: s
     facts = {name: f"{rows[-1]['val_accuracy']:.1%} of val" for name, rows in results.items()}
     figure = new_figure("The same head, one setting changed", title, height=3.9, facts=facts)
     loss, accuracy = figure.subplots(1, 2)
-    for (name, rows), (colour, marker, line) in zip(results.items(), STYLES * 9, strict=False):
+    for (name, rows), (colour, marker, line) in zip(results.items(), LOOKS * 9, strict=False):
         epochs = [row["epoch"] for row in rows]
         style = {"color": colour, "marker": marker, "linestyle": line, "markersize": 4}
         loss.plot(epochs, [row["train_loss"] for row in rows], **style, label=label(name))
@@ -135,45 +151,4 @@ def experiment(results: Mapping[str, Sequence[Mapping[str, float]]], *, title: s
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid()
     figure.legend(loc="outside lower center", ncols=min(3, len(results)))
-    return figure
-
-
-@figure_function
-def training_size(points: Sequence[tuple[int, Estimate]], *, title: str) -> Figure:
-    """Accuracy on val against the number of training photographs, with 95 % intervals."""
-    counts, estimates = zip(*points, strict=True)
-    facts = {f"{n:,} photographs": f"{e.value:.0%}" for n, e in points}
-    heading = "Would more photographs help? Linear head, frozen backbone"
-    figure = new_figure(heading, title, height=3.6, facts=facts)
-    ax, values = figure.subplots(), percents(estimates)
-    ax.errorbar(counts, values, whiskers(estimates), fmt="o-", color=BLUE, capsize=4)
-    for count, value in zip(counts, values, strict=True):
-        place = {"xytext": (8, -14), "textcoords": "offset points"}
-        ax.annotate(f"{value:.0f} %", (count, value), **place)
-    ax.set(xscale="log", xmargin=0.1)
-    ax.set_xticks(counts, [f"{n:,}" for n in counts])
-    ax.minorticks_off()
-    ax.set(xlabel="training photographs (logarithmic)", ylabel="accuracy on val (%)")
-    ax.grid()
-    return figure
-
-
-@figure_function
-def time_parts(seconds: Mapping[str, Mapping[str, float]], *, title: str) -> Figure:
-    """Where the time of an epoch goes: name of a loop -> seconds of each part."""
-    facts = {name: f"{sum(parts.values()):.1f} s" for name, parts in seconds.items()}
-    figure = new_figure("Where does the time go?", title, height=2.8, facts=facts)
-    ax, left = figure.subplots(), np.zeros(len(seconds))
-    looks = zip((GREY, ORANGE, BLUE, GREEN, VERMILION), ("", "//", "..", "xx", "--"), strict=True)
-    for part, (colour, hatch) in zip(next(iter(seconds.values())), looks, strict=False):
-        values = np.array([parts[part] for parts in seconds.values()])
-        style = {"color": colour, "hatch": hatch, "edgecolor": "white", "alpha": 0.85}
-        ax.barh([label(name) for name in seconds], values, left=left, **style, label=part)
-        left += values
-    for y, total in enumerate(left):
-        ax.text(total, y, f"  {total:.1f} s", va="center")
-    ax.set(xlabel="seconds an epoch")
-    ax.margins(x=0.12)
-    ax.invert_yaxis()
-    figure.legend(loc="outside lower center", ncols=3)
     return figure

@@ -15,29 +15,21 @@ from flowers_utils.models import BACKBONES, build_model
 from flowers_utils.storage.files import load_tensors, save_tensors
 
 FORMAT_VERSION = 1
-KEYS = {
-    "format_version": int,
-    "architecture": str,
-    "num_classes": int,
-    "class_names": list,
-    "image_size": int,
-    "normalization": dict,
-    "state_dict": dict,
-    "config": dict,
-    "data": dict,
-    "epoch": int,
-    "metrics": dict,
-    "versions": dict,
-}
+_INTEGERS = ("format_version", "num_classes", "image_size", "epoch")
+_DICTS = ("normalization", "state_dict", "config", "data", "metrics", "versions")
+KEYS = dict.fromkeys(_INTEGERS, int) | dict.fromkeys(_DICTS, dict)
+KEYS |= {"architecture": str, "class_names": list}
 
 
 def versions() -> dict[str, str]:
-    """The versions that made a result."""
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "torchvision": str(torchvision.__version__),
-    }
+    """The versions of Python, torch and torchvision that made a result."""
+    found = {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
+    return {"python": platform.python_version(), **found}
+
+
+def about(data: FlowerData) -> dict[str, str]:
+    """What identifies a data set, as plain values."""
+    return {"source": data.source, "title": data.title, "fingerprint": data.fingerprint}
 
 
 def make_checkpoint(
@@ -56,9 +48,9 @@ def make_checkpoint(
         "class_names": list(data.class_names),
         "image_size": data.image_size,
         "normalization": {key: list(value) for key, value in config.NORMALIZATION.items()},
-        "state_dict": {key: _plain(tensor) for key, tensor in tensors.items()},
+        "state_dict": {key: _portable(tensor) for key, tensor in tensors.items()},
         "config": dict(config.TRAINING_CONFIG),
-        "data": {"source": data.source, "title": data.title, "fingerprint": data.fingerprint},
+        "data": about(data),
         "epoch": epoch,
         "metrics": metrics,
         "versions": versions(),
@@ -66,7 +58,8 @@ def make_checkpoint(
     }
 
 
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
+def _portable(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy that every machine can open, and that further training does not change."""
     tensor = tensor.detach().to("cpu", copy=True).contiguous()
     return tensor.float() if tensor.is_floating_point() else tensor
 
@@ -74,7 +67,11 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
 def save_checkpoint(
     path: str | os.PathLike, model: nn.Module, *, data: FlowerData, **content: Any
 ) -> None:
-    """Write `make_checkpoint(model, data, **content)` to `path`: whole or not at all."""
+    """Write `make_checkpoint(model, data, **content)` to `path`: completely, or not at all.
+
+    The weights are those in memory. An earlier file of the same phase may be older than they are,
+    because training goes on when the disk is full.
+    """
     save_tensors(path, make_checkpoint(model, data, **content))
 
 
@@ -84,8 +81,8 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     for key, kind in KEYS.items():
         if key not in checkpoint:
             raise FlowersError(f"'{path}' is not a checkpoint of this lesson: it lacks '{key}'.")
-        if type(checkpoint[key]) is not kind:
-            raise FlowersError(f"'{path}' is damaged: its '{key}' is not what it should be.")
+        if type(checkpoint[key]) is not kind:  # `isinstance` would take True for a number
+            raise FlowersError(f"'{path}' is damaged: its '{key}' is not of type {kind.__name__}.")
     if checkpoint["format_version"] > FORMAT_VERSION:
         raise FlowersError(f"'{path}' was written by a newer version of this lesson; update it.")
     return checkpoint
@@ -94,11 +91,11 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
 def model_from_checkpoint(checkpoint: dict[str, Any]) -> nn.Module:
     """The network of a checkpoint on the CPU, in eval mode.
 
-    Raises FlowersError for an unknown architecture, or tensors that do not fit it.
+    Raises FlowersError for an unknown architecture, or for tensors that do not fit it.
     """
     name, classes = checkpoint["architecture"], checkpoint["num_classes"]
     if name not in BACKBONES:
-        raise FlowersError(f"This checkpoint is of a network this lesson does not know: '{name}'.")
+        raise FlowersError(f"This lesson has no network '{name}', which this checkpoint is of.")
     model = build_model(name, num_classes=classes, weights=None)
     try:
         model.load_state_dict(checkpoint["state_dict"])

@@ -1,22 +1,27 @@
-"""Files that survive: written whole or not at all, and read without running code from them."""
+"""Files that survive: written complete or not at all, one notebook at a time, read without running code."""
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import shutil
+import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from flowers_utils.errors import FlowersError
+from flowers_utils.progress import say
 
 RENAME_PAUSES = (0.1, 0.3, 1.0)  # seconds
 LEFTOVER_AFTER = 3600.0  # seconds untouched until a half-written file counts as a killed run's
+NO_FSYNC = (errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)  # network drives refuse it: only a hint
 TORCH_COULD_NOT_WRITE = ("PytorchStreamWriter", "unexpected pos", "iostream")  # in its own words
 
 
@@ -26,24 +31,33 @@ def atomic_write(
     """Let `write` fill a file beside `path`, then rename it into place: all or nothing.
 
     Raises FlowersError for a full disk or a folder that cannot be written; the earlier file, if
-    there is one, stays whole.
+    there is one, stays as it is.
     """
     path = Path(path)
     part = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(path.parent).free < needed_bytes:
-            raise OSError(errno.ENOSPC, f"{needed_bytes / 1e6:.0f} MB are needed")
+            raise OSError(errno.ENOSPC, f"{megabytes(needed_bytes)} are needed")
         _remove_leftovers(path)
         try:
             write(part)
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())  # a laptop's battery may end before the disk has it
+            _push_to_disk(part)
             rename(part, path)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise FlowersError(_why_not_written(path, error)) from error
+
+
+def _push_to_disk(path: Path) -> None:
+    """A laptop's battery may end before the disk has what was written."""
+    with path.open("rb+") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in NO_FSYNC:
+                raise
 
 
 def _remove_leftovers(path: Path) -> None:
@@ -66,12 +80,10 @@ def rename(old: Path, new: Path) -> None:
 
 
 def keep_earlier(path: Path) -> Path | None:
-    """Rename `a.pth`, if it is there, to the first free of `a.earlier-1.pth`, ...; returns that."""
+    """Rename `a.pth`, if it is there, to `a.earlier.pth`, the one keepsake; returns its path."""
     if not path.exists():
         return None
-    number = 1
-    while (kept := path.with_name(f"{path.stem}.earlier-{number}{path.suffix}")).exists():
-        number += 1
+    kept = path.with_name(f"{path.stem}.earlier{path.suffix}")
     rename(path, kept)
     return kept
 
@@ -112,20 +124,69 @@ def load_tensors(path: str | os.PathLike) -> dict[str, Any]:
         raise FlowersError(f"There is no file '{path}'; run the cell that trains and saves first.")
     try:
         with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums inside
-            whole = archive.testzip() is None
-        content = torch.load(path, map_location="cpu", weights_only=True) if whole else None
+            sound = archive.testzip() is None
+        content = torch.load(path, map_location="cpu", weights_only=True) if sound else None
     except PermissionError as error:
         raise FlowersError(f"'{path}' cannot be read: no permission. Change that.") from error
-    except Exception as error:  # torch.load raises almost anything on a damaged file
-        raise FlowersError(_why_not_read(path)) from error
+    except Exception:  # torch.load raises almost anything on a damaged file
+        content = None
     if not isinstance(content, dict):
-        raise FlowersError(_why_not_read(path))
+        raise FlowersError(
+            f"'{path}' is damaged, or not a file of tensors that this lesson saved (then it is not "
+            "opened: it could run code). If this lesson made it, delete it and train again; else "
+            "name the correct file, such as 'models/resnet18_final.pth'."
+        )
     return content
 
 
-def _why_not_read(path: Path) -> str:
-    return (
-        f"'{path}' is damaged, or not a file of tensors that this lesson saved (then it is not "
-        "opened: it could run code). If this lesson made it, delete it and train again; else name "
-        "the right file, such as 'models/resnet18_final.pth'."
-    )
+def megabytes(count: float) -> str:
+    """Bytes in words: `502 kB`, `345 MB`."""
+    return f"{count / 1e6:,.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
+def file_md5(path: Path) -> str:
+    """MD5 checksum of a file, as 32 hexadecimal digits."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def check_writable(
+    folder: Path, needed: int = 0, *, advice: str = "Choose another folder."
+) -> None:
+    """Make `folder` if need be; FlowersError if no file, or not `needed` bytes, can be saved in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            free = shutil.disk_usage(folder).free
+    except OSError as error:
+        reason = f"Nothing can be saved in {folder} ({error.strerror})"
+        raise FlowersError(f"{reason}. {advice}") from error
+    if free < needed:
+        raise FlowersError(
+            f"The disk of {folder} is too full: {megabytes(needed)} are needed, {megabytes(free)} "
+            "are free. Delete what you do not need there, then run this again."
+        )
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Let only one notebook make `path`; a second one says so and waits until the first is done.
+
+    A small file `.NAME.lock` stays beside it. It blocks nobody: the lock ends with its process.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"Another notebook is making '{path}'. This one waits for it, then goes on.")
+        lock.acquire()
+    except (NotImplementedError, OSError):
+        pass  # no locks on this drive, or no permission: then writing says it, in its own words
+    try:
+        yield
+    finally:
+        lock.release()  # does nothing if it is not held

@@ -1,78 +1,75 @@
-"""Photographs for `speed.py`: a small Flowers102 of realistic JPEGs, for both sides."""
+"""The photographs of `speed.py` and `accuracy.py`: one folder of JPEGs, which both loops read."""
 
-import hashlib
-import io
+import shutil
 import statistics
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy.io import savemat
-from torchvision.datasets import Flowers102
 
-from flowers_utils.datasets.flowers102 import flowers102_is_whole
-from flowers_utils.datasets.load import data_root, load_practice
-from flowers_utils.datasets.photos import open_photo
+import transfer_learning_config as config
+from flowers_utils.datasets.flowers102 import flowers102_is_whole, read_split
+from flowers_utils.datasets.folder import SPLITS, Files, in_order, read_folder
+from flowers_utils.datasets.load import data_root
+from flowers_utils.datasets.practice import draw_practice_folder
 from flowers_utils.progress import Progress
 
-SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}
+
+def listed(choice: str) -> Files:
+    """Photographs and labels of each split, as the lesson splits them; `choice` as DATA."""
+    if choice == "auto":
+        choice = "flowers102" if flowers102_is_whole(data_root()) else "practice"
+    if choice == "flowers102":
+        return {split: read_split(data_root(), split) for split in SPLITS}
+    if choice != "practice":
+        return read_folder(Path(choice), seed=0).files
+    drawn = draw_practice_folder(Path(config.PATHS["cache"]), seed=0, limit=None)
+    files = {}
+    for split in SPLITS:
+        classes = {each.name: sorted(each.iterdir()) for each in sorted((drawn / split).iterdir())}
+        files[split] = in_order(classes, tuple(classes))
+    return files
 
 
-def photographs(split: str, limit: int | None) -> tuple[list, list[int]]:
-    """Photographs of a split (paths, or arrays of practice flowers) and labels, spread evenly."""
-    if flowers102_is_whole(data_root()):
-        data = Flowers102(data_root(), split)
-        count = len(data)
-        chosen = np.linspace(0, count - 1, min(count, limit or count)).round().astype(int)
-        return [data._image_files[i] for i in chosen], [data._labels[i] for i in chosen]
-    part = getattr(load_practice(limit=limit), split)
-    return list(part.images), part.labels.tolist()
+def one_of_each(labels: list[int], limit: int) -> list[int]:
+    """Positions of `limit` photographs, one of each class in turn: no split may lack a class."""
+    seen: Counter[int] = Counter()
+    turns = []
+    for place, label in enumerate(labels):
+        turns.append((seen[label], label, place))
+        seen[label] += 1
+    return [place for *_, place in sorted(turns)[:limit]]
 
 
-def realistic_jpeg(source: Path | np.ndarray, shorter: int | None, seed: int) -> bytes:
-    """The photograph as JPEG; enlarged, with grain, so that it decodes like one from a camera."""
-    if isinstance(source, Path) and not shorter:
-        return source.read_bytes()
-    image = (
-        open_photo(source)
-        if isinstance(source, Path)
-        else Image.fromarray(source.transpose(1, 2, 0))
-    )
-    if shorter:  # Flowers102 has a shorter side of 500 pixels and about 42 kB a photograph
-        image = image.resize((shorter * 6 // 5, shorter), Image.Resampling.BICUBIC)
-        grain = np.random.default_rng(seed).normal(0, 6, (shorter // 2, shorter * 3 // 5))
-        grain = Image.fromarray(grain.astype(np.float32)).resize(
-            image.size, Image.Resampling.BICUBIC
-        )
-        pixels = np.asarray(image, dtype=np.float32) + np.asarray(grain)[..., None]
-        image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=85)
-    return file.getvalue()
+def write_photographs(
+    files: Files, folder: Path, *, limit: int = 0, shorter: int | None = None
+) -> str:
+    """Write `folder/{train,val,test}/<label>/<number>.jpg` as `ImageFolder` reads it.
+
+    `limit`: photographs of each split, 0 for all. `shorter`: pixels of the shorter side; None copies
+    the files as they are. Returns a line that says what was written.
+    """
+    sizes = []
+    with Progress(len(files), "Writing photographs", unit="split") as bar:
+        for split, (photos, labels) in files.items():
+            for number in one_of_each(labels, limit or len(labels)):
+                target = folder / split / f"{labels[number]:04d}" / f"{number:05d}.jpg"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if shorter:
+                    enlarge(photos[number], target, shorter)
+                else:
+                    shutil.copyfile(photos[number], target)
+                sizes.append(target.stat().st_size)
+            bar.update()
+    return f"{len(sizes)} photographs of {statistics.mean(sizes) / 1000:.0f} kB on average"
 
 
-def write_flowers102(folder: Path, limit: int | None, shorter: int | None) -> str:
-    """A Flowers102 layout of its own that holds `limit` photographs of each split."""
-    base = folder / "flowers-102"
-    (base / "jpg").mkdir(parents=True)
-    found = {split: photographs(split, limit) for split in SPLITS}
-    labels, ids, sizes = [], {}, []
-    with Progress(sum(len(f) for f, _ in found.values()), "Writing JPEGs", unit="image") as bar:
-        for split, (sources, targets) in found.items():
-            ids[SPLITS[split]] = [list(range(len(labels) + 1, len(labels) + len(targets) + 1))]
-            for source, label in zip(sources, targets, strict=True):
-                labels.append(label + 1)
-                content = realistic_jpeg(source, shorter, len(labels))
-                (base / "jpg" / f"image_{len(labels):05d}.jpg").write_bytes(content)
-                sizes.append(len(content))
-                bar.update()
-    savemat(base / "imagelabels.mat", {"labels": [labels]})
-    savemat(base / "setid.mat", ids)
-    return f"{len(sizes)} JPEGs of {statistics.mean(sizes) / 1000:.0f} kB on average"
-
-
-def accept(folder: Path) -> None:
-    """Let torchvision take the two `.mat` files written above, which have checksums of their own."""
-    for key, name in (("label", "imagelabels.mat"), ("setid", "setid.mat")):
-        content = (folder / "flowers-102" / name).read_bytes()
-        Flowers102._file_dict[key] = (name, hashlib.md5(content).hexdigest())
+def enlarge(source: Path, target: Path, shorter: int) -> None:
+    """Save as JPEG with grain, so that it takes as long to decode as one from a camera."""
+    with Image.open(source) as image:
+        image = image.convert("RGB").resize((shorter * 6 // 5, shorter), Image.Resampling.BICUBIC)
+    grain = np.random.default_rng(0).normal(0, 6, (shorter // 2, shorter * 3 // 5))
+    grain = Image.fromarray(grain.astype(np.float32)).resize(image.size, Image.Resampling.BICUBIC)
+    pixels = np.asarray(image, dtype=np.float32) + np.asarray(grain)[..., None]
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(target, "JPEG", quality=85)

@@ -1,4 +1,4 @@
-"""The picture of README.md: four practice flowers, what the network says, where it looks, the curves.
+"""The picture of README.md: four practice flowers with the network's guesses, and both phases' curves.
 
 Practice flowers are drawn by this project, so they may be shown; photographs are never drawn here.
 """
@@ -10,74 +10,45 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 import flowers_utils as fu
 from flowers_utils.data import Split
-from flowers_utils.insight.inside import Explanation
-from flowers_utils.plotting.colours import BLUE, GREEN, GREY, ORANGE, VERMILION
-from flowers_utils.plotting.style import figure_function
+from flowers_utils.plotting.style import BLUE, GREEN, GREY, ORANGE, VERMILION, figure_function
+from flowers_utils.storage.results import load_results
 
-SIZE, DPI = (12.0, 6.0), 100  # 1,200 pixels wide; README shows it at about 830
-COLOURS = 256  # of the palette, which keeps the file small
-PURE = (255, 255, 255, *(round(255 * part) for part in to_rgb(VERMILION)))  # never dithered
-RIGHT, GUESSES, TRIED = 3, 3, 600
-SURE = (0.45, 0.95)  # so that the second guess can be seen
+SIZE, DPI = (12.0, 4.2), 100  # 1,200 pixels wide; README shows it at about 830
+CORRECT, GUESSES = 3, 3
+LIKELY = (0.45, 0.95)  # probability of the first guess, so that the second one can be seen
 
 
 def choose_flowers(labels: Tensor, probabilities: Tensor) -> list[int]:
-    """Positions of three right answers, of genera far apart, and one mistake: the truth came second."""
+    """Positions of three correct predictions, of classes far apart, and of one near miss."""
     top = probabilities.topk(2, dim=1)
-    hit = top.indices[:, 0] == labels
-    near = top.indices[:, 1] == labels
-    sure = (top.values[:, 0] > SURE[0]) & (top.values[:, 0] < SURE[1])
-    parts = np.array_split(np.arange(int(labels.max()) + 1), RIGHT + 1)
+    correct, near = (top.indices == labels[:, None]).unbind(dim=1)
+    clear = (top.values[:, 0] > LIKELY[0]) & (top.values[:, 0] < LIKELY[1])
     chosen = []
-    for number, classes in enumerate(parts, start=1):
-        wanted = hit if number <= RIGHT else near & ~hit
+    for number, classes in enumerate(np.array_split(np.arange(int(labels.max()) + 1), CORRECT + 1)):
+        wanted = correct if number < CORRECT else near
         inside = (labels >= int(classes[0])) & (labels <= int(classes[-1]))
-        for mask in (wanted & sure & inside, wanted & inside, wanted):
-            if mask.any():
-                found = mask.nonzero()[:, 0]
-                chosen.append(int(found[number * len(found) // (RIGHT + 2)]))
-                break
+        found = next(
+            mask for mask in (wanted & clear & inside, wanted & inside, wanted) if mask.any()
+        )
+        places = found.nonzero()[:, 0]
+        chosen.append(int(places[len(places) // 2]))
     return chosen
 
 
-def explain(folder: Path, seed: int) -> tuple[Split, list[Explanation], Sequence[str]]:
-    """The chosen test flowers of a finished practice run, with what its final network says."""
-    data, device = fu.load_data("practice", seed=seed), fu.choose_device()
-    checkpoint = fu.load_checkpoint(folder / "resnet18_final.pth")
-    model, temperature = fu.model_from_checkpoint(checkpoint), checkpoint["temperature"]
-    some = data.test.subset(range(0, len(data.test), max(1, len(data.test) // TRIED)))
-    logits, labels = fu.predict_logits(model, some, device)
-    flowers = some.subset(choose_flowers(labels, (logits / temperature).softmax(dim=1)))
-    seen = [
-        fu.insight.grad_cam(model, photo, device, temperature=temperature)
-        for photo in flowers.images
-    ]
-    return flowers, seen, data.class_names
-
-
-def _smooth(photo: np.ndarray) -> np.ndarray:
-    """A small (3, S, S) photograph as a larger (H, W, 3), so that edges are not stairs."""
-    image = Image.fromarray(photo.transpose(1, 2, 0))
-    return np.asarray(image.resize((256, 256), Image.Resampling.BICUBIC))
-
-
-def _draw_guesses(ax: Axes, seen: Explanation, label: int, names: Sequence[str]) -> None:
-    top = seen.probabilities.topk(GUESSES)
-    for place, (share, guess) in enumerate(
-        zip(top.values.tolist(), top.indices.tolist(), strict=True)
-    ):
-        truth, weight = guess == label, "bold" if guess == label else "normal"
+def _draw_guesses(ax: Axes, probabilities: Tensor, label: int, names: Sequence[str]) -> None:
+    top = probabilities.topk(GUESSES)
+    for place, (value, guess) in enumerate(zip(*(part.tolist() for part in top), strict=True)):
+        truth = guess == label
         style = {"color": GREEN if truth else GREY, "hatch": "//" if truth else ""}
-        ax.barh(place, share, height=0.3, edgecolor="white", **style)
-        ax.text(share + 0.02, place, f"{share:.0%}", va="center", fontsize=12, weight=weight)
-        ax.text(0, place - 0.25, names[guess], fontsize=12, weight=weight)
+        ax.barh(place, value, height=0.3, edgecolor="white", **style)
+        ax.text(value + 0.02, place, f"{value:.0%}", va="center", fontsize=12)
+        ax.text(0, place - 0.25, names[guess], fontsize=12, weight="bold" if truth else "normal")
     ax.set(xlim=(0, 1.25), ylim=(GUESSES - 0.6, -0.75))
     ax.set_axis_off()
 
@@ -90,73 +61,55 @@ def _draw_curves(ax: Axes, phases: Sequence[Mapping[str, Any]]) -> None:
         ax.plot(epochs, values, line, color=colour, linewidth=2.5, label=part)
     start = 0
     for phase in phases:
-        best = start + phase["best_epoch"]
-        value = 100 * phase["best_val_accuracy"]
-        ax.plot(best, value, "*", color=VERMILION, markersize=16, markeredgecolor="black", zorder=5)
-        ax.annotate(
-            f"{value:.1f} %",
-            (best, value),
-            (0, 10),
-            textcoords="offset points",
-            ha="center",
-            fontsize=13,
-        )
-        end = start + len(phase["history"])
-        ax.text((start + end) / 2 + 0.5, 3, phase["name"], ha="center", fontsize=13, color="black")
-        start = end
+        place = (start + phase["best_epoch"], 100 * phase["best_val_accuracy"])
+        ax.plot(*place, "*", color=VERMILION, markersize=16, markeredgecolor="black", zorder=5)
+        offset = {"xytext": (0, 10), "textcoords": "offset points", "ha": "center"}
+        ax.annotate(f"{place[1]:.1f} %", place, fontsize=13, **offset)
+        middle = start + len(phase["history"]) / 2 + 0.5
+        ax.text(middle, 3, phase["name"], ha="center", fontsize=13)
+        start += len(phase["history"])
     ax.axvline(len(phases[0]["history"]) + 0.5, color=GREY, linestyle=":")
     ax.set(xlabel="epoch", ylim=(0, 100), xlim=(0, len(history) + 1))
     ax.set_title("accuracy (%), stars: best on val", fontsize=13)
-    ax.legend(loc="center right", frameon=False, fontsize=13, bbox_to_anchor=(1, 0.3))
+    ax.legend(loc="center right", frameon=False, fontsize=13)
     ax.grid()
 
 
 @figure_function
 def draw(
     flowers: Split,
-    seen: Sequence[Explanation],
+    probabilities: Tensor,
     names: Sequence[str],
     phases: Sequence[Mapping[str, Any]],
 ) -> Figure:
-    """Left the flowers, a column each; right the accuracy of both phases, epoch by epoch."""
-    figure = Figure(figsize=SIZE, dpi=DPI)
-    for number, (photo, label, answer) in enumerate(
-        zip(flowers.images, flowers.labels.tolist(), seen, strict=True)
-    ):
-        place = {"left": 12 + 208 * number, "width": 186}
-        shown, looks = (_axes(figure, top=top, height=186, **place) for top in (34, 254))
-        picture = _smooth(photo)
-        shown.imshow(picture)
-        shown.set_title(f"is {names[label]}", fontsize=13)
-        heat = np.asarray(Image.fromarray(answer.heat.numpy()).resize((256, 256)))
-        looks.imshow(picture.mean(axis=2), cmap="gray", vmin=0, vmax=255)
-        looks.imshow(heat, cmap="inferno", alpha=0.1 + 0.55 * heat, vmin=0, vmax=1)
-        looks.set_title("it looks here", fontsize=13)
-        for ax in (shown, looks):
-            ax.set_axis_off()
-        _draw_guesses(_axes(figure, top=448, height=145, **place), answer, label, names)
-    _draw_curves(_axes(figure, top=34, height=508, left=896, width=292), phases)
+    """Left the flowers, a column for each; right the accuracy of both phases, epoch by epoch."""
+    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
+    columns = len(flowers)
+    grid = figure.add_gridspec(2, columns + 1, width_ratios=[1] * columns + [1.6])
+    for column, label in enumerate(flowers.labels.tolist()):
+        photo, guesses = (figure.add_subplot(grid[row, column]) for row in (0, 1))
+        picture = Image.fromarray(flowers.images[column].transpose(1, 2, 0))
+        photo.imshow(picture.resize((256, 256), Image.Resampling.BICUBIC))  # edges without stairs
+        photo.set_title(f"truth: {names[label]}", fontsize=13)
+        photo.set_axis_off()
+        _draw_guesses(guesses, probabilities[column], label, names)
+    _draw_curves(figure.add_subplot(grid[:, columns]), phases)
     return figure
 
 
-def _axes(figure: Figure, *, left: int, top: int, width: int, height: int) -> Axes:
-    """Axes at a place in pixels, from the upper left corner."""
-    across, down = (side * DPI for side in SIZE)
-    return figure.add_axes(
-        (left / across, 1 - (top + height) / down, width / across, height / down)
-    )
-
-
-def save_picture(folder: Path, results: Mapping[str, Any], target: Path) -> int:
+def save_picture(folder: Path, target: Path) -> int:
     """Draw the finished practice run in `folder` into the PNG `target`; returns its bytes."""
+    results = load_results(folder / "results.json")
+    data, device = fu.load_data("practice", seed=results["seed"]), fu.choose_device()
+    checkpoint = fu.load_checkpoint(folder / "resnet18_final.pth")
+    model = device.place(fu.model_from_checkpoint(checkpoint))
+    logits, labels = fu.predict_logits(model, data.test, device)
+    probabilities = (logits / checkpoint["temperature"]).softmax(dim=1)
+    chosen = choose_flowers(labels, probabilities)
     phases = [results["phases"][key] for key in ("phase1", "phase2")]
-    file = io.BytesIO()
-    draw(*explain(folder, results["seed"]), phases).savefig(file, format="png")
+    flowers, file = data.test.subset(chosen), io.BytesIO()
+    draw(flowers, probabilities[chosen], data.class_names, phases).savefig(file, format="png")
     target.parent.mkdir(exist_ok=True)
-    image = Image.open(file).convert("RGB")
-    palette = image.quantize(COLOURS - len(PURE) // 3)
-    palette.putpalette([*PURE, *palette.getpalette()])
-    image = image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
-    image.putpalette([255 if value > 251 else value for value in image.getpalette()])  # pure white
+    image = Image.open(file).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     image.save(target, optimize=True)
     return target.stat().st_size

@@ -1,124 +1,193 @@
-"""What makes the lesson's recipe better, and what does not? Measured on real flowers and weights.
+"""What makes the lesson's recipe better on photographs, and what does not?
 
-    python -m tests.benchmarks.study_recipe heads --seeds 2     # ways to train the head alone
-    python -m tests.benchmarks.study_recipe trials --seeds 2    # one change at a time, small pictures
-    python -m tests.benchmarks.study_recipe recipes --seeds 3   # the config's recipes, whole
+    python -m tests.benchmarks.study_recipe order --data FOLDER       # do 160 and 224 pixels agree?
+    python -m tests.benchmarks.study_recipe trials --data FOLDER --folds 2
+    python -m tests.benchmarks.study_recipe recipes --data FOLDER --seeds 3
+    python -m tests.benchmarks.study_recipe scratch --data FOLDER     # without pretrained weights
+    python -m tests.benchmarks.study_recipe batchnorm --data FOLDER   # what train mode costs
 
-Run it in the project's folder, with Flowers102 and ImageNet's weights on the disk. Choices are made
-on val; a whole recipe is scored on test once. Each result is a row of `recipe_study.json` in
-flowers_utils/insight (of another file with `--out mine.json`), and what stands there is not computed
-again: a study that was stopped goes on. On two cores with AVX512-BF16 a trial took about 45 seconds,
-training "fast" 2 minutes, "best" 5, "lesson" 17 to 24, and each score on test 2 more.
+FOLDER holds train/, val/ and test/ with one folder for each class; ImageNet's weights are on the disk.
+`trials` are cross-validated over train and val together, one change at a time; test is scored once,
+by `recipes`. Each result is a row of tests/benchmarks/photos.json (`--out mine.json`: of your own
+file), and what is there is not computed again: a study that was stopped goes on. The time is told
+beforehand, from the rows that are there.
 """
 
 import argparse
 import json
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch.nn import functional as F
-
 import flowers_utils as fu
 import transfer_learning_config as config
+from flowers_utils import models, training
 from flowers_utils.config_check import phase_settings
-from flowers_utils.data import FlowerData, Split
-from flowers_utils.device import Device
-from flowers_utils.evaluation import predict_logits, wilson
-from flowers_utils.insight.study import STUDY_FILE, recipe_study
+from flowers_utils.data import FlowerData
+from flowers_utils.device import Device, peak_memory_bytes
+from flowers_utils.evaluation import compute_metrics, predict_logits
 from flowers_utils.progress import clock, say
 from flowers_utils.storage.checkpoints import versions
-from tests.benchmarks.recipe_trials import SIZE, TRIALS, accuracy, heads, mirrored, start_of, trial
+from tests.benchmarks.trials import (
+    BASE,
+    TRIALS,
+    calibration,
+    fold_of,
+    read_folder,
+    top1,
+    trial,
+)
 
-WITH_VAL = "best on train and val"
-NOT_IN_A_ROW = {"heads": 60.0, "trials": 5.0, "recipes": 120.0}  # seconds: features, test
-
-
-def with_val(data: FlowerData) -> FlowerData:
-    """Train and val together to train on. (Val keeps its place, but says nothing any more.)"""
-    shape = (data.resize_size,) * 2
-    larger = F.interpolate(
-        torch.from_numpy(data.val.images.copy()).float(), shape, mode="bilinear", antialias=True
-    )
-    images = np.concatenate([data.train.images, larger.round().to(torch.uint8).numpy()])
-    labels = torch.cat([data.train.labels, data.val.labels])
-    return replace(data, train=Split("train", images, labels))
+ROWS = Path(__file__).parent / "photos.json"
+ORDER = ("base", "backbone 1e-4", "head fitted first", "8 epochs", "BatchNorm frozen")
+SMALL = 160  # pixels of a quick search
 
 
-def whole_recipe(name: str, seed: int, device: Device) -> dict[str, Any]:
-    """Both phases as the notebook has them; test scored once, by what was best on val."""
-    recipe, data = ("best" if name == WITH_VAL else name), fu.load_data("flowers102")
-    data = with_val(data) if name == WITH_VAL else data
-    model = start_of(data, seed, device)
-    row: dict[str, Any] = {"seconds": 0.0, "course": []}
+def run_trial(name: str, fold: int, folder: Path, device: Device, **size: int) -> dict[str, Any]:
+    """One change, trained on four fifths of train and val, measured on the rest."""
+    settings = {**TRIALS[name], **size}
+    cache = Path(config.PATHS["cache"])
+    splits = read_folder(folder, cache, aspect=settings.get("aspect", BASE["aspect"]))
+    learn, measure = fold_of(splits, fold)
+    row, _ = trial(learn, {"accuracy": measure}, settings, fold, device)
+    return row
+
+
+def start(data: FlowerData, seed: int, *, pretrained: bool = True):
+    """A ResNet18 with a new head; with ImageNet's weights or random ones."""
+    weights = models.imagenet_weights(config.BACKBONE) if pretrained else None
+    return models.build_model(num_classes=data.num_classes, weights=weights, seed=seed)
+
+
+def run_recipe(name: str, seed: int, data: FlowerData, device: Device) -> dict[str, Any]:
+    """Both phases as the notebook has them; test is scored once, by the best epoch on val."""
+    model, row = start(data, seed), {"seconds": 0.0}
     with tempfile.TemporaryDirectory() as folder:
         for number in (1, 2):
-            settings = phase_settings(f"phase{number}", recipe=recipe)
-            result = fu.train_phase(
-                model, data, device, fu.Phase(number, seed=seed, **settings), folder
-            )
+            phase = fu.Phase(number, seed=seed, **phase_settings(f"phase{number}", recipe=name))
+            result = fu.train_phase(model, data, device, phase, folder)
             model = result.model
-            row |= {f"phase{number}_val": result.best_val_accuracy}
-            row |= {f"phase{number}_seconds": result.seconds}
-            for epoch in result.history:
-                row["seconds"] += epoch["seconds"]
-                row["course"].append((row["seconds"], epoch["val_accuracy"]))
-        if name == WITH_VAL:  # val can choose no epoch here: the last one counts
-            state = torch.load(Path(folder, "resnet18_phase2_resume.pth"), weights_only=True)
-            model.load_state_dict(state["training"]["model"])
+            row |= {f"phase {number}, val": result.best_val_accuracy}
+            row |= {f"phase {number}, seconds": result.seconds}
+            row["seconds"] += result.seconds
     logits, labels = predict_logits(model, data.test, device)
-    twins, _ = predict_logits(model, mirrored(data.test), device)
-    found = wilson(int((logits.argmax(dim=1) == labels).sum()), len(labels))
-    both = float(((logits + twins).argmax(dim=1) == labels).float().mean())
-    row |= {"mirrored_val": accuracy(model, mirrored(data.val), device, and_with=data.val)}
-    row |= {"val": None if name == WITH_VAL else result.best_val_accuracy, "test": found.value}
-    return row | {"test_low": found.low, "test_high": found.high, "mirrored_test": both}
+    scores = compute_metrics(logits, labels, class_names=data.class_names)
+    row |= {"val": result.best_val_accuracy, "test": scores.top1.value}
+    row |= {"low": scores.top1.low, "high": scores.top1.high}
+    row |= {"top-5": scores.top5.value, "mean per class": scores.mean_per_class.value}
+    row |= {"mirrored twin": top1(model, data.test, device, twin=True)}
+    row |= calibration(model, data.val, data.test, device)
+    return row | {"peak_memory_bytes": peak_memory_bytes(device.torch_device)}
 
 
-def expected_seconds(part: str, names: list[str]) -> float:
-    """What the parts took when the project's rows were made (each with what is not in its row)."""
-    took = {row["name"]: row["seconds"] for row in recipe_study(part)}
-    return sum(took.get(name, 0.0) + NOT_IN_A_ROW[part] for name in names)
+def run_scratch(seed: int, data: FlowerData, device: Device) -> dict[str, Any]:
+    """The same network without pretrained weights, as many epochs as Phase 2."""
+    rate = config.TRAINING_CONFIG["learning_rate"]
+    epochs = config.PHASES["phase2"]["epochs"]
+    phase = fu.Phase(2, epochs, rate, rate, seed=seed, title="From scratch")
+    with tempfile.TemporaryDirectory() as folder:
+        network = start(data, seed, pretrained=False)
+        result = fu.train_phase(network, data, device, phase, folder)
+    return {"val": result.best_val_accuracy, "seconds": result.seconds}
+
+
+def run_batchnorm(seed: int, data: FlowerData, device: Device) -> dict[str, dict[str, Any]]:
+    """Val with a fitted head and a frozen backbone: in eval mode, and with each effect of train mode.
+
+    Batch statistics: `model.train()` while classifying, shuffled batches of 32, 8 and 2.
+    Running averages: eval mode again, after 1 and 20 epochs of `model.train()` on train.
+    """
+    import torch
+
+    model = device.place(start(data, seed))
+    models.freeze_backbone(model)
+    training.fit_head(model, data, device)
+    rows = {"eval mode": {"val": top1(model, data.val, device)}}
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for size in (32, 8, 2):
+        generator, correct = torch.Generator().manual_seed(seed), 0
+        with torch.no_grad():
+            order = torch.randperm(len(data.val), generator=generator)
+            shuffled = data.val.subset(order.tolist())
+            model.train()
+            for first in range(0, len(order), size):
+                part = shuffled.subset(range(first, min(first + size, len(order))))
+                images, labels = next(iter(fu.evaluation_batches(part, device)))
+                correct += int((model(images).argmax(dim=1) == labels).sum())
+        model.load_state_dict(before)
+        rows[f"batch statistics, {size} photographs"] = {"val": correct / len(data.val)}
+    generator = fu.seed_everything(seed)
+    for epoch in range(1, 21):
+        model.train()
+        with torch.no_grad():
+            for images, _ in fu.training_batches(data, device, generator):
+                model(images)
+        if epoch in (1, 20):
+            name = f"running averages after {epoch} epoch{'s' * (epoch > 1)}"
+            rows[name] = {"val": top1(model, data.val, device)}
+    return rows
+
+
+def todo(asked: argparse.Namespace, rows: list[dict]) -> list[tuple[str, str, int]]:
+    """(part, name, seed or fold) of what is not in `rows` yet."""
+    if asked.part == "order":
+        jobs = [
+            (f"order at {size}", name, fold)
+            for size in (SMALL, 224)
+            for name in ORDER
+            for fold in range(asked.folds)
+        ]
+    else:
+        names = {"trials": list(TRIALS), "recipes": list(config.RECIPES)}.get(asked.part, [""])
+        count = asked.folds if asked.part == "trials" else asked.seeds
+        jobs = [(asked.part, n, i) for i in range(count) for n in names]
+    jobs = [job for job in jobs if not asked.only or job[1] in asked.only]
+    done = {(row["part"], row.get("job", row["name"]), row["seed"]) for row in rows}
+    return [job for job in jobs if job not in done]
+
+
+def compute(
+    job: tuple[str, str, int], asked: argparse.Namespace, data: FlowerData, device: Device
+) -> dict[str, dict[str, Any]]:
+    """The rows of one job, by their name."""
+    part, name, seed = job
+    if part in ("scratch", "batchnorm"):
+        if part == "batchnorm":
+            return run_batchnorm(seed, data, device)
+        return {"from scratch": run_scratch(seed, data, device)}
+    if part == "recipes":
+        return {name: run_recipe(name, seed, data, device)}
+    size = {"size": int(part.split()[-1])} if part.startswith("order") else {}
+    size = size or ({"size": asked.size, "use": asked.size} if asked.size else {})
+    return {name: run_trial(name, seed, asked.data, device, **size)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("heads", "trials", "recipes"))
+    parser.add_argument("part", choices=("order", "trials", "recipes", "scratch", "batchnorm"))
+    parser.add_argument("--data", type=Path, required=True, help="a folder, or flowers102")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--folds", type=int, default=2)
+    parser.add_argument("--size", type=int, help="pixels of all trials")
     parser.add_argument("--only", nargs="+", help="names of trials or recipes")
-    parser.add_argument("--out", type=Path, default=STUDY_FILE, help="a JSON of your own")
+    parser.add_argument("--out", type=Path, default=ROWS)
     asked = parser.parse_args()
-    device = fu.choose_device()
     rows = json.loads(asked.out.read_text()) if asked.out.is_file() else []
-    every = {"heads": ["heads"], "trials": list(TRIALS), "recipes": [*config.RECIPES, WITH_VAL]}
-    names = asked.only or every[asked.part]
-    if unknown := set(names) - set(every[asked.part]):
-        parser.error(f"no {', '.join(unknown)} here; there are {', '.join(every[asked.part])}")
-    done = {(row["seed"], row["name"]) for row in rows if row["part"] == asked.part}
-    if asked.part == "heads":  # its rows have other names
-        done = {(seed, "heads") for seed, _ in done}
-    todo = [(s, name) for s in range(asked.seeds) for name in names if (s, name) not in done]
-    seconds = expected_seconds(asked.part, [name for _, name in todo])
-    say(f"{len(todo)} to compute: about {clock(seconds)} on two cores with AVX512-BF16.")
-    if asked.part != "recipes":
-        config.AUGMENTATION.update(resize=SIZE * 256 // 224, crop=SIZE)
-    usual = [dict(config.TRAINING_CONFIG), dict(config.AUGMENTATION)]
-    for seed, name in todo:
-        config.TRAINING_CONFIG.update(usual[0])
-        config.AUGMENTATION.update(usual[1])
-        if asked.part == "heads":
-            found = heads(seed, device)
-        elif asked.part == "trials":
-            found = {name: trial(TRIALS[name], seed, device)}
-        else:
-            found = {name: whole_recipe(name, seed, device)}
-        about = {"device": device.describe(), "torch": versions()["torch"]}
-        for key, row in found.items():
-            rows.append({"part": asked.part, "name": key, "seed": seed, **row, **about})
-            say(f"{key}, seed {seed}: {clock(row['seconds'])} {json.dumps(row)}")
+    jobs, device = todo(asked, rows), fu.choose_device()
+    took = [r["seconds"] for r in rows if r["part"] == asked.part and "seconds" in r]
+    average = sum(took) / len(took) if took else 0.0
+    expected = f"about {clock(average * len(jobs))}" if took else "no row to tell the time from"
+    say(f"{len(jobs)} to compute, {expected} on the machine that made the rows.")
+    data = None
+    if asked.part in ("recipes", "scratch", "batchnorm"):
+        data = fu.load_data(str(asked.data))
+    about = {"device": device.describe(), "torch": versions()["torch"], "data": asked.data.name}
+    for job in jobs:
+        for name, row in compute(job, asked, data, device).items():
+            rows.append(
+                {"part": job[0], "job": job[1], "name": name, "seed": job[2], **row, **about}
+            )
+            say(json.dumps(rows[-1]))
         asked.out.write_text(json.dumps(rows, indent=1) + "\n")
 
 

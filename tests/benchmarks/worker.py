@@ -1,180 +1,125 @@
-"""The processes that `speed.py` starts, and the lesson's side of the comparison."""
+"""The two sides of `speed.py`. Each is measured in a process of its own.
+
+The lesson changes how its process keeps freed memory, and the textbook loop must not profit from it.
+"""
 
 import argparse
 import contextlib
 import dataclasses
-import json
+import statistics
 import sys
 import tempfile
+import time
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
-from torchvision.datasets import Flowers102
 
 import transfer_learning_config as config
-from flowers_utils.data import FlowerData, Split
-from flowers_utils.datasets.cache import decoded
-from flowers_utils.device import Device, choose_device
-from flowers_utils.errors import FlowersError
+from flowers_utils import models
+from flowers_utils.datasets.load import load_data
+from flowers_utils.device import choose_device, peak_memory_bytes
 from flowers_utils.evaluation import predict_logits
-from flowers_utils.memory import peak_memory_bytes
-from flowers_utils.models import build_model
-from flowers_utils.progress import Progress
-from flowers_utils.storage.files import save_tensors
-from flowers_utils.training import Phase, PhaseInProgress, train_one_epoch
-from flowers_utils.transforms import training_batches
-from tests.benchmarks.photos import SPLITS, accept, write_flowers102
-from tests.benchmarks.speed import Textbook, clock_of, parse
+from flowers_utils.machine.speed import measure, wait_for_gpu
+from flowers_utils.phases import Phase
+from flowers_utils.training import make_optimizer, train_one_epoch, train_phase
+from flowers_utils.transforms import augment_batch, training_batches
+from tests.benchmarks import textbook
+
+STEPS = 8  # of Phase 1, for the proportion that the network takes
+
+
+class Textbook:
+    """The textbook loop in float32; every method returns seconds by name."""
+
+    def __init__(self, folder: Path, args: argparse.Namespace):
+        self.device = choose_device(args.device, fast=False)
+        resize = args.size * 256 // 224
+        self.loaders = textbook.make_loaders(
+            folder, resize=resize, crop=args.size, workers=args.workers
+        )
+        classes = len(self.loaders["train"].dataset.classes)
+        self.model = textbook.make_network(classes, None, self.device.torch_device)
+
+    def phase(self, name: str) -> dict[str, float]:
+        return {name: textbook.train_phase(self.model, self.loaders, name, epochs=1)[0]["seconds"]}
+
+    def test(self) -> dict[str, float]:
+        start = time.perf_counter()
+        textbook.accuracy(self.model, self.loaders["test"])
+        return {"test": time.perf_counter() - start}
 
 
 class Lesson:
-    """The lesson's own loop, stage by stage."""
+    """The lesson's own functions, on the same photographs."""
 
-    def __init__(self, folder: Path, device: Device, args: argparse.Namespace):
-        self.clock = clock_of(args)
-        self.device, self.folder, self.name = device, folder, device.describe()
-        self.size, self.resize = args.size, args.size * 256 // 224
-        self.files, self.labels = {}, {}
-        for split in SPLITS:
-            data = Flowers102(folder, split)
-            self.files[split] = data._image_files
-            self.labels[split] = torch.tensor(data._labels)
-        splits = {split: self.decode(split, folder / "cache") for split in SPLITS}
-        names = tuple(str(i) for i in range(102))
-        self.flowers = FlowerData(
-            "folder", "benchmark", names, **splits, resize_size=self.resize, image_size=self.size
-        )
-        self.network = build_model(num_classes=102, weights=None)
+    def __init__(self, folder: Path, args: argparse.Namespace):
+        config.PATHS.update(cache=str(folder / "cache"), models=str(folder / "models"))
+        config.AUGMENTATION.update(resize=args.size * 256 // 224, crop=args.size)
+        self.device = choose_device(args.device)
+        if args.float32:
+            self.device = dataclasses.replace(self.device, precision=torch.float32)
+        start = time.perf_counter()
+        self.data = load_data(str(folder / "photographs"))
+        self.decoding = time.perf_counter() - start
+        self.model = models.build_model(num_classes=self.data.num_classes, weights=None)
 
-    def decode(self, split: str, cache: Path) -> Split:
-        size = self.resize if split == "train" else self.size
-        images = decoded(self.files[split], size=size, cache=cache, name=split)
-        return Split(split, images, self.labels[split])
+    def phase(self, name: str) -> dict[str, float]:
+        """The second epoch, and all around the epochs: features of val, saving."""
+        phase = Phase(int(name[-1]), epochs=2, **without_epochs(name))
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            result = train_phase(self.model, self.data, self.device, phase, folder)
+            around = time.perf_counter() - start - result.seconds
+        return {name: result.history[1]["seconds"], f"{name} around": around}
 
-    def cache(self) -> dict[str, float]:
-        """Seconds an image to decode everything into a new cache."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as empty:
-            start = self.clock()
-            for split in SPLITS:
-                self.decode(split, Path(empty))
-            seconds = self.clock() - start
-        return {"cache": seconds / sum(map(len, self.files.values()))}
+    def test(self) -> dict[str, float]:
+        start = time.perf_counter()
+        predict_logits(self.model, self.data.test, self.device)
+        return {"test": time.perf_counter() - start, "decoding": self.decoding}
 
-    def data(self) -> dict[str, float]:
-        start = self.clock()
-        for _ in training_batches(self.flowers, self.device, torch.Generator().manual_seed(0)):
-            pass
-        self.device.synchronize()
-        return {"data": (self.clock() - start) / len(self.flowers.train)}
+    def step(self) -> dict[str, float]:
+        """The proportion of a Phase 1 step in the network, and milliseconds to augment a batch."""
+        model, generator = self.device.place(self.model), torch.Generator().manual_seed(0)
+        models.freeze_backbone(model)
+        groups = models.parameter_groups(model, backbone_lr=0.0, head_lr=1e-3)
+        optimizer = make_optimizer(groups, self.device)
 
-    def training(self, phase: str) -> PhaseInProgress:
-        rates = config.PHASES[phase]
-        wanted = Phase(int(phase[-1]), 1, rates["head_lr"], rates.get("backbone_lr"))
-        return PhaseInProgress(self.network, self.flowers, self.device, wanted)
+        def some() -> islice:
+            return islice(training_batches(self.data, self.device, generator), STEPS)
 
-    def epoch(self, phase: str) -> dict[str, float]:
-        """Seconds an image for set-up (once a phase), training, val; seconds for saving."""
-        times = [self.clock()]
+        def seconds(batches: Iterable) -> float:
+            start = time.perf_counter()
+            train_one_epoch(model, batches, optimizer, self.device)
+            wait_for_gpu()
+            return time.perf_counter() - start
 
-        def lap() -> None:
-            self.device.synchronize()
-            times.append(self.clock())
-
-        training, generator = self.training(phase), torch.Generator().manual_seed(0)
-        with Progress(0, phase, style="lines") as bar:
-            if training.frozen:
-                training.validate(bar)  # computes the features of val, once a phase
-            lap()
-            batches = training_batches(self.flowers, self.device, generator)
-            train_one_epoch(
-                training.model, batches, training.optimizer, self.device, training.scaler
-            )
-            lap()
-            training.validate(bar)
-            lap()
-        save_tensors(self.folder / f"{phase}.pth", training.state_dict())
-        lap()
-        setup, train, val, save = np.diff(times).tolist()
-        return {
-            f"{phase} setup": setup / len(self.flowers.val),
-            f"{phase} train": train / len(self.flowers.train),
-            f"{phase} val": val / len(self.flowers.val),
-            f"{phase} save": save,
-        }
-
-    def evaluation(self) -> dict[str, float]:
-        start = self.clock()
-        predict_logits(self.network, self.flowers.test, self.device)
-        return {"evaluation": (self.clock() - start) / len(self.flowers.test)}
-
-    def compute(self) -> dict[str, float]:
-        """Seconds an image of the network alone, on one augmented batch that is already there."""
-        generator, seconds = torch.Generator().manual_seed(0), {}
-        batch = next(iter(training_batches(self.flowers, self.device, generator)))
-        for phase in config.PHASES:
-            training, times = self.training(phase), []
-            for repeats in (1, 3):  # the first warms up
-                start = self.clock()
-                train_one_epoch(
-                    training.model,
-                    [batch] * repeats,
-                    training.optimizer,
-                    self.device,
-                    training.scaler,
-                )
-                times.append((self.clock() - start) / repeats)
-            seconds[f"{phase} compute"] = times[-1] / len(batch[1])
-        return seconds
+        ready = list(some())
+        seconds(ready)  # warms up
+        proportion = seconds(ready) / seconds(some())
+        models.unfreeze(model)
+        photos = torch.from_numpy(self.data.train.images[: config.TRAINING_CONFIG["batch_size"]])
+        photos, crop = photos.to(self.device.torch_device), self.data.image_size
+        times = measure(lambda: augment_batch(photos, generator, crop=crop), repeats=9)
+        return {"in the network": proportion, "augmenting": statistics.median(times)}
 
 
-def warm_up(side: object) -> None:
-    """The first steps of a process are slower; nobody should pay for them."""
-    side.compute()
+def without_epochs(name: str) -> dict[str, float]:
+    """The learning rates of a phase of the config."""
+    return {key: value for key, value in config.PHASES[name].items() if key != "epochs"}
 
 
-def device_of(args: argparse.Namespace) -> Device:
-    device = choose_device(args.device, fast=args.worker == "lesson")
-    if args.no_reduced_precision:
-        device = dataclasses.replace(device, precision=torch.float32)
-    return device
-
-
-def work(args: argparse.Namespace) -> None:
-    """Answer what is asked on stdin, one line of JSON each; everything else goes to stderr."""
-    answers, folder = sys.stdout, Path(args.folder)
-
-    def answer(content: dict) -> None:
-        answers.write(json.dumps(content) + "\n")
-        answers.flush()
-
+def begin(side: str, folder: Path, args: argparse.Namespace) -> None:
+    """The set-up of a process: one of the two sides, and its first steps, which are slower."""
+    global current
+    torch.manual_seed(0)
     with contextlib.redirect_stdout(sys.stderr):
-        torch.manual_seed(0)
-        if args.processor_time:
-            torch.set_num_threads(1)
-        if args.worker == "photographs":
-            return answer({"text": write_flowers102(folder, args.images or None, args.jpeg_size)})
-        accept(folder)
-        device = device_of(args)
-        side = (
-            Lesson(folder, device, args)
-            if args.worker == "lesson"
-            else Textbook(folder, device.torch_device, args)
-        )
-        warm_up(side)
-        answer(
-            {"text": f"{side.name}, torch {torch.__version__}, {torch.get_num_threads()} threads"}
-        )
-        for line in sys.stdin:
-            stage = line.strip()
-            if stage == "memory":
-                answer({"peak": peak_memory_bytes(device.torch_device)})
-            else:
-                answer(side.epoch(stage) if stage in config.PHASES else getattr(side, stage)())
+        current = {"textbook": Textbook, "lesson": Lesson}[side](folder, args)
 
 
-if __name__ == "__main__":
-    try:
-        work(parse())
-    except FlowersError as error:
-        sys.exit(str(error))
+def measured(stage: str, *given: str) -> dict[str, float]:
+    """Seconds of a stage of this process, by name; peak memory (bytes) beside them."""
+    with contextlib.redirect_stdout(sys.stderr):
+        found = getattr(current, stage)(*given)
+    return found | {"memory": peak_memory_bytes(current.device.torch_device)}

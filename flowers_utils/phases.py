@@ -1,0 +1,106 @@
+"""What goes into a phase of training, and what comes out of it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one phase of training does; its name gives its files their names.
+
+    What comes after `title` belongs to the faster recipes (RECIPES in the config). The values here
+    are the lesson's.
+    """
+
+    number: int
+    epochs: int
+    head_lr: float
+    backbone_lr: float | None = None  # None: the backbone is frozen
+    seed: int = 0
+    title: str = ""  # "Phase 1" if empty
+    one_cycle: bool = False  # the learning rates rise and fall once; False: StepLR
+    smallest_crop: float | None = None  # proportion of the photograph; None: the lesson's crop
+    train_size: float = 1.0  # size of the images in training, as a proportion of the network's
+    fit_head: bool = False  # after the last epoch, by logistic regression
+
+    @property
+    def rows(self) -> int:
+        """Rows of its history: one for each epoch, one more if the head is fitted at the end."""
+        return self.epochs + self.fit_head
+
+    @property
+    def name(self) -> str:
+        return self.title or f"Phase {self.number}"
+
+    @property
+    def stem(self) -> str:
+        """Its name in those of its files, such as "phase1"."""
+        return re.sub(r"\W+", "", self.name.lower()) or f"phase{self.number}"
+
+    def numbers(self) -> dict[str, Any]:
+        """The values that decide what is learned; of a faster recipe's only those in use."""
+        always = ("number", "epochs", "head_lr", "seed")
+        used = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "title"}
+        defaults = {f.name: f.default for f in fields(self)}
+        return {k: v for k, v in used.items() if k in always or v != defaults[k]}
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """Means over the images of one pass: loss in nats, top-1 accuracy as a proportion 0..1.
+
+    On train they are measured on augmented images, while the weights change: so train can be worse
+    than val. `correct` `(N,)` says which images were classified correctly.
+    """
+
+    loss: float
+    top1: float
+    correct: Tensor
+
+
+@dataclass(frozen=True)
+class PhaseResult:
+    """What a phase leaves behind; `model` holds the weights of the epoch that was best on val.
+
+    `history` has a row for each epoch: phase, epoch, train_loss, train_accuracy, val_loss,
+    val_accuracy, learning_rates (a dict, by group) and seconds; losses in nats, accuracies as
+    proportions 0..1. A row in which the head was fitted has no rates.
+    """
+
+    name: str
+    number: int
+    model: nn.Module
+    checkpoint: Path
+    history: list[dict[str, Any]]
+    val_correct: (
+        Tensor  # bool (epochs, N): which photographs of val each epoch classified correctly
+    )
+    note: str = ""  # what the student should know: went on, was already finished, disk full
+
+    @property
+    def best_epoch(self) -> int:
+        return best_row(self.history)["epoch"]
+
+    @property
+    def best_val_accuracy(self) -> float:
+        return best_row(self.history)["val_accuracy"]
+
+    @property
+    def seconds(self) -> float:
+        """Time spent training, in seconds, over all sittings."""
+        return sum(row["seconds"] for row in self.history)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for results.json."""
+        names = ("name", "best_epoch", "best_val_accuracy", "seconds", "history")
+        return {name: getattr(self, name) for name in names}
+
+
+def best_row(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The row of the epoch that was best on val; the first of them, if several were."""
+    return max(history, key=lambda row: row["val_accuracy"])

@@ -1,0 +1,89 @@
+"""The textbook loop: PIL image by image, a `DataLoader`, float32, `.item()` in each step.
+
+It computes the lesson's recipe, so that `speed.py` and `accuracy.py` can compare the two.
+"""
+
+import copy
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.models import resnet18
+
+import transfer_learning_config as config
+from flowers_utils.transforms import eval_transform, train_transform
+
+
+def make_loaders(
+    folder: Path, *, resize: int, crop: int, workers: int = 0
+) -> dict[str, DataLoader]:
+    """A loader for each of the folders train, val and test in `folder`."""
+    use = eval_transform(size=crop)
+    transforms = {"train": train_transform(resize=resize, crop=crop), "val": use, "test": use}
+    return {
+        split: DataLoader(
+            ImageFolder(str(folder / split), transform),
+            batch_size=config.TRAINING_CONFIG["batch_size"],
+            shuffle=split == "train",
+            num_workers=workers,
+        )
+        for split, transform in transforms.items()
+    }
+
+
+def make_network(num_classes: int, weights: dict[str, Any] | None, device: torch.device):
+    """A ResNet18 with a new head."""
+    model = resnet18()
+    if weights:
+        model.load_state_dict(weights)
+    model.fc = nn.Linear(model.fc.in_features, num_classes)
+    return model.to(device)
+
+
+def train_phase(
+    model: nn.Module, loaders: dict[str, DataLoader], name: str, *, epochs: int
+) -> list[dict[str, float]]:
+    """Train `model` in place for "phase1" or "phase2"; it keeps the weights that were best on val.
+
+    Returns val accuracy (0..1) and seconds of each epoch.
+    """
+    rates, recipe = config.PHASES[name], config.TRAINING_CONFIG
+    frozen, device = "backbone_lr" not in rates, model.fc.weight.device
+    for parameter_name, parameter in model.named_parameters():
+        parameter.requires_grad = not frozen or parameter_name.startswith("fc.")
+    groups = [{"params": model.fc.parameters(), "lr": rates["head_lr"]}]
+    if not frozen:
+        backbone = [p for n, p in model.named_parameters() if not n.startswith("fc.")]
+        groups.append({"params": backbone, "lr": rates["backbone_lr"]})
+    optimizer = torch.optim.AdamW(groups, weight_decay=recipe["weight_decay"])
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, recipe["step_size"], recipe["gamma"])
+    history, best_state, running_loss = [], {}, 0.0
+    for _ in range(epochs):
+        start = time.perf_counter()
+        model.train(not frozen)  # in eval mode the frozen BatchNorm layers stay as they are
+        for images, labels in loaders["train"]:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(images.to(device)), labels.to(device))
+            loss.backward()
+            optimizer.step()
+            running_loss += loss.item()
+        scheduler.step()
+        row = {"val_accuracy": accuracy(model, loaders["val"])}
+        history.append(row | {"seconds": time.perf_counter() - start})
+        if row["val_accuracy"] >= max(each["val_accuracy"] for each in history):
+            best_state = copy.deepcopy(model.state_dict())
+    model.load_state_dict(best_state)
+    return history
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, loader: DataLoader) -> float:
+    """Top-1 accuracy, 0..1."""
+    model.eval()
+    device = model.fc.weight.device
+    correct = sum((model(x.to(device)).argmax(1).cpu() == y).sum().item() for x, y in loader)
+    return correct / len(loader.dataset)
