@@ -30,6 +30,17 @@ LIMITS = {
 }
 WORDS = {"optimizer": "AdamW", "scheduler": "StepLR"}  # the one legal value of each, to be read
 SWITCHES = ("one_cycle", "fit_head")
+AUGMENTATION_KEYS = {"resize", "crop", "flip", "rotation", "brightness"}
+AUGMENTATION_KEYS |= {"contrast", "saturation", "hue"}
+TRAINING_KEYS = {
+    "batch_size",
+    "learning_rate",
+    "total_epochs",
+    "weight_decay",
+    "step_size",
+    "gamma",
+}
+TRAINING_KEYS |= set(WORDS)
 
 
 def check(condition: bool, sentence: str) -> None:
@@ -60,29 +71,18 @@ def check_numbers(where: str, values: Any) -> None:
             check(type(value) in kinds and low <= value <= high, f"{must}, {shown}")
 
 
-def check_keys(where: str, values: Any, *keys: str) -> None:
-    """Raise FlowersError unless the dict has exactly these keys."""
-    check(isinstance(values, dict), f"{where} must be a dict, but it is {values!r}.")
-    for key in keys:
-        check(key in values, f"{where} lacks the key {key!r}.")
-    for key in values:
-        check(key in keys, f"{where} has no key {key!r}; its keys are {', '.join(keys)}.")
-
-
 def check_config() -> None:
     """Raise FlowersError for the first value of the config that cannot work."""
-    training, phases, augmentation = config.TRAINING_CONFIG, config.PHASES, config.AUGMENTATION
-    recipe = ("batch_size", "learning_rate", "total_epochs", "optimizer", "weight_decay")
-    check_keys("TRAINING_CONFIG", training, *recipe, "scheduler", "step_size", "gamma")
-    check_keys("PHASES", phases, "phase1", "phase2")
-    check_keys("PHASES['phase1']", phases["phase1"], "epochs", "head_lr")
-    check_keys("PHASES['phase2']", phases["phase2"], "epochs", "backbone_lr", "head_lr")
-    colours = ("brightness", "contrast", "saturation", "hue")
-    check_keys("AUGMENTATION", augmentation, "resize", "crop", "flip", "rotation", *colours)
-    check_numbers("TRAINING_CONFIG", training)
-    check_numbers("AUGMENTATION", augmentation)
-    for name, numbers in phases.items():
-        check_numbers(f"PHASES[{name!r}]", numbers)
+    phases, augmentation = config.PHASES, config.AUGMENTATION
+    tables = {
+        "TRAINING_CONFIG": (config.TRAINING_CONFIG, TRAINING_KEYS),
+        "AUGMENTATION": (augmentation, AUGMENTATION_KEYS),
+        "PHASES['phase1']": (phases.get("phase1"), {"epochs", "head_lr"}),
+        "PHASES['phase2']": (phases.get("phase2"), {"epochs", "head_lr", "backbone_lr"}),
+    }
+    for where, (numbers, keys) in tables.items():
+        check_numbers(where, numbers)
+        check(set(numbers) == keys, f"The keys of {where} must be {', '.join(sorted(keys))}.")
     for name, changes in config.RECIPES.items():
         for phase, numbers in changes.items():
             check(
@@ -91,12 +91,9 @@ def check_config() -> None:
             check_numbers(f"RECIPES[{name!r}][{phase!r}]", numbers)
     crop, resize = augmentation["crop"], augmentation["resize"]
     check(crop <= resize, f"AUGMENTATION['crop'] is {crop}, but 'resize' is only {resize} pixels.")
-    both = sum(numbers["epochs"] for numbers in phases.values())
-    check(
-        training["total_epochs"] == both,
-        f"TRAINING_CONFIG['total_epochs'] must be {both}, the sum of the epochs of the two PHASES, "
-        f"but it is {training['total_epochs']}.",
-    )
+    both, total = phases["phase1"]["epochs"] + phases["phase2"]["epochs"], "total_epochs"
+    must = f"TRAINING_CONFIG['{total}'] must be {both}, the sum of the epochs of the two PHASES"
+    check(config.TRAINING_CONFIG[total] == both, f"{must}; it is {config.TRAINING_CONFIG[total]}.")
 
 
 def check_knobs(

@@ -42,6 +42,10 @@ class Phase:
         """Its name in those of its files, such as "phase1"."""
         return re.sub(r"\W+", "", self.name.lower()) or f"phase{self.number}"
 
+    def pixels(self, image_size: int) -> int:
+        """Size of the images in training; a multiple of 8, as fast convolutions need it."""
+        return image_size if self.train_size == 1 else round(image_size * self.train_size / 8) * 8
+
     def numbers(self) -> dict[str, Any]:
         """The values that decide what is learned; of a faster recipe's only those in use."""
         always = ("number", "epochs", "head_lr", "seed")
@@ -104,3 +108,18 @@ class PhaseResult:
 def best_row(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The row of the epoch that was best on val; the first of them, if several were."""
     return max(history, key=lambda row: row["val_accuracy"])
+
+
+def history_row(
+    phase: Phase, epoch: int, rates: Mapping[str, float], train: EpochResult, val: EpochResult
+) -> dict[str, Any]:
+    """One epoch in plain values."""
+    return {
+        "phase": phase.number,
+        "epoch": epoch,
+        "learning_rates": dict(rates),
+        "train_loss": train.loss,
+        "train_accuracy": train.top1,
+        "val_loss": val.loss,
+        "val_accuracy": val.top1,
+    }

@@ -26,10 +26,10 @@ from flowers_utils.data import FlowerData, check_data
 from flowers_utils.device import Device, keep_freed_memory, seed_everything
 from flowers_utils.errors import FlowersError, out_of_memory_explained
 from flowers_utils.evaluation import predict_features
-from flowers_utils.phases import EpochResult, Phase, PhaseResult, best_row
+from flowers_utils.phases import EpochResult, Phase, PhaseResult, best_row, history_row
 from flowers_utils.progress import Progress
-from flowers_utils.storage import resume
 from flowers_utils.storage.checkpoints import make_checkpoint
+from flowers_utils.storage.resume import PhaseFiles
 from flowers_utils.transforms import Batches, evaluation_batches, training_batches
 
 HEAD_C = 0.1  # scikit-learn's C of the fitted head: smaller is a stronger penalty of its weights
@@ -37,26 +37,33 @@ HEAD_C = 0.1  # scikit-learn's C of the fitted head: smaller is a stronger penal
 
 @out_of_memory_explained()
 def train_phase(
-    model: nn.Module, data: FlowerData, device: Device, phase: Phase, folder: str | Path = "models"
+    model: nn.Module,
+    data: FlowerData,
+    device: Device,
+    phase: Phase,
+    folder: str | Path | None = None,
 ) -> PhaseResult:
     """Train a copy of `model` for one phase; the result's model is the one that was best on val.
 
-    Writes `<network>_<phase's name>_best.pth` into `folder`, and `..._resume.pth` until the phase is
-    finished: a phase that was stopped goes on after its last saved epoch, a finished one is loaded,
-    and the weights of another run are renamed. Raises FlowersError for what cannot work, before the
-    first step; Stopped for a stop.
+    Writes `<network>_<phase's name>_best.pth` into `folder` (None: the config's), and until the
+    phase is finished `..._resume.pth`: a phase that was stopped goes on after its last saved epoch,
+    a finished one is loaded, and the weights of another run are renamed. Raises FlowersError for
+    what cannot work, before the first step; Stopped for a stop.
     """
     check_config()
     check_numbers(phase.name, phase.numbers())
     check_data(data)
     models.check_head(model, data.num_classes)
-    settings = resume.hyperparameters(model, data, phase.numbers())
-    stem = f"{model.architecture}_{phase.stem}"
-    files = resume.PhaseFiles(Path(folder), stem, settings, resume.place(device))
+    folder = Path(folder or config.PATHS["models"])
+    files = PhaseFiles(folder, model, data, device, phase)
     model = device.place(copy.deepcopy(model))  # the original can start another phase
+    if phase.backbone_lr is None:
+        models.freeze_backbone(model)
+    else:
+        models.unfreeze(model)
     saved = files.finished()
     if saved is None:
-        with files.explain_stops(phase.name):
+        with files.explain_stops():
             saved = run_phase(model, data, device, phase, files)
     model.load_state_dict(saved["state_dict"])
     return PhaseResult(
@@ -71,14 +78,9 @@ def train_phase(
 
 
 def run_phase(
-    model: nn.Module, data: FlowerData, device: Device, phase: Phase, files: resume.PhaseFiles
+    model: nn.Module, data: FlowerData, device: Device, phase: Phase, files: PhaseFiles
 ) -> dict[str, Any]:
     """Optimizer, scheduler, then the loop over epochs; returns the checkpoint of the best epoch."""
-    frozen = phase.backbone_lr is None
-    if frozen:
-        models.freeze_backbone(model)
-    else:
-        models.unfreeze(model)
     rates = {"backbone_lr": phase.backbone_lr or 0.0, "head_lr": phase.head_lr}
     optimizer = make_optimizer(models.parameter_groups(model, **rates), device)
     scheduler, scaler = make_scheduler(optimizer, phase), device.scaler()
@@ -86,37 +88,31 @@ def run_phase(
     best = files.restore(changing) or {"history": [], "val_correct": []}
     history = best["history"]
     keep_freed_memory()
-    validate = _validation(model, data, device, frozen=frozen)
-    views = {
-        "size": round(phase.train_size * data.image_size),
-        "smallest_crop": phase.smallest_crop,
-    }
+    validate = _validation(model, data, device, frozen=phase.backbone_lr is None)
+    views = {"size": phase.pixels(data.image_size), "smallest_crop": phase.smallest_crop}
     with Progress(phase.rows * len(data.train), phase.name, unit="image") as bar:
         bar.skip(len(history) * len(data.train))
         for epoch in range(len(history) + 1, phase.rows + 1):
             start = time.perf_counter()
             # A seed for each epoch: going on after a stop draws what it would have drawn.
             generator = seed_everything(1_000_003 * phase.seed + 1009 * phase.number + epoch)
-            row: dict[str, Any] = {"phase": phase.number, "epoch": epoch, "learning_rates": {}}
+            lrs = {group["name"]: group["lr"] for group in optimizer.param_groups}
             if epoch <= phase.epochs:
-                row["learning_rates"] = {g["name"]: g["lr"] for g in optimizer.param_groups}
                 batches = bar.follow(training_batches(data, device, generator, **views))
                 train = train_one_epoch(model, batches, optimizer, device, scaler)
                 scheduler.step()  # here the learning rates change: once an epoch
             else:
-                train = fit_head(model, data, device)
+                train, lrs = fit_head(model, data, device), {}
+                bar.update(len(data.train))
             val = validate()
-            row |= {"train_loss": train.loss, "train_accuracy": train.top1, "val_loss": val.loss}
-            row |= {"val_accuracy": val.top1, "seconds": time.perf_counter() - start}
-            history.append(row)
+            history.append(history_row(phase, epoch, lrs, train, val))
+            history[-1]["seconds"] = time.perf_counter() - start
             bar.note(f"epoch {epoch}/{phase.rows}, train loss {train.loss:.3f}, val {val.top1:.1%}")
             best["val_correct"].append(val.correct.cpu())
-            if best_row(history) is row:
-                metrics = {key: row[key] for key in ("val_accuracy", "val_loss")}
-                content = {"epoch": epoch, "metrics": metrics, "phase": phase.numbers()}
-                best |= make_checkpoint(model, data, **content)  # a copy of the weights
-            if files.saving_is_due() or epoch == phase.rows:
-                files.save(changing, best, finished=epoch == phase.rows)
+            if best_row(history)["epoch"] == epoch:
+                metrics = {"val_accuracy": val.top1, "val_loss": val.loss}
+                best |= make_checkpoint(model, data, epoch=epoch, metrics=metrics)  # copies weights
+            files.save(changing, best, finished=epoch == phase.rows)
     return best
 
 
@@ -193,17 +189,22 @@ def make_optimizer(
 
 
 def make_scheduler(optimizer: Optimizer, phase: Phase) -> lr_scheduler.LRScheduler:
-    """What changes the learning rates after each epoch: StepLR of the config, or one cycle.
-
-    One cycle (Smith 2018): the rates rise from a tenth within a fifth of the epochs, then fall to
-    almost 0 along half a cosine, so that the weights settle.
-    """
+    """What changes the learning rates after each epoch: StepLR of the config, or one cycle."""
+    recipe = config.TRAINING_CONFIG
     if not phase.one_cycle:
-        recipe = config.TRAINING_CONFIG
         return lr_scheduler.StepLR(optimizer, recipe["step_size"], recipe["gamma"])
-    highest = [group["lr"] for group in optimizer.param_groups]
-    shape = {"pct_start": 0.2, "div_factor": 10, "cycle_momentum": False}
-    return lr_scheduler.OneCycleLR(optimizer, highest, total_steps=phase.epochs + 2, **shape)
+    return lr_scheduler.LambdaLR(optimizer, lambda epoch: one_cycle((epoch + 0.5) / phase.epochs))
+
+
+def one_cycle(done: float) -> float:
+    """Proportion of the highest learning rate after `done` (0..1) of the training (Smith 2018).
+
+    It rises from a tenth within the first fifth, then falls along half a cosine to 0, so that the
+    weights settle.
+    """
+    if done < 0.2:
+        return 0.1 + 0.9 * done / 0.2
+    return (1 + math.cos(math.pi * (done - 0.2) / 0.8)) / 2
 
 
 def fit_head(

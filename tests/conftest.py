@@ -1,4 +1,4 @@
-"""Shared set-up: a small network, tiny data that it can learn, and a tiny Flowers102 on disk."""
+"""Shared set-up: a small network, data that it can learn, and a tiny Flowers102 on the disk."""
 
 import hashlib
 from pathlib import Path
@@ -7,18 +7,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_training import NAME, register_small_net
+from small_training import CPU, NAME, register_small_net, small_data
 
 import transfer_learning_config as config
-from flowers_utils.data import FlowerData, Split
-from flowers_utils.device import Device
 from flowers_utils.models import BACKBONES
 from flowers_utils.storage import resume
 
 MINI_CLASSES, MINI_SPLITS = 102, {"train": 102, "val": 102, "test": 204}
-torch.set_num_threads(
-    1
-)  # so small a network is many times faster so, and tests can run side by side
+# One thread is many times faster for so small a network, and tests can run side by side.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -37,32 +34,13 @@ def small_net(monkeypatch):
 @pytest.fixture
 def cpu():
     """The plainest device: float32, contiguous."""
-    return Device(torch.device("cpu"), "test")
-
-
-def coloured_split(name, count, *, size, classes, seed):
-    """Noise around one colour a class, so that even a tiny training can tell them apart."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % classes
-    colours = np.random.default_rng(99).integers(40, 216, (classes, 3, 1, 1))
-    noise = rng.normal(0, 20, (count, 3, size, size))
-    images = (colours[labels] + noise).clip(0, 255).astype(np.uint8)
-    return Split(name, images, torch.from_numpy(labels).long())
+    return CPU
 
 
 @pytest.fixture
 def tiny_data():
     """Four classes of colour patches: training at 36 pixels, val and test at 32."""
-    return FlowerData(
-        source="folder",
-        title="test patches",
-        class_names=("red", "green", "blue", "grey"),
-        train=coloured_split("train", 24, size=36, classes=4, seed=0),
-        val=coloured_split("val", 16, size=32, classes=4, seed=1),
-        test=coloured_split("test", 16, size=32, classes=4, seed=2),
-        resize_size=36,
-        image_size=32,
-    )
+    return small_data()
 
 
 def write_mini_flowers102(root: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """A checkpoint holds what was in memory, is used completely or refused in words, and never runs code."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def read(folder, content) -> str:
     path = folder / "model.pth"
     path.write_bytes(content if isinstance(content, bytes) else saved(content))
     try:
-        probabilities = Deployable(load_checkpoint(path))(torch.zeros(1, 3, 16, 16))
+        probabilities = Deployable(load_checkpoint(path))(torch.zeros(1, 3, 32, 32))
         assert torch.isfinite(probabilities).all()
         return ""
     except FlowersError as error:
@@ -84,9 +85,21 @@ def test_what_is_saved_are_the_weights_in_memory_at_that_moment(tmp_path):
     with torch.no_grad():
         model.conv1.weight.zero_()  # training goes on
     for found in (load_checkpoint(path)["state_dict"], content["state_dict"]):
-        assert all(torch.equal(value, before[key]) for key, value in found.items())
+        for key, value in found.items():
+            assert torch.equal(value, before[key]) and value.dtype == before[key].dtype
     assert load_checkpoint(path)["temperature"] == 1.5
     assert not model_from_checkpoint(load_checkpoint(path)).training
+
+
+def test_two_notebooks_that_save_at_once_leave_one_complete_file(tmp_path):
+    path, data = tmp_path / "final.pth", small_data()
+    models = [small_model(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        seeds = [seed for seed in range(4) for _ in range(5)]
+        list(pool.map(lambda s: save_checkpoint(path, models[s], data=data, **ABOUT), seeds))
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    saved = load_checkpoint(path)["state_dict"]["conv1.weight"]
+    assert any(torch.equal(saved, model.conv1.weight) for model in models)
 
 
 class Hostile:

@@ -1,67 +1,87 @@
-"""Backbones side by side: the same data and the same metrics for each."""
+"""Backbones side by side, and experiments with the head alone."""
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
+import torch
 
 from flowers_utils.errors import FlowersError
-from flowers_utils.insight import comparison
+from flowers_utils.insight import (
+    accuracy_by_training_size,
+    comparison_table,
+    experiments,
+    train_head,
+)
 
 NO_WEIGHTS = "the server cannot be reached"
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """No download and no stopwatch: random weights stand for pretrained ones, mobilenet has none."""
+@pytest.fixture
+def rows(small_net, tiny_data, cpu, monkeypatch):
+    """Random weights stand for pretrained ones, and mobilenet_v2 has none; no stopwatch."""
 
     def random_or_none(data, device, *, backbone, seed=0):
         if backbone == "mobilenet_v2":
             raise FlowersError(NO_WEIGHTS)
-        return
 
-    monkeypatch.setattr(comparison, "starting_weights", random_or_none)
-    timed = SimpleNamespace(median=0.02)
-    monkeypatch.setattr(
-        comparison, "measure", lambda call, device, seconds: call() is None or timed
-    )
+    monkeypatch.setattr(experiments, "starting_weights", random_or_none)
+    monkeypatch.setattr(experiments, "measure", lambda call, repeats: [0.02] * repeats)
+    return experiments.compare_backbones(["mobilenet_v2", "small"], tiny_data, cpu)
 
 
-@pytest.fixture
-def rows(small_net, tiny_data, cpu):
-    return comparison.compare_backbones(["mobilenet_v2", "small"], tiny_data, cpu, epochs=2)
+def test_a_row_with_weights_is_scored_on_val_and_one_without_keeps_its_size(rows, tiny_data):
+    without, scored = rows
+    assert (scored["val"] * len(tiny_data.val)) % 1 == pytest.approx(0, abs=1e-6)
+    assert scored["minutes"] > 0 and scored["ms"] == 20
+    assert without["parameters"] > 2e6 and without["GFLOPs"] > 0 and without["val"] is None
+    assert json.loads(json.dumps(rows)) == rows
 
 
-def test_a_row_with_weights_is_scored_on_val(rows, tiny_data):
-    row = rows[1]
-    assert 0 <= row.val.low <= row.val.value <= row.val.high <= 1
-    assert (row.val.value * len(tiny_data.val)) % 1 == pytest.approx(0, abs=1e-6)
-    assert row.seconds > 0 and row.latency_ms == 20
-    assert json.loads(json.dumps(row.as_dict()))["val"]["value"] == row.val.value
-
-
-def test_without_weights_a_row_keeps_its_place_with_what_can_be_measured(rows):
-    assert rows[0].name == "mobilenet_v2" and NO_WEIGHTS in rows[0].note
-    assert rows[0].parameters > 2e6 and rows[0].flops > 0 and rows[0].val is None
-    table = comparison.comparison_table(rows)
-    assert table.count(comparison.DASH) == 2
+def test_the_table_compares_accuracies_only_where_there_are_two(rows, tiny_data):
+    table = comparison_table(rows, tiny_data)
+    assert "ms an image" in table and "on val" not in table
     assert f"- **mobilenet_v2**: No pretrained weights: {NO_WEIGHTS}" in table
-
-
-def test_where_nothing_was_trained_the_table_has_no_empty_columns(rows):
-    assert comparison.why_no_comparison(rows).startswith("Only small has")
-    table = comparison.comparison_table(rows[:1])
-    assert "ms an image" in table and "head on val" not in table and comparison.DASH not in table
-    assert comparison.why_no_comparison([rows[1]] * 2) is None
+    assert "fitted head on val" in comparison_table([rows[1]] * 2, tiny_data)
+    alone = comparison_table(rows[1:], tiny_data)
+    assert alone.startswith("Accuracies are not compared") and "|" not in alone
 
 
 def test_practice_flowers_have_a_backbone_for_resnet18_alone(tiny_data, cpu, small_net):
     practice = replace(tiny_data, source="practice")
-    [row] = comparison.compare_backbones(["small"], practice, cpu, epochs=1)
-    assert "ResNet18 only" in row.note and row.val is None
+    (row,) = experiments.compare_backbones(["small"], practice, cpu)
+    assert "ResNet18 only" in row["note"] and row["val"] is None
 
 
 def test_an_unknown_backbone_is_named_before_anything_is_trained(tiny_data, cpu):
     with pytest.raises(FlowersError, match="resnet19"):
-        comparison.compare_backbones(["resnet19"], tiny_data, cpu, epochs=1)
+        experiments.compare_backbones(["resnet19"], tiny_data, cpu)
+
+
+def features(each: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Twenty classes around fixed centres, under noise."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(20 * each) % 20
+    centres = torch.randn(20, 64, generator=torch.Generator().manual_seed(99))
+    return centres[labels] + 2 * torch.randn(len(labels), 64, generator=generator), labels
+
+
+def test_more_photographs_help_and_every_class_keeps_its_proportion():
+    points = accuracy_by_training_size(features(20, 1), features(20, 2))
+    names = [f"{count} photographs" for count in (80, 160, 280, 400)]
+    assert [point["name"] for point in points] == names
+    assert points[-1]["val"] > points[0]["val"] + 0.1
+
+
+def test_the_lessons_learning_rate_learns_best_and_a_tiny_one_nothing():
+    train, val = features(60, 1), features(10, 2)
+    high, lesson, low = (
+        train_head(train, val, rate=rate)[-1]["val_accuracy"] for rate in (1.0, 1e-3, 1e-5)
+    )
+    assert lesson > high > 0.5 > 0.1 > low
+
+
+def test_a_heads_training_repeats_itself_and_draws_from_its_own_seed():
+    train, val, state = features(10, 1), features(10, 2), torch.get_rng_state()
+    first, again, other = (train_head(train, val, epochs=3, seed=seed) for seed in (0, 0, 1))
+    assert first == again != other and torch.equal(torch.get_rng_state(), state)

@@ -2,13 +2,11 @@
 
 import hashlib
 import os
-import threading
 
 import pytest
 from faulty_server import FaultyServer
 
-from flowers_utils.datasets import disk, download
-from flowers_utils.datasets.disk import check_writable, one_at_a_time
+from flowers_utils.datasets import download
 from flowers_utils.datasets.download import download_file, reachable
 from flowers_utils.errors import FlowersError
 
@@ -45,7 +43,7 @@ def test_a_cut_download_is_resumed_about_where_it_stopped(server, path):
 
 
 @pytest.mark.parametrize("left_over", [CONTENT[:1000], CONTENT + b"more", b"other"])
-def test_any_left_over_part_file_ends_in_the_right_file(server, path, left_over):
+def test_any_left_over_part_file_ends_in_the_correct_file(server, path, left_over):
     path.with_name("file.bin.part").write_bytes(left_over)
     assert get(server, path).read_bytes() == CONTENT
     assert server.requests[0] == ("file.bin", f"bytes={len(left_over)}-")
@@ -63,7 +61,7 @@ def test_a_server_with_a_passing_fault_still_gives_the_file(server, path, faults
     ("fault", "words", "requests_made"),
     [
         ("cut, no range", "the connection was cut.* 147 kB have arrived and are kept", 4),
-        ("wrong", "not the right file", 1),
+        ("wrong", "not the correct file", 1),
         ("slow", "silent for too long", 3),
         ("404", "404 Client Error", 1),
         ("500", "500 Server Error", 3),
@@ -96,38 +94,3 @@ def test_reachable_tells_the_truth_within_its_timeout(server):
     for url in (server.url("other.bin"), NOBODY_LISTENS, "mistyped", server.url("file.bin")):
         assert not reachable(url)
     assert not reachable(server.url("file.bin"), timeout=0.2)
-
-
-# Disks
-
-
-def test_a_full_disk_and_a_folder_that_cannot_be_written_are_told(path):
-    with pytest.raises(FlowersError, match=r"too full: 1,000,000,000,000 MB are needed"):
-        check_writable(path.parent, 10**18)
-    path.write_text("a file where the folder should be")
-    with pytest.raises(FlowersError, match=r"Nothing can be saved in .*Go away"):
-        check_writable(path, advice="Go away.")
-
-
-def test_two_notebooks_do_not_make_one_file_at_once(path, capsys):
-    done = threading.Event()
-
-    def second():
-        with one_at_a_time(path):
-            done.set()
-
-    thread = threading.Thread(target=second)
-    with one_at_a_time(path):
-        thread.start()
-        assert not done.wait(0.2)
-    thread.join(5)
-    assert done.is_set() and "Another notebook is making" in capsys.readouterr().out
-
-
-def test_a_drive_without_locks_is_used_without(path, monkeypatch):
-    def no_locks(*_, **__):
-        raise NotImplementedError("FileSystem does not appear to support flock")
-
-    monkeypatch.setattr(disk.FileLock, "acquire", no_locks)
-    with one_at_a_time(path):
-        pass

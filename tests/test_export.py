@@ -21,7 +21,7 @@ from flowers_utils.storage.checkpoints import load_checkpoint, save_checkpoint
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
-SIZE, NAMES = 16, ("rosé", "|<b>*daisy*</b>", "tulip", "$Rosa$ 5$")
+SIZE, NAMES = 32, ("rosé", "|<b>*daisy*</b>", "tulip", "$Rosa$ 5$")
 
 # What an application would run, with nothing of this lesson.
 APPLICATION = """

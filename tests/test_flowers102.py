@@ -15,7 +15,8 @@ from torchvision.datasets import Flowers102
 
 import transfer_learning_config as config
 from flowers_utils.datasets import flowers102, load
-from flowers_utils.datasets.load import load_data, split_table
+from flowers_utils.datasets.folder import describe_folder
+from flowers_utils.datasets.load import data_root, load_data, split_table
 from flowers_utils.errors import FlowersError
 from flowers_utils.transforms import eval_batch, eval_transform
 
@@ -127,7 +128,7 @@ def test_an_archive_writes_nothing_but_photographs_and_must_hold_all(server, tmp
     assert unpacked(base) == few and list(tmp_path.rglob("evil*")) == []
 
 
-def test_splits_and_names_are_those_of_torchvision(mini_flowers102):
+def test_splits_are_those_of_torchvision(mini_flowers102):
     for name in ("train", "val", "test"):
         files, labels = flowers102.read_split(mini_flowers102, name)
         theirs = Flowers102(mini_flowers102, split=name)
@@ -136,8 +137,6 @@ def test_splits_and_names_are_those_of_torchvision(mini_flowers102):
             picture, label = theirs[i]
             assert label == labels[i]
             assert np.array_equal(np.asarray(picture), np.asarray(Image.open(files[i])))
-    if hasattr(Flowers102, "classes"):  # from torchvision 0.22 on
-        assert list(flowers102.FLOWERS102_NAMES) == Flowers102.classes
 
 
 def test_auto_takes_flowers102_that_is_there_as_torchvision_would(mini_flowers102, monkeypatch):
@@ -153,6 +152,54 @@ def test_auto_takes_flowers102_that_is_there_as_torchvision_would(mini_flowers10
     table = split_table(data)
     assert "| train | 32 | 32 | 0 (" in table
     assert "70 photographs, since this profile is short" in table
+
+
+def test_the_set_is_found_wherever_one_points_into_it(mini_flowers102, monkeypatch):
+    for place in ("flowers-102", "flowers-102/jpg", "."):
+        given = str(mini_flowers102 / place)
+        assert load_data(given, profile="smoke").source == "flowers102"
+        assert "Oxford Flowers102, found in" in describe_folder(given)
+        monkeypatch.setenv("FLOWERS_DATA_DIR", given)
+        assert data_root() == mini_flowers102
+    other = (mini_flowers102 / "flowers-102").rename(mini_flowers102 / "oxford")
+    with pytest.raises(FlowersError, match=r"oxford' holds Flowers102.*Rename it"):
+        load_data(str(other))
+
+
+def test_an_incomplete_set_is_completed_where_it_is(base, monkeypatch):
+    monkeypatch.setenv("FLOWERS_DATA_DIR", str(base))
+    assert data_root() == base.parent
+
+
+def test_a_relative_data_folder_does_not_move_with_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLOWERS_DATA_DIR", "somewhere")
+    before = data_root()
+    monkeypatch.chdir(tmp_path)
+    assert data_root() == before and before.is_absolute()
+
+
+def test_a_home_folder_that_nobody_knows_is_told_and_not_made(monkeypatch):
+    monkeypatch.setattr("pathlib.os.path.expanduser", lambda path: path)  # as where nobody knows it
+    monkeypatch.setenv("FLOWERS_DATA_DIR", "~/data")
+    with pytest.raises(FlowersError, match="write the complete path"):
+        data_root()
+
+
+def test_a_damaged_photograph_is_unpacked_again(mini_flowers102, monkeypatch, capsys):
+    base = mini_flowers102 / "flowers-102"
+    members = {f"jpg/{photo.name}": photo.read_bytes() for photo in (base / "jpg").iterdir()}
+    archive = archive_of(members)
+    file = {"name": "flowers.tgz", "md5": hashlib.md5(archive).hexdigest()}
+    monkeypatch.setitem(config.DATASET, "archive", file)
+    monkeypatch.setitem(config.DATASET, "base_urls", ())
+    damaged = base / "jpg" / "image_00001.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    with pytest.raises(FlowersError, match=r"flowers\.tgz could not be downloaded"):
+        load_data("flowers102", profile="smoke")
+    assert f"'{damaged}' cannot be opened" in capsys.readouterr().out
+    (base / "flowers.tgz").write_bytes(archive)
+    load_data("flowers102", profile="smoke")
+    assert damaged.read_bytes() == members["jpg/image_00001.jpg"]
 
 
 def test_auto_falls_back_to_practice_and_says_so(tmp_path, monkeypatch):

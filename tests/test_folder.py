@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 import transfer_learning_config as config
 from flowers_utils.datasets.folder import SPLITS, describe_folder, read_folder
-from flowers_utils.datasets.load import data_root, load_data, split_table
+from flowers_utils.datasets.load import load_data, split_table
 from flowers_utils.errors import FlowersError
 
 
@@ -24,10 +24,10 @@ def folder(tmp_path, monkeypatch):
 
 
 def photo(path: Path, kind: str = "JPEG") -> Path:
-    """A photograph that equals no other."""
+    """A photograph that equals no other, with large forms as real ones have."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.frombuffer(os.urandom(8 * 10 * 3), np.uint8).reshape(8, 10, 3)
-    Image.fromarray(pixels).save(path, kind)
+    blots = np.frombuffer(os.urandom(6 * 8 * 3), np.uint8).reshape(6, 8, 3)
+    Image.fromarray(blots).resize((80, 60), Image.Resampling.BICUBIC).save(path, kind)
     return path
 
 
@@ -67,7 +67,6 @@ def test_split_folders_of_any_usual_spelling_are_taken_as_they_are(folder, names
     [
         ("train test", [16, 4, 20], "Cut from train: val (4), a fifth"),
         ("Train valid", [16, 20, 4], "Cut from train: test (4), a fifth"),
-        ("train", [12, 4, 4], "Cut from train: val (4) and test (4), a fifth"),
         (".", [12, 4, 4], "Cut from train: val (4) and test (4), a fifth"),
     ],
 )
@@ -84,36 +83,57 @@ def test_a_missing_split_is_cut_from_train_alike_for_a_seed_and_told(folder, giv
     assert len(set(paths)) == len(paths)
 
 
-def test_a_folder_around_the_set_is_entered_and_what_is_no_split_is_named(folder):
+def test_a_folder_around_the_set_is_entered_and_what_is_not_read_is_named(folder):
     fill(folder / "flowers" / "train", "rose", "tulip")
     photo(folder / "flowers" / "test" / "1.jpg")  # without labels, as competitions give it
+    photo(folder / ".hidden.jpg")
     own = read_folder(folder, seed=0)
-    assert counts(own) == [6, 2, 2] and "'test' (beside" in own.left_out[""]
+    assert counts(own) == [6, 2, 2]
+    assert "'.hidden.jpg', 'flowers/test' (beside" in own.left_out[""]
 
 
-def test_hidden_folders_and_files_are_passed_over(folder):
+def test_what_computers_hide_is_passed_over_and_what_its_name_hides_is_told(folder):
     fill(folder, "rose", "tulip")
-    for hidden in (".git", "__MACOSX", "@eaDir"):
-        photo(folder / hidden / "1.jpg")
-        photo(folder / "rose" / hidden / "1.jpg")
+    for place in ("__MACOSX", "@eaDir", "rose/.git"):
+        photo(folder / place / "1.jpg")
     (folder / "rose" / "._1.jpg").write_bytes(b"x")
+    assert read_folder(folder, seed=0).left_out == {}
+    for hidden in ("@lily/1.jpg", "rose/.hidden.jpg", "rose/@y.jpg"):
+        photo(folder / hidden)
     own = read_folder(folder, seed=0)
-    assert own.class_names == ("rose", "tulip") and sum(counts(own)) == 10 and own.left_out == {}
+    assert own.class_names == ("rose", "tulip") and sum(counts(own)) == 10
+    assert "3 hidden by their names" in own.left_out["train"]
+    assert all(f"'{name}'" in own.left_out["train"] for name in ("@lily", "rose/@y.jpg"))
+
+
+def test_the_lessons_own_outputs_are_no_classes(folder, monkeypatch):
+    fill(folder, "rose", "tulip")
+    before = read_folder(folder, seed=0)
+    for name, output in (("models", "card.png"), ("cache", "practice/train/x/1.png")):
+        monkeypatch.setitem(config.PATHS, name, str(folder / name))
+        photo(folder / name / output)
+    own = read_folder(folder, seed=0)
+    assert own.files == before.files and "('cache', 'models')" in own.left_out["train"]
 
 
 @pytest.mark.parametrize(
     ("photographs", "words"),
     [
         ("1.jpg", "one sub-folder for each class"),
-        ("train/1.jpg test/1.jpg", "inside each split folder"),
-        ("val/rose/1.jpg test/rose/1.jpg", "no 'train' folder"),
-        ("rose/1.jpg tulip/old/1.jpg", "has folders of its own ('old')"),
-        ("rose/1.jpg tulip/1.jpg", "'rose' has 1 different photographs, but needs 3"),
-        ("train/rose/1.jpg train/lily/1.jpg val/rose/1.jpg val/a/1.jpg", "for train of 'a'"),
+        ("train/1.jpg, test/1.jpg", "inside each split folder"),
+        ("val/rose/1.jpg, test/rose/1.jpg", "no 'train' folder"),
+        ("rose/1.jpg, tulip/old/1.jpg", "has folders of its own ('old')"),
+        ("rose/1.jpg, tulip/1.jpg", "'rose' has 1 different photographs, but needs 3"),
+        ("train/rose/1.jpg, train/lily/1.jpg, val/rose/1.jpg, val/a/1.jpg", "for train of 'a'"),
+        (
+            "Rose/1.jpg, rose/1.jpg, lily/1.jpg, lily /1.jpg",
+            "'Rose' and 'rose'; 'lily' and 'lily '",
+        ),
+        ("train/a_b/1.jpg, train/c/1.jpg, val/a b/1.jpg, val/c/1.jpg", "'a b' and 'a_b'"),
     ],
 )
 def test_a_folder_that_cannot_work_is_told(folder, photographs, words):
-    for name in photographs.split():
+    for name in photographs.split(", "):
         photo(folder / name)
     assert words in told(folder)
 
@@ -125,7 +145,7 @@ def test_photographs_are_known_by_their_content_and_the_rest_is_counted(folder):
     fill(folder, "rose", "tulip", count=3)
     for name, kind in (("a.jfif", "JPEG"), ("b.dat", "PNG"), ("noending", "WEBP")):
         photo(folder / "rose" / name, kind)
-    photo(folder / "rose" / "c.dng", "TIFF")  # what Pillow sees of it is a thumbnail
+    photo(folder / "rose" / "c.dng", "TIFF")  # a raw file, of which Pillow opens the thumbnail
     photo(folder / "loose.jpg")
     for name in ("1.heic", "2.heic", "clip.mov"):
         (folder / "tulip" / name).write_bytes(b"\0\0\0\x18ftyp")
@@ -144,7 +164,7 @@ def test_broken_photographs_of_all_splits_are_listed_in_one_go(folder):
     fill(folder, "rose", "tulip", count=8)
     broken = [folder / "rose" / f"{i}.jpg" for i in range(8)]
     for path in broken:
-        path.write_bytes(path.read_bytes()[:300] if path.stem in "0123" else b"")
+        path.write_bytes(path.read_bytes()[:700] if path.stem in "0123" else b"")
     message = told(folder)
     assert all(f"'{path}'" in message for path in broken) and "tulip" not in message
 
@@ -162,16 +182,71 @@ def test_a_folder_without_permission_is_not_called_empty(folder, monkeypatch):
     assert f"'{folder / 'tulip'}' cannot be read (no permission)" in told(folder)
 
 
-# Equal photographs
+# Copies of photographs
+
+
+def copies_of(source: Path) -> list[Path]:
+    """Saved again with other bytes, mirrored, turned, made smaller; and by tools: turned a little, darker."""
+    with Image.open(source) as image:
+        edited = {
+            "again": image.copy(),
+            "other way round": ImageOps.mirror(image),
+            "upright": image.transpose(Image.Transpose.ROTATE_90),
+            "small": image.resize((40, 30)),
+            "rot5": image.rotate(5),
+            "flip_aug1": ImageOps.mirror(image).point(lambda value: value // 2),
+        }
+    paths = [source.with_name(f"{source.stem}_{name}.jpg") for name in edited]
+    for path, picture in zip(paths, edited.values(), strict=True):
+        picture.save(path, comment=b"saved again", quality=90)
+    return paths
 
 
 def test_copies_of_a_photograph_stay_in_one_split(folder):
-    fill(folder, "rose", "tulip", count=6)
-    for number in range(6):
-        shutil.copy(folder / "rose" / f"{number}.jpg", folder / "rose" / f"{number} (1).jpg")
+    sources = [photo(folder / ("rose", "tulip")[i % 2] / f"IMG_{i}.jpg") for i in range(10)]
+    families = [{source, *copies_of(source)} for source in sources]
     own = read_folder(folder, seed=0)
-    contents = [{path.read_bytes() for path in own.files[split][0]} for split in SPLITS]
-    assert sum(map(len, contents)) == len(set.union(*contents)) == 12 and sum(counts(own)) == 18
+    assert counts(own) == [42, 14, 14] and "(60 of 70 files are copies)" in own.note
+    for split in SPLITS:
+        paths = set(own.files[split][0])
+        assert all(family <= paths or not family & paths for family in families)
+    assert "mirrored" in own.note and "IMG_3_rot5" in own.note  # what was compared
+
+
+def test_copies_in_given_splits_are_warned_about(folder):
+    for split in SPLITS:
+        fill(folder / split, "rose", "tulip", count=3)
+    for copy in copies_of(folder / "train" / "rose" / "0.jpg")[1:]:
+        copy.rename(folder / "test" / "rose" / copy.name.replace("0_", "test "))
+    source = photo(folder / "train" / "rose" / "IMG_7.jpg")
+    shutil.move(copies_of(source)[4], folder / "test" / "rose")  # known by its name alone
+    for left in folder.glob("train/rose/*_*_*.jpg"):
+        left.unlink()
+    note = load_data(str(folder)).note
+    assert "copies of 4 of the 12 photographs of test ('IMG_7_rot5.jpg'," in note
+    assert "of val" not in note and "Compared were" in note
+
+
+def test_a_number_that_each_split_uses_makes_no_copies(folder):
+    for split in SPLITS:
+        for name in ("rose/1.jpg", "rose/1_flip.jpg", "tulip/1.jpg"):
+            photo(folder / split / name)
+    assert read_folder(folder, seed=0).note == ""
+
+
+def test_names_of_annotation_tools_are_copies_of_one_original(folder):
+    fill(folder, "tulip")
+    for name in ("IMG_0_jpg.rf.a1", "IMG_0_jpg.rf.b2", "IMG_1.rf.c3", "IMG_2", "IMG_2_flip"):
+        photo(folder / "rose" / f"{name}.jpg")
+    assert "(2 of 10 files are copies)" in read_folder(folder, seed=0).note
+
+
+def test_pictures_without_any_form_are_told_apart(folder):
+    for number in range(12):
+        path = folder / ("rose", "tulip")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), (100 + number, 100, 50)).save(path)
+    assert "(0 of 12 files are copies)" in read_folder(folder, seed=0).note
 
 
 def test_one_photograph_in_two_classes_is_named_and_left_out(folder):
@@ -180,16 +255,6 @@ def test_one_photograph_in_two_classes_is_named_and_left_out(folder):
     own = read_folder(folder, seed=0)
     assert "2 files, each photograph in two classes" in own.left_out[""]
     assert "'rose/1.jpg', 'tulip/copy.jpg'" in own.left_out[""] and sum(counts(own)) == 9
-
-
-def test_a_given_test_split_that_shares_photographs_with_train_is_warned_about(folder):
-    for split in SPLITS:
-        fill(folder / split, "rose", "tulip", count=3)
-    for number in range(2):
-        source = folder / "train" / "rose" / f"{number}.jpg"
-        shutil.copy(source, folder / "test" / "rose" / f"again {number}.jpg")
-    note = load_data(str(folder)).note
-    assert "train holds 2 of the 8 photographs of test too" in note and "of val" not in note
 
 
 # Names, and what is shown
@@ -223,11 +288,22 @@ def test_the_table_shows_each_split_with_its_smallest_and_largest_class(folder):
     assert table[2] == r"| train | 11 | 2 | 4 (\$R\$ 5\$) | 7 (tulip\|) | nothing |"
     assert table[3].startswith(r"| val | 5 | 2 | 2 (\$R\$ 5\$) | 3 (tulip\|) | 1 .txt (")
     assert "21 photographs of 2 classes (train 11, val 5, test 5)" in describe_folder(folder)
-    assert data.photo_side == 8
+    assert data.photo_side == 60
 
 
-def test_a_home_folder_that_nobody_knows_is_told_and_not_made(monkeypatch):
-    monkeypatch.setattr("pathlib.os.path.expanduser", lambda path: path)  # as where nobody knows it
-    monkeypatch.setenv("FLOWERS_DATA_DIR", "~/data")
-    with pytest.raises(FlowersError, match="write the whole path instead"):
-        data_root()
+def test_a_short_profile_takes_the_same_classes_in_each_split(folder, monkeypatch):
+    monkeypatch.setitem(config.PROFILES, "smoke", {"epochs": 1, "images": 6})
+    for split, count in (("train", 4), ("val", 1), ("test", 2)):
+        fill(folder / split, *(f"class {i}" for i in range(10)), count=count)
+    data = load_data(str(folder), profile="smoke")
+    classes = [split.labels.tolist() for split in (data.train, data.val, data.test)]
+    assert classes == [[0, 2, 4, 5, 7, 9]] * 3
+    assert data.left_out["train"] == "34 photographs, since this profile is short"
+
+
+def test_two_folders_in_turn_keep_what_was_decoded(folder, tmp_path):
+    fill(folder, "rose", "tulip")
+    shutil.copytree(folder, tmp_path / "elsewhere" / "flowers")
+    for place in (folder, tmp_path / "elsewhere" / "flowers", folder):
+        load_data(str(place))
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2 * 4  # three splits and the comparison

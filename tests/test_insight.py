@@ -1,17 +1,19 @@
 """The look inside finds what is there, and leaves the model as it was."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from flowers_utils import insight
-from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
-from flowers_utils.evaluation import features_of, predict_logits
-from flowers_utils.insight.experiments import train_head
-from flowers_utils.models import build_model, freeze_backbone
-from flowers_utils.transforms import evaluation_batches
+from flowers_utils.evaluation import Metrics, compute_metrics, predict_logits
+from flowers_utils.models import build_model, eval_mode, freeze_backbone
+from flowers_utils.transforms import evaluation_batches, normalise
+
+GREY = np.array([124, 116, 104], dtype=np.uint8)[:, None, None]  # ImageNet's mean: zeros
 
 
 @pytest.fixture(scope="module")
@@ -22,24 +24,27 @@ def resnet() -> nn.Module:
 class RedOrBlue(nn.Module):
     """Class 0 is the amount of red, class 1 of blue, class 2 of nothing; pooled like a ResNet."""
 
-    def __init__(self) -> None:
+    architecture = "resnet18"  # the names of its parts: layer4 and fc
+
+    def __init__(self, *, shrink: int = 1) -> None:
         super().__init__()
-        self.layer4 = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.ReLU(inplace=True))
-        self.layer1, self.layer2, self.layer3 = nn.Identity(), nn.Identity(), nn.Identity()
+        colours = nn.Conv2d(3, 2, 1, bias=False)
+        self.layer4 = nn.Sequential(colours, nn.ReLU(inplace=True), nn.AvgPool2d(shrink))
         self.norm, self.fc = nn.BatchNorm1d(2), nn.Linear(2, 3, bias=False)
         with torch.no_grad():
-            self.layer4[0].weight.copy_(torch.tensor([[1.0, 0, -1], [-1, 0, 1]])[:, :, None, None])
+            colours.weight.copy_(torch.tensor([[1.0, 0, -1], [-1, 0, 1]])[:, :, None, None])
             self.fc.weight.copy_(torch.tensor([[1.0, -1], [-1, 1], [0, 0]]))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.norm(self.layer4(x).mean(dim=(2, 3))))
 
 
-def red_left_blue_right() -> np.ndarray:
-    photo = np.zeros((3, 32, 32), dtype=np.uint8)
-    photo += np.array([124, 116, 104], dtype=np.uint8)[:, None, None]  # ImageNet's mean: zeros
-    photo[0, 4:12, 2:10] = 255
-    photo[2, 20:30, 20:30] = 255
+def painted(side: int, *, red: tuple[int, int], width: int = 10) -> np.ndarray:
+    """A grey photograph with a red square at (top, left), and a blue one in its lower right corner."""
+    photo = np.zeros((3, side, side), dtype=np.uint8) + GREY
+    top, left = red
+    photo[0, top : top + width, left : left + width] = 255
+    photo[2, -width:, -width:] = 255
     return photo
 
 
@@ -47,49 +52,73 @@ def noise(side: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (3, side, side), dtype=np.uint8)
 
 
+def centre(heat: Tensor) -> tuple[float, float]:
+    """The heat's centre of mass: row and column."""
+    places, total = torch.arange(len(heat)).float(), heat.sum()
+    return float((heat.sum(1) * places).sum() / total), float((heat.sum(0) * places).sum() / total)
+
+
+@pytest.mark.parametrize("method", [insight.grad_cam, insight.occlusion])
+@pytest.mark.parametrize(("target", "place"), [(0, (4, 2)), (1, (30, 30))])
+def test_heat_lies_where_the_class_is_also_in_a_frozen_network(method, target, place, cpu):
+    model = RedOrBlue().requires_grad_(target == 0)
+    heat = method(model, painted(40, red=(4, 2)), cpu, target=target).values
+    square = [slice(max(0, start - 5), start + 15) for start in place]  # a grey square's margin
+    assert heat.shape == (40, 40) and heat.max() == pytest.approx(1)
+    assert heat[square[0], square[1]].sum() > 0.95 * heat.sum()
+
+
 @pytest.mark.parametrize(
-    ("target", "inside", "frozen"), [(0, (4, 12, 2, 10), False), (1, (20, 30, 20, 30), True)]
+    ("method", "side", "half"), [(insight.grad_cam, 224, 16), (insight.occlusion, 64, 6)]
 )
-def test_grad_cam_finds_the_region_that_speaks_for_the_class(target, inside, frozen, cpu):
-    model = RedOrBlue().requires_grad_(not frozen)
-    seen = insight.grad_cam(model, red_left_blue_right(), cpu, target=target)
-    top, bottom, left, right = inside
-    assert seen.heat.shape == (32, 32) and seen.heat.max() == pytest.approx(1)
-    assert seen.heat[top:bottom, left:right].sum() > 0.95 * seen.heat.sum()
+def test_heat_shifts_with_the_picture_by_half_a_cell(method, side, half, cpu):
+    model = RedOrBlue(shrink=side // 7)  # maps of 7 x 7, as a ResNet has for a photograph
+    here, there = (
+        centre(method(model, painted(side, red=red, width=side // 7), cpu, target=0).values)
+        for red in ((side // 4, side // 3), (side // 4, side // 3 + half))
+    )
+    assert there[0] - here[0] == pytest.approx(0, abs=0.5)
+    assert there[1] - here[1] == pytest.approx(half, abs=0.25 * half)
+
+
+def test_hottest_places_are_not_bound_to_a_grid(cpu):
+    rng, places = np.random.default_rng(0), []
+    for _ in range(24):
+        photo = painted(64, red=tuple(rng.integers(4, 40, 2)), width=6)
+        hottest = insight.occlusion(RedOrBlue(), photo, cpu, target=0).values.argmax()
+        places += [int(hottest) // 64 % 4, int(hottest) % 64 % 4]
+    assert np.bincount(places, minlength=4).max() < 0.5 * len(places)
 
 
 def test_grad_cam_weights_are_the_gradients_of_the_logit(resnet, cpu):
     # behind layer4 a ResNet has mean pooling and fc, so the weights are fc's rows (Zhou et al. 2016)
-    maps = insight.feature_maps(resnet, noise(224), cpu)["layer4"]
-    expected = (resnet.fc.weight[3].detach()[:, None, None] * maps).sum(dim=0).relu()
-    seen = insight.grad_cam(resnet, noise(224), cpu, target=3)
-    expected = nn.functional.interpolate(expected[None, None], (224, 224), mode="bilinear")[0, 0]
-    torch.testing.assert_close(seen.heat, expected / expected.max(), atol=1e-4, rtol=1e-4)
-    assert seen.stage == "layer4"
+    heat = insight.grad_cam(resnet, noise(224), cpu, target=3).values
+    x = normalise(torch.from_numpy(noise(224))[None] / 255)
+    with torch.no_grad(), eval_mode(resnet):
+        maps = nn.Sequential(*list(resnet.children())[:-2])(x)[0]
+    expected = (resnet.fc.weight[3].detach()[:, None, None] * maps).sum(dim=0)
+    expected = nn.functional.interpolate(expected.relu()[None, None], (224, 224), mode="bilinear")
+    torch.testing.assert_close(heat, expected[0, 0] / expected.max(), atol=1e-4, rtol=1e-4)
 
 
-def test_grad_cam_of_a_small_picture_takes_a_stage_that_tells_places_apart(resnet, cpu):
-    assert insight.grad_cam(resnet, noise(32), cpu).stage in ("layer2", "layer1")
+def test_a_heat_map_is_grad_cam_for_photographs_and_occlusion_for_small_pictures(resnet, cpu):
+    assert insight.heat_map(resnet, noise(224), cpu).method == "Grad-CAM on layer4"
+    assert insight.heat_map(RedOrBlue(), noise(32), cpu).method == "occlusion"
 
 
-def test_grad_cam_where_nothing_speaks_for_the_class_is_blank_not_nan(cpu):
-    seen = insight.grad_cam(RedOrBlue(), red_left_blue_right(), cpu, target=2)
-    assert torch.equal(seen.heat, torch.zeros(32, 32))
+@pytest.mark.parametrize("method", [insight.grad_cam, insight.occlusion])
+def test_where_nothing_speaks_for_the_class_heat_is_blank_not_nan(method, cpu):
+    class Constant(RedOrBlue):
+        def forward(self, x: Tensor) -> Tensor:
+            return 0 * super().forward(x)
+
+    heat = method(Constant(), painted(32, red=(4, 2)), cpu, target=2).values
+    assert torch.equal(heat, torch.zeros(32, 32))
 
 
-def test_grad_cam_answers_as_the_evaluation_does_in_its_precision(resnet, tiny_data):
-    half = Device(torch.device("cpu"), "test", torch.bfloat16, channels_last=True)
-    logits, _ = predict_logits(resnet, tiny_data.val.subset([0]), half)
-    seen = insight.grad_cam(resnet, tiny_data.val.images[0], half)
-    torch.testing.assert_close(seen.probabilities, logits[0].softmax(0), atol=1e-3, rtol=1e-2)
-
-
-def test_grad_cam_gives_probabilities_at_the_temperature_asked_for(cpu):
-    plain, warm = (
-        insight.grad_cam(RedOrBlue(), red_left_blue_right(), cpu, temperature=t) for t in (1.0, 2.0)
-    )
-    expected = plain.probabilities.sqrt() / plain.probabilities.sqrt().sum()
-    assert torch.allclose(warm.probabilities, expected) and torch.equal(plain.heat, warm.heat)
+def test_without_a_target_the_predicted_class_is_explained(resnet, tiny_data, cpu):
+    logits, _ = predict_logits(resnet, tiny_data.val.subset([0]), cpu)
+    assert insight.heat_map(resnet, tiny_data.val.images[0], cpu).target == int(logits[0].argmax())
 
 
 def state_of(model: nn.Module) -> list:
@@ -101,22 +130,17 @@ def state_of(model: nn.Module) -> list:
     return [hooks, modes, gradients, values, torch.get_rng_state().tolist()]
 
 
-def test_a_look_leaves_the_model_as_it_was(cpu):
+@pytest.mark.parametrize("method", [insight.grad_cam, insight.occlusion])
+def test_a_look_leaves_the_model_as_it_was_after_an_error_too(method, cpu):
     model = build_model("mobilenet_v2", num_classes=3, weights=None).train()
     freeze_backbone(model)
+    model.features[1].eval()  # modes may be mixed
     before = state_of(model)
-    maps = insight.feature_maps(model, noise(64), cpu)
-    insight.grad_cam(model, noise(64), cpu, target=1)
-    assert state_of(model) == before and len(maps) == 4
-
-
-def test_the_model_is_as_it_was_after_an_error_too(cpu):
-    model = RedOrBlue().train()
-    before = state_of(model)
+    method(model, noise(32), cpu, target=1)
     with pytest.raises(FlowersError, match="no class 99"):
-        insight.grad_cam(model, red_left_blue_right(), cpu, target=99)
+        method(model, noise(32), cpu, target=99)
     with pytest.raises(FlowersError, match="One photograph is needed"):
-        insight.grad_cam(model, np.zeros((32, 32, 3), np.uint8), cpu)
+        method(model, np.zeros((32, 32, 3), np.uint8), cpu)
     assert state_of(model) == before
 
 
@@ -124,57 +148,57 @@ def test_filters_are_pictures_in_which_grey_is_no_weight():
     assert insight.first_layer_filters(RedOrBlue())[0, :, 0, 0].tolist() == [1.0, 0.5, 0.0]
 
 
-def test_skip_connections_carry_the_gradient_to_the_first_block():
+def test_skip_connections_keep_the_gradient_from_growing_block_by_block():
     with_skip, without = (insight.gradient_at_each_block(skip=skip) for skip in (True, False))
-    assert len(with_skip) == 16 and with_skip[0] > 0.1 > 1e-4 > without[0]
+    assert len(with_skip) == len(without) == 16
+    assert 1 < with_skip[0] < 30 and without[0] > 5 * with_skip[0]
+    assert insight.gradient_at_each_block(skip=True) == with_skip
 
 
-def test_neighbours_are_ranked_by_direction_not_by_length():
-    train = torch.tensor([[100.0, 0], [0.1, 0.1], [0, 5], [-3, 0]])
-    positions, cosines = insight.nearest_neighbours(torch.tensor([[2.0, 2.0]]), train, k=3)
-    assert positions[0, 0] == 1
-    assert cosines[0].tolist() == pytest.approx([1, 0.5**0.5, 0.5**0.5])
+def test_movement_is_absolute_and_relative():
+    before = build_model("resnet18", num_classes=5, weights=None)
+    after = copy.deepcopy(before)
+    with torch.no_grad():
+        for parameter in after.layer2.parameters():
+            parameter *= 1.1
+    moved = insight.how_far_each_group_moved(before, after)
+    weights = torch.cat([p.detach().flatten() for p in before.layer2.parameters()])
+    size = float(weights.square().mean().sqrt())
+    assert moved["layer2"].relative == pytest.approx(0.1, rel=1e-4)
+    assert moved["layer2"].absolute == pytest.approx(0.1 * size, rel=1e-4)
+    assert moved["layer1"] == (0, 0)
 
 
-# --- experiments on stored features
-
-
-def features(per_class: int, seed: int, *, classes: int = 20) -> tuple[Tensor, Tensor]:
-    """What a good backbone delivers: a cloud for each class."""
-    centres = torch.randn(classes, 64, generator=torch.Generator().manual_seed(0))
-    labels = torch.arange(classes).repeat_interleave(per_class)
-    cloud = torch.randn(len(labels), 64, generator=torch.Generator().manual_seed(seed))
-    return centres[labels] + 2 * cloud, labels
-
-
-def test_more_photographs_help_and_every_class_keeps_its_share():
-    points = insight.accuracy_by_training_size(features(20, 1), features(20, 2))
-    counts, accuracies = zip(*points, strict=True)
-    assert counts == (80, 160, 280, 400)
-    assert accuracies[-1].value > accuracies[0].value + 0.1
-
-
-def test_the_right_learning_rate_learns_best_and_a_tiny_one_nothing():
-    found = insight.learning_rate_experiment(features(60, 1), features(10, 2))
-    high, right, low = (rows[-1]["val_accuracy"] for rows in found.values())
-    assert list(found) == ["learning rate 1", "learning rate 0.001", "learning rate 1e-05"]
-    assert right > high > 0.5 > 0.1 > low
-
-
-def test_a_heads_training_repeats_itself():
-    train, val, heads = features(10, 1), features(10, 2), []
-    for _ in range(2):
-        torch.manual_seed(0)
-        heads.append(nn.Linear(64, 20))
-        history = train_head(heads[-1], (train, val), rate=0.01, epochs=6)
-    accuracy = (heads[0](val[0]).argmax(1) == val[1]).float().mean().item()
-    assert accuracy == pytest.approx(history[-1]["val_accuracy"])
-    assert torch.equal(heads[0].weight, heads[1].weight)
-
-
-def test_without_normalisation_the_network_gets_plain_brightness(resnet, tiny_data, cpu):
+def test_without_normalisation_the_network_gets_plain_brightness(tiny_data, cpu):
     plain, _ = next(insight.without_normalisation(evaluation_batches(tiny_data.val, cpu)))
-    expected = torch.from_numpy(tiny_data.val.images.copy()).float() / 255
+    expected = torch.from_numpy(tiny_data.val.images[: len(plain)].copy()).float() / 255
     torch.testing.assert_close(plain, expected)
-    found, labels = features_of(resnet, [(plain, tiny_data.val.labels)], cpu)
-    assert found.shape == (16, 512) and torch.equal(labels, tiny_data.val.labels)
+
+
+def scored(pairs: list[tuple[int, int]], classes: int = 4) -> Metrics:
+    """Metrics of photographs given as (true class, predicted class), each surer than the last."""
+    logits = torch.zeros(len(pairs), classes)
+    for i, (_, said) in enumerate(pairs):
+        logits[i, said] = 4 + i / 10
+    labels = torch.tensor([true for true, _ in pairs])
+    return compute_metrics(logits, labels, class_names=[f"class {i}" for i in range(classes)])
+
+
+def test_confused_pairs_hold_the_photographs_that_were_taken_for_the_other():
+    metrics = scored([(0, 0), (0, 1), (1, 0), (1, 0), (3, 2), (3, 3)])
+    assert insight.most_confused_pairs(metrics) == [(0, 1, [1], [2, 3]), (2, 3, [], [4])]
+
+
+def test_mistakes_are_ranked_by_confidence():
+    assert insight.most_confident_mistakes(scored([(0, 1), (0, 0), (1, 2), (2, 1)])) == [3, 2, 0]
+    assert insight.most_confident_mistakes(scored([(0, 0), (1, 1)])) == []
+
+
+def test_auroc_is_the_share_of_pairs_in_which_the_known_one_has_more_confidence():
+    area = insight.auroc(torch.tensor([0.9, 0.8, 0.4]), torch.tensor([0.5, 0.1]))
+    assert area.value == pytest.approx(5 / 6) and 0 <= area.low < area.value < area.high <= 1
+    random = torch.rand(2, 4000, generator=torch.Generator().manual_seed(0))
+    blind = insight.auroc(*random)
+    assert blind.low < 0.5 < blind.high and blind.high - blind.low < 0.03
+    with pytest.raises(FlowersError, match="at least one each"):
+        insight.auroc(torch.tensor([0.9]), torch.tensor([]))

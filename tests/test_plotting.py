@@ -5,27 +5,27 @@ import warnings
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
 from matplotlib.text import Text
+from nbconvert import HTMLExporter
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 import transfer_learning_config as config
-from flowers_utils import insight, plotting
-from flowers_utils.data import FlowerData, Split
+from flowers_utils import plotting
+from flowers_utils.data import Split
 from flowers_utils.evaluation import compute_metrics, wilson
-from flowers_utils.insight.comparison import ComparisonRow
-from flowers_utils.insight.inside import Explanation
-from flowers_utils.plotting import text
+from flowers_utils.insight.inside import Heat, Moved
+from flowers_utils.plotting import style
 
 LONG = "a very long name of a flower that nobody reads to the end"
 NAMES = ("$Rosa$ 5$", "玫瑰", "Fleur à pétales", f"{LONG} 1", f"{LONG} 2")
 TITLE = "own flowers '5$ or $6'"
-
-
-def split(count: int, size: int = 32) -> Split:
-    images = np.random.default_rng(0).integers(0, 256, (count, 3, size, size), dtype=np.uint8)
-    return Split("val", images, torch.arange(count) % len(NAMES))
+PHOTOS = np.random.default_rng(0).integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)
+UNTITLED = ("architecture", "block", "gradient_sizes")
 
 
 def metrics(classes: int = 5, *, mistakes: int = 4):
@@ -34,11 +34,6 @@ def metrics(classes: int = 5, *, mistakes: int = 4):
     logits[:mistakes] = logits[:mistakes].roll(1, dims=1)
     names = NAMES if classes == 5 else [f"flower {i}" for i in range(classes)]
     return compute_metrics(logits, labels, class_names=names)
-
-
-def seen(*, blank: bool = False) -> Explanation:
-    heat = torch.zeros(32, 32) if blank else torch.rand(32, 32)
-    return Explanation(heat, target=1, probabilities=torch.full((5,), 0.2), stage="layer3")
 
 
 def history(phase1: int = 2, phase2: int = 3) -> list[dict]:
@@ -52,90 +47,84 @@ def history(phase1: int = 2, phase2: int = 3) -> list[dict]:
     return rows
 
 
-def row(name: str, accuracy: float | None) -> ComparisonRow:
-    top1 = None if accuracy is None else wilson(round(100 * accuracy), 100)
-    return ComparisonRow(name, 224, 11_000_000, 1_800_000_000, 20.0, val=top1)
-
-
-DATA = FlowerData("folder", TITLE, NAMES, split(10), split(5), split(5), 32, 32)
 HEAD = {"$rate$": [{"epoch": e, "train_loss": 1 / e, "val_accuracy": 0.5} for e in (1, 2)]}
 SCORES = {"phase1": wilson(70, 100), "phase2": None}
-PHOTO, PHOTOS = split(1).images[0], split(20).images
-MAPS = {"layer1": torch.rand(9, 4, 4), "layer4": torch.rand(9, 1, 1), "flat": torch.ones(3, 4, 4)}
-FOUND = torch.tensor([[0, 3], [1, 2]]), torch.rand(2, 2)
-GUESSES = [(name, 0.2, number) for number, name in enumerate(NAMES)]
-PLAIN = {
-    "samples": lambda: plotting.samples(DATA),
-    "architecture": lambda: plotting.architecture([("image", (3, 8, 8)), ("fc", (5,))], title="A"),
-    "gradient_sizes": lambda: plotting.gradient_sizes([1.0, 0.9], [1e-6, 0.9]),
-    "closing of practice": lambda: plotting.closing(
-        config.EXPECTED, val=SCORES, test=SCORES, title=TITLE, why_not="these are practice flowers"
+BLANK = Heat(torch.zeros(32, 32), 2, "occlusion")
+HEATS = [Heat(torch.rand(32, 32), 0, "occlusion"), BLANK]
+RUNS = [
+    {"name": name, "seed": seed, "val": 0.6 + 0.1 * at + seed / 50, "minutes": 1 + at + seed / 9}
+    for at, name in enumerate(("From scratch", "Frozen", "Fine-tuned, $"))
+    for seed in (0, 1, 2)
+]
+GAINS = [("$no hue$", 2.4, -0.5, 0.6), ("head fitted again", 4.5, 2.1, 0.5)]
+FIGURES = {
+    "pictures": lambda: plotting.pictures(PHOTOS[:8], [*NAMES, *"abc"], "Eight", title=TITLE),
+    "pictures, marked": lambda: plotting.pictures(
+        PHOTOS[:2], ["a", "b"], "Two", title=TITLE, correct=[True, False]
     ),
+    "pictures, no captions": lambda: plotting.pictures(
+        torch.rand(20, 3, 7, 7), None, "Filters", title=TITLE
+    ),
+    "architecture": lambda: plotting.architecture(
+        [("image", (3, 64, 64)), ("layer1", (64, 16, 16)), ("fc", (5,))], title="ResNet"
+    ),
+    "block": plotting.block,
+    "gradient_sizes": lambda: plotting.gradient_sizes([9.8, 1.7], [181.0, 16.5]),
+    "curves": lambda: plotting.curves(history(), title=TITLE),
+    "curves of one epoch": lambda: plotting.curves(history(1, 1), title=TITLE),
+    "movement": lambda: plotting.movement(
+        {"stem": Moved(0.001, 0.02), "layer1": Moved(0.001, 0.5)}, title=TITLE
+    ),
+    "bars": lambda: plotting.bars(RUNS, "What transfer is worth", count=100, title=TITLE),
+    "experiment": lambda: plotting.experiment(HEAD, title=TITLE),
+    "predictions": lambda: plotting.predictions(metrics(), PHOTOS, [0, 1, 8], "Three", title=TITLE),
+    "predictions of none": lambda: plotting.predictions(metrics(), PHOTOS, [], "None", title=TITLE),
+    "confused_pairs": lambda: plotting.confused_pairs(metrics(), PHOTOS, title=TITLE),
+    "confused_pairs of none": lambda: plotting.confused_pairs(
+        metrics(mistakes=0), PHOTOS, title=TITLE
+    ),
+    "confusion": lambda: plotting.confusion(metrics(), title=TITLE),
+    "confusion of many": lambda: plotting.confusion(metrics(30), title=TITLE),
+    "class_bars": lambda: plotting.class_bars(metrics(), title=TITLE),
+    "class_bars of many": lambda: plotting.class_bars(metrics(30), title=TITLE),
+    "reliability": lambda: plotting.reliability(
+        metrics(2, mistakes=2), metrics(30), temperature=1.2, title=TITLE
+    ),
+    "unknown_classes": lambda: plotting.unknown_classes(
+        torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0.3, 0.75]), title=TITLE
+    ),
+    "heat": lambda: plotting.heat(
+        Split("val", PHOTOS[:2], torch.tensor([0, 1])), HEATS, NAMES, title=TITLE
+    ),
+    "own_photo": lambda: plotting.own_photo(
+        PHOTOS[0], HEATS[0], [(name, 0.2, i) for i, name in enumerate(NAMES)], title=TITLE
+    ),
+    "closing": lambda: plotting.closing(config.EXPECTED, val=SCORES, test={}, title=TITLE),
+    "closing of practice": lambda: plotting.closing(
+        config.EXPECTED, val=SCORES, test=SCORES, title=TITLE, why_not="these are drawings"
+    ),
+    "tradeoff": lambda: plotting.tradeoff(
+        RUNS, "Accuracy against time", cost="minutes", accuracy="val", title=TITLE
+    ),
+    "carried_over": lambda: plotting.carried_over(GAINS, title=TITLE),
 }
-TITLED = {  # name of a figure, maybe with a case: the arguments before its title
-    "pictures": (split(5).images, NAMES, "Six"),
-    "augmentations": (PHOTO, split(8).images),
-    "curves": (history(),),
-    "curves of one epoch": (history(1, 1),),
-    "movement": ({"stem": 0.01, "layer1": 0.02},),
-    "three_numbers": ({"from scratch": wilson(3, 10)}, {"guessing": 0.2}),
-    "experiment": (HEAD,),
-    "training_size": ([(10, wilson(3, 10)), (20, wilson(6, 10))],),
-    "time_parts": ({"textbook": {"decode": 2.0}},),
-    "predictions": (split(10), torch.rand(10, 5), NAMES),
-    "predictions all right": (split(5), torch.eye(5), NAMES),
-    "confusion": (metrics(),),
-    "confusion of many": (metrics(30),),
-    "confusion without mistakes": (metrics(30, mistakes=0),),
-    "confused_pairs": (insight.most_confused_pairs(metrics()), PHOTOS, NAMES),
-    "confused_pairs of none": ([], PHOTOS, NAMES),
-    "class_bars": (metrics(),),
-    "class_bars of many": (metrics(30),),
-    "mistakes": (metrics(), [0, 1], PHOTOS),
-    "mistakes of none": (metrics(), [], PHOTOS),
-    "reliability": (metrics(), metrics(), {"temperature": 1}),
-    "closing": (config.EXPECTED, {"val": SCORES, "test": {}}),
-    "comparison": ([row("a", 0.7), row("b", 0.8)],),
-    "comparison of one": ([row("a", 0.7), row("b", None)],),
-    "filters": (torch.rand(20, 3, 7, 7),),
-    "feature_maps": (MAPS, PHOTO),
-    "grad_cam": (split(2), [seen(), seen(blank=True)], NAMES),
-    "phase_change": (PHOTO, [seen(), seen()], NAMES),
-    "neighbours": (split(2), split(9), FOUND, NAMES),
-    "own_photo": (PHOTO, seen(), GUESSES),
-    "rate_finder": ([(10 ** (i / 10 - 5), 2 + i % 3) for i in range(30)], {"chosen": 0.001}),
-    "ablation": ([{"name": n, "seed": s, "val": 0.5 + s / 9} for s in (0, 1) for n in "abc"],),
-    "courses": ([{"name": n, "course": [(30, 0.4), (60, 0.7)]} for n in "ab"] + [{"name": "c"}],),
-    "recipes": ([{"name": n, "seconds": 60, "val": 0.7, "test": 0.6} for n in "abb"],),
-}
-FIGURES = [*PLAIN, *TITLED]
 
 
-def draw(name: str):
-    """The figure of this name."""
-    if name in PLAIN:
-        return PLAIN[name]()
-    function, arguments, keywords = name.split()[0], TITLED[name], {}
-    if function in ("three_numbers", "reliability", "closing", "rate_finder"):
-        *arguments, keywords = arguments
-    return getattr(plotting, function)(*arguments, title=TITLE, **keywords)
-
-
-def words(figure) -> list[str]:
+def words(figure) -> str:
     """All that is written in a figure, as it is seen."""
-    return [t.get_text().replace(r"\$", "$") for t in figure.findobj(Text) if t.get_text().strip()]
+    return " ".join(t.get_text() for t in figure.findobj(Text)).replace(r"\$", "$")
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_is_legible_names_the_data_and_has_its_text_in_words(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a missing glyph is one
-        figure = draw(name)
+        figure = FIGURES[name]()
         figure.savefig(io.BytesIO(), format="png")
     assert min(t.get_fontsize() for t in figure.findobj(Text) if t.get_text().strip()) >= 9
     assert figure.get_figwidth() * 72 < 700  # fits a window of 800 pixels, beside the prompts
     assert len(figure.alt) > 20 and "\\$" not in figure.alt
-    assert TITLE in figure.alt or name in ("architecture", "gradient_sizes")
+    assert TITLE in figure.alt or name in UNTITLED
 
 
 def test_every_public_figure_function_is_drawn_here():
@@ -143,62 +132,99 @@ def test_every_public_figure_function_is_drawn_here():
     assert public - {"numbered_classes"} <= set(FIGURES)
 
 
-def test_a_notebook_gets_a_picture_and_its_text_whatever_the_backend():
-    data, about = draw("movement")._repr_mimebundle_()
-    assert data["image/png"].startswith(b"\x89PNG")
-    assert "stem: 1.0%" in data["text/plain"] == about["image/png"]["alt"]
+def test_alternative_text_reaches_the_html_export_and_a_picture_every_backend():
+    data, about = FIGURES["movement"]()._repr_mimebundle_()
+    assert (
+        data["image/png"].startswith(b"\x89PNG")
+        and "stem: 0.001, that is 2.0%" in data["text/plain"]
+    )
+    notebook = new_notebook(cells=[new_code_cell("fig")])
+    bundle = nbformat.from_dict({"image/png": "iVBORw0KGgo=", "text/plain": data["text/plain"]})
+    notebook.cells[0].outputs = [new_output("display_data", data=bundle, metadata=about)]
+    html, _ = HTMLExporter(template_name="classic").from_notebook_node(notebook)
+    assert f'alt="{about["image/png"]["alt"]}"' in html.replace("&#39;", "'").replace("&quot;", '"')
 
 
 def test_figures_leave_settings_and_open_figures_as_they_were():
     with mpl.rc_context({"font.size": 30, "figure.facecolor": "black"}):
-        figure = draw("movement")
+        figure = FIGURES["movement"]()
         assert mpl.rcParams["font.size"] == 30
     assert figure.get_facecolor() == (1, 1, 1, 1) and plt.get_fignums() == []
 
 
 REASONS = {
-    "confused_pairs of none": "no mistake to show",
-    "confusion without mistakes": "no mistake to show",
-    "comparison of one": "Only a has pretrained weights",
-    "predictions all right": "All are right",
-    "feature_maps": "no pattern",
-    "grad_cam": "no place",
+    "confused_pairs of none": "Every photograph was predicted correctly",
+    "predictions of none": "Every photograph was predicted correctly",
+    "heat": "no place",
+    "curves": "falls by up to 15.0 points",
+    "confusion of many": "the 20 classes with the most mistakes",
 }
 
 
-def test_what_is_empty_says_why():
-    silent = [n for n, why in REASONS.items() if why not in " ".join(words(draw(n)))]
-    assert silent == []
+@pytest.mark.parametrize("name", REASONS)
+def test_what_a_figure_leaves_out_or_finds_stands_in_it(name):
+    assert REASONS[name] in words(FIGURES[name]())
 
 
-def test_the_fall_at_the_start_of_phase_2_is_explained():
-    assert any("falls by up to 15.0 points" in text for text in words(draw("curves")))
+def test_where_there_is_nothing_to_compare_there_is_no_figure():
+    rows = [{"name": "a", "ms": 3.0, "val": 0.7}, {"name": "b", "ms": 4.0, "val": None}]
+    assert plotting.tradeoff(rows, "Which?", cost="ms", accuracy="val", title=TITLE) is None
+
+
+def test_movement_shows_the_absolute_and_the_relative_change():
+    left, right = FIGURES["movement"]().axes
+    heights = [[round(bar.get_height(), 6) for bar in ax.patches] for ax in (left, right)]
+    assert heights == [[1, 1], [2, 50]]  # thousandths of a weight, percent of the weights
+
+
+def test_confused_pairs_show_photographs_that_were_really_taken_for_the_other():
+    figure, scored = FIGURES["confused_pairs"](), metrics()
+    red = [ax for ax in figure.axes if to_hex(ax.title.get_color()).upper() == style.VERMILION]
+    wrong = {PHOTOS[i].tobytes() for i in np.flatnonzero(scored.labels != scored.predictions)}
+    shown = [np.asarray(ax.images[0].get_array()).transpose(2, 0, 1).tobytes() for ax in red]
+    assert len(shown) == 4 and set(shown) == wrong
+
+
+def test_closing_shows_what_was_measured_beside_promised_and_published():
+    assert "measured on photographs (val)" in words(FIGURES["closing"]())
+    assert "promised" not in words(FIGURES["closing of practice"]())
+
+
+def test_bars_are_means_and_every_seed_is_a_dot():
+    (ax,) = FIGURES["bars"]().axes
+    assert [round(bar.get_width()) for bar in ax.patches] == [62, 72, 82]
+    dots = [line.get_xdata() for line in ax.lines if line.get_marker() == "o"]
+    assert [len(each) for each in dots] == [3, 3, 3] and max(dots[2]) == pytest.approx(84)
+
+
+def test_carried_over_has_a_side_for_copies_and_one_for_photographs():
+    left, right = FIGURES["carried_over"]().axes
+    sides = [[round(bar.get_width(), 1) for bar in ax.patches] for ax in (left, right)]
+    assert sides == [[2.4, 4.5], [-0.5, 2.1]]
 
 
 def test_accuracies_of_few_photographs_are_hollow_bars():
-    few, many = metrics(2, mistakes=2), metrics(30)
-    ax = plotting.reliability(few, many, temperature=1, title=TITLE).axes
-    hollow = [[bar.get_height() for bar in a.patches if bar.get_facecolor()[3] == 0] for a in ax]
+    axes = FIGURES["reliability"]().axes[:2]
+    hollow = [[bar.get_height() for bar in a.patches if bar.get_facecolor()[3] == 0] for a in axes]
     assert max(hollow[0]) > 0 and max(hollow[1], default=0) == 0
 
 
 def test_boxes_of_the_architecture_are_as_high_as_their_maps():
-    shapes = [("image", (3, 64, 64)), ("layer1", (64, 16, 16)), ("fc", (5,))]
-    image, layer, _ = plotting.architecture(shapes, title="A").axes[0].patches
+    image, layer, _ = FIGURES["architecture"]().axes[0].patches
     assert layer.get_height() / image.get_height() == pytest.approx((16 / 64) ** 0.5)
     assert layer.get_width() > image.get_width()
 
 
 def test_names_stay_different_and_short():
-    short = text.labels([*NAMES, f"{LONG} 1 {LONG}"])
+    short = style.labels([*NAMES, f"{LONG} 1 {LONG}"])
     assert len(set(short)) == 6 and max(map(len, short)) <= 23
-    assert text.labels(["Rose\u0301e"]) == ["Rosée"]
-    assert text.label("5$ or $6") == r"5\$ or \$6"  # not a formula
+    assert style.labels(["Rose\u0301e"]) == ["Rosée"]
+    assert style.label("5$ or $6") == r"5\$ or \$6"  # not a formula
 
 
 def test_a_name_that_no_font_can_draw_is_a_number_with_its_meaning_in_text(monkeypatch):
     latin = frozenset(range(32, 384))
-    monkeypatch.setattr(text, "_drawable_characters", lambda: latin)
-    assert text.labels(NAMES)[1] == "class 1"
+    monkeypatch.setattr(style, "_drawable_characters", lambda: latin)
+    assert style.labels(NAMES)[1] == "class 1"
     assert "class 1 is 玫瑰" in plotting.numbered_classes(NAMES)
     assert plotting.numbered_classes(["rose"]) == ""

@@ -1,187 +1,176 @@
-"""Practice flowers: the same every time, fine-grained, and disjoint from what pretraining sees."""
+"""Practice flowers: the same every time, fine-grained, and disjoint from what pretraining uses."""
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.models import resnet18
 
 from flowers_utils.datasets import practice
-from flowers_utils.datasets.practice import (
-    SPLIT_SIZES,
-    draw_practice_split,
-    flower_masks,
-    practice_labels,
-    pretrain_backbone,
-    source_batches,
-)
-from flowers_utils.datasets.practice_drawing import draw_species
-from flowers_utils.datasets.practice_species import (
-    NUM_SPECIES,
-    PRACTICE_NAMES,
-    PRACTICE_SPECIES,
-    RELATIVES,
-    UNSEEN,
-    WORDS,
-    source_species,
-    traits_in_words,
-)
+from flowers_utils.datasets import practice_species as flowers
 from flowers_utils.errors import FlowersError
-from flowers_utils.progress import Progress
 
-SIZE = 16
+SIZE, LIMIT = 16, 3
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    """As few pictures as possible are drawn only to be cut off."""
+    monkeypatch.setattr(practice, "DRAWING_BATCH", 6)
 
 
 @pytest.fixture
-def tiny_pretraining(monkeypatch):
-    """Two steps of eight images, and a count of how often training was started."""
-    calls = []
-    train = practice._train_source
+def short_pretraining(monkeypatch):
+    """Two steps of eight images; the list that comes back has an entry for each training."""
+    calls, train = [], practice._train_source
 
     def counted(settings, device):
         calls.append(settings)
         return train(settings, device)
 
-    tiny = {"images": 16, "batch_size": 8, "sizes": ((SIZE, 0.5), (2 * SIZE, 0.5))}
-    for key, value in tiny.items():
-        monkeypatch.setitem(practice.PRETRAINING, key, value)
+    short = {"images": 16, "batch_size": 8, "sizes": ((SIZE, 0.5), (2 * SIZE, 0.5))}
+    monkeypatch.setattr(practice, "PRETRAINING", practice.PRETRAINING | short)
     monkeypatch.setattr(practice, "_train_source", counted)
     return calls
 
 
 def drawn(split, **how):
-    with Progress(None, "Drawing", unit="image") as bar:
-        return np.concatenate(list(draw_practice_split(split, bar, **how)))
+    return np.stack([picture.numpy() for _, picture, _ in practice.practice_scenes(split, **how)])
 
 
-def test_species_and_their_names_are_102_different_ones():
-    assert len(set(PRACTICE_NAMES)) == NUM_SPECIES == len(set(PRACTICE_SPECIES))
+# The species.
 
 
-def test_splits_have_the_promised_sizes_and_each_species_equally_often():
-    for split, count in SPLIT_SIZES.items():
-        per_species = np.bincount(practice_labels(split), minlength=NUM_SPECIES)
-        assert set(per_species) == {count // NUM_SPECIES}
+def test_source_species_are_outside_the_102_and_lack_the_unseen_words():
+    source = flowers.source_species(practice.PRETRAINING["species"])
+    assert len(set(source)) == practice.PRETRAINING["species"]
+    assert not set(source) & set(flowers.PRACTICE_SPECIES)
+    for (trait, words), column in zip(
+        flowers.WORDS.items(), zip(*source, strict=True), strict=True
+    ):
+        assert {words[i] for i in column} == set(words) - set(flowers.UNSEEN.get(trait, ()))
 
 
-def test_unknown_split_is_named():
-    with pytest.raises(ValueError, match="'valid'"):
-        practice_labels("valid")
+def test_relatives_differ_from_the_first_of_their_genus_in_one_trait_or_two():
+    assert len(set(flowers.PRACTICE_NAMES)) == 102 == len(set(flowers.PRACTICE_SPECIES))
+    for start in range(0, flowers.NUM_SPECIES, flowers.RELATIVES):
+        first, *others = np.array(flowers.PRACTICE_SPECIES[start : start + flowers.RELATIVES])
+        assert all(1 <= (first != other).sum() <= 2 for other in others)
+
+
+def test_predicted_traits_stand_beside_the_true_ones_without_those_never_trained():
+    place = next(i for i, row in enumerate(flowers.PRACTICE_SPECIES) if row[0] and row[1] == 5)
+    name, row = flowers.PRACTICE_NAMES[place], flowers.PRACTICE_SPECIES[place]  # a square outline
+    logits = torch.zeros(1, flowers.MOST_WORDS, len(flowers.WORDS))
+    logits[0, flowers.MOST_WORDS - 1] = 9.0  # a position where most traits have no word at all
+    for column, word in enumerate(row):
+        logits[0, word if column else 0, column] = 1.0  # all correct but the number of petals
+    [traits] = flowers.read_traits(logits.flatten(1), [name])
+    assert "outline" not in traits and traits["petals"] == ("three", "eight")
+    assert traits["accent"][0] == traits["accent"][1] == flowers.WORDS["accent"][row[3]]
+    [line] = flowers.traits_in_words(logits.flatten(1), [name])
+    assert "petals three ✗ (eight)" in line and f"{traits['twist'][1]} ✓" in line
+
+
+# The pictures.
 
 
 def test_pictures_follow_their_seed_and_a_limit_keeps_the_first():
     few, more, other = (
         drawn("train", size=SIZE, seed=seed, limit=limit)
-        for seed, limit in ((0, 70), (0, 140), (1, 70))
+        for seed, limit in ((0, 7), (0, 14), (1, 7))
     )
-    assert few.shape == (70, 3, SIZE, SIZE) and few.dtype == np.uint8
-    assert np.array_equal(few, more[:70]) and not np.array_equal(few, other)
+    assert few.shape == (7, 3, SIZE, SIZE) and few.dtype == np.uint8
+    assert np.array_equal(few, more[:7]) and not np.array_equal(few, other)
 
 
 def test_the_same_flowers_are_drawn_at_every_size():
-    small = drawn("val", size=32, limit=8).astype(float)
-    large = drawn("val", size=96, limit=8).astype(float)
+    small = drawn("val", size=32, seed=0, limit=8).astype(float)
+    large = drawn("val", size=96, seed=0, limit=8).astype(float)
     shrunk = large.reshape(8, 3, 32, 3, 32, 3).mean((3, 5))
     for one, same in zip(small, shrunk, strict=True):
         assert np.corrcoef(one.ravel(), same.ravel())[0, 1] > 0.8
 
 
 def test_splits_share_no_picture():
-    splits = [drawn(name, size=SIZE, limit=102) for name in SPLIT_SIZES]
-    assert len({image.tobytes() for images in splits for image in images}) == 3 * 102
-
-
-def test_masks_mark_the_flowers_and_leave_most_of_each_picture():
-    masks = flower_masks("test", size=64, limit=50)
-    shares = masks.mean((1, 2))
-    assert masks.shape == (50, 64, 64) and masks.dtype == bool
-    assert shares.min() > 0.02 and 0.15 < shares.mean() < 0.45
+    splits = [drawn(name, size=SIZE, seed=0, limit=12) for name in practice.SPLIT_SIZES]
+    assert len({image.tobytes() for images in splits for image in images}) == 3 * 12
 
 
 def test_mask_is_where_another_hue_changes_the_picture(monkeypatch):
     from flowers_utils.datasets import practice_drawing as drawing
 
-    species = torch.tensor(PRACTICE_SPECIES[:20])
+    species = torch.tensor(flowers.PRACTICE_SPECIES[:20])
     pictures, masks = drawing.draw_scenes(species, size=32, seed=1)
-    pose = drawing.random_pose
-    monkeypatch.setattr(
-        drawing, "random_pose", lambda dice: {**pose(dice), "hue": torch.zeros(20, 1, 1)}
-    )
+    monkeypatch.setitem(drawing.POSE, "hue", (0.0, 0.0))
     repainted, same = drawing.draw_scenes(species, size=32, seed=1)
     changed = (pictures.int() - repainted.int()).abs().sum(1) > 60
-    assert torch.equal(masks, same)
+    assert torch.equal(masks, same) and 0.1 < masks.float().mean() < 0.5
     assert changed[masks].float().mean() > 5 * changed[~masks].float().mean()
 
 
-def test_source_species_are_outside_the_102_and_lack_the_unseen_words():
-    source = source_species(practice.PRETRAINING["species"])
-    assert len(set(source)) == practice.PRETRAINING["species"]
-    assert not set(source) & set(PRACTICE_SPECIES)
-    for column, (trait, words) in enumerate(WORDS.items()):
-        seen = {words[row[column]] for row in source}
-        assert seen == set(words) - set(UNSEEN.get(trait, ()))
+# The folder.
 
 
-def test_relatives_differ_from_the_first_of_their_genus_in_one_trait_or_two():
-    for start in range(0, NUM_SPECIES, RELATIVES):
-        first, *others = np.array(PRACTICE_SPECIES[start : start + RELATIVES])
-        assert all(1 <= (first != other).sum() <= 2 for other in others)
+def test_folder_holds_each_picture_unchanged_under_its_species(tmp_path):
+    folder = practice.draw_practice_folder(tmp_path, seed=0, limit=LIMIT)
+    for split, size in (("train", practice.PRACTICE_RESIZE), ("val", practice.PRACTICE_CROP)):
+        pictures = drawn(split, size=size, seed=0, limit=LIMIT)
+        for number, picture in enumerate(pictures):
+            path = folder / split / flowers.PRACTICE_NAMES[number] / f"{number:04d}.png"
+            assert np.array_equal(np.asarray(Image.open(path)).transpose(2, 0, 1), picture)
+    assert len(list(folder.glob("test/*/*.png"))) == LIMIT
 
 
-def test_a_species_of_your_own_is_drawn_from_words():
-    row = zip(WORDS.items(), PRACTICE_SPECIES[5], strict=True)
-    known = draw_species(
-        count=4, size=SIZE, seed=1, **{trait: words[i] for (trait, words), i in row}
-    )
-    other = draw_species(count=4, size=SIZE, seed=1, petals="three", outline="narrow")
-    assert known.dtype == torch.uint8 and known.shape == (4, 3, SIZE, SIZE)
-    assert known.shape == other.shape and not torch.equal(known, other)
+def test_pictures_are_drawn_again_for_another_seed_or_version_only(tmp_path, monkeypatch):
+    def time_drawn(seed=0):
+        folder = practice.draw_practice_folder(tmp_path, seed=seed, limit=LIMIT)
+        return next(folder.glob("train/*/0000.png")).stat().st_mtime_ns
+
+    first = time_drawn()
+    assert time_drawn() == first
+    other = time_drawn(seed=1)
+    assert other != first
+    monkeypatch.setattr(practice, "PRACTICE_VERSION", 99)
+    assert time_drawn(seed=1) != other
 
 
-@pytest.mark.parametrize(
-    ("traits", "told"), [({"petals": 7}, "three, five"), ({"smell": "sweet"}, "outline")]
-)
-def test_words_that_are_not_there_are_answered_with_those_that_are(traits, told):
-    with pytest.raises(FlowersError, match=told):
-        draw_species(**traits)
+def test_a_stopped_drawing_leaves_no_folder_and_the_next_one_is_complete(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(practice, "PRACTICE_CROP", None)  # val cannot be drawn: stops after train
+        with pytest.raises(TypeError):
+            practice.draw_practice_folder(tmp_path, seed=0, limit=LIMIT)
+    assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
+    folder = practice.draw_practice_folder(tmp_path, seed=0, limit=LIMIT)
+    assert len(list(folder.glob("*/*/*.png"))) == 3 * LIMIT
 
 
-def test_source_pictures_start_small_and_end_large():
-    settings = dict(practice.PRETRAINING, images=16, batch_size=4, seed=0)
-    settings["sizes"] = ((SIZE, 0.5), (2 * SIZE, 0.5))
-    shapes = [tuple(images.shape) for images, _ in source_batches(settings)]
-    assert shapes == [(4, 3, SIZE, SIZE)] * 2 + [(4, 3, 2 * SIZE, 2 * SIZE)] * 2
+def test_a_full_disk_is_said_before_anything_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(practice, "PNG_BYTES", 10**18)
+    with pytest.raises(FlowersError, match="too full"):
+        practice.draw_practice_folder(tmp_path, seed=0, limit=LIMIT)
 
 
-def test_backbone_fits_a_resnet18_and_a_whole_file_is_reused(tmp_path, cpu, tiny_pretraining):
+# The backbone.
+
+
+def test_backbone_fits_a_resnet18_and_only_a_complete_file_of_its_seed_is_reused(
+    tmp_path, cpu, short_pretraining
+):
     path = tmp_path / "backbone.pth"
-    first, second = pretrain_backbone(path, device=cpu), pretrain_backbone(path, device=cpu)
-    model = resnet18(num_classes=sum(map(len, WORDS.values())))
-    model.load_state_dict(first)  # all of it, with the head that reads traits
-    told = traits_in_words(model.eval()(torch.zeros(2, 3, 32, 32)))
-    assert len(told) == 2 and told[0].startswith("petals ")
-    assert len(tiny_pretraining) == 1
+    first, second = (practice.pretrain_backbone(path, device=cpu) for _ in range(2))
+    model = resnet18(num_classes=flowers.MOST_WORDS * len(flowers.WORDS))
+    model.load_state_dict(first)  # all of it, with the head that predicts traits
+    assert len(short_pretraining) == 1
     assert all(torch.equal(first[key], second[key]) for key in first)
-
-
-def test_damaged_backbone_file_is_made_anew(tmp_path, cpu, tiny_pretraining):
-    path = tmp_path / "backbone.pth"
-    first = pretrain_backbone(path, device=cpu)
     path.write_bytes(path.read_bytes()[:5000])
-    again = pretrain_backbone(path, device=cpu)
-    assert len(tiny_pretraining) == 2
+    again = practice.pretrain_backbone(path, device=cpu)
     assert torch.equal(first["conv1.weight"], again["conv1.weight"])
+    practice.pretrain_backbone(path, device=cpu, seed=1)
+    assert len(short_pretraining) == 3
 
 
-def test_other_settings_train_anew(tmp_path, cpu, tiny_pretraining):
-    path = tmp_path / "backbone.pth"
-    pretrain_backbone(path, device=cpu)
-    pretrain_backbone(path, device=cpu, seed=1)
-    assert len(tiny_pretraining) == 2
-
-
-def test_pretraining_leaves_the_callers_random_numbers_alone(tmp_path, cpu, tiny_pretraining):
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    pretrain_backbone(tmp_path / "backbone.pth", device=cpu)
-    assert torch.equal(torch.rand(3), expected)
+def test_pretraining_leaves_the_callers_random_numbers_alone(tmp_path, cpu, short_pretraining):
+    state = torch.get_rng_state()
+    practice.pretrain_backbone(tmp_path / "backbone.pth", device=cpu)
+    assert torch.equal(torch.get_rng_state(), state)

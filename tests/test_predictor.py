@@ -23,7 +23,7 @@ from flowers_utils.storage.checkpoints import (
 )
 from flowers_utils.transforms import eval_transform
 
-NAMES, SIZE = ("rose", "天竺葵", "sweet william", "rosé"), 16
+NAMES, SIZE = ("rose", "天竺葵", "sweet william", "rosé"), 32
 
 
 @pytest.fixture(scope="module")

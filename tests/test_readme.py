@@ -38,7 +38,7 @@ def test_the_text_repeats_only_numbers_of_the_rows_and_of_the_config():
 
     promised = [float(n) for n in re.findall(r"0\.\d+", str(config.EXPECTED))]
     known = percents(table(ROWS)) | {f"{100 * value:.{d}f}" for value in promised for d in (0, 1)}
-    assert percents(TEXT) <= known
+    assert percents(TEXT) <= known | {"95"}  # the 95 % interval
 
 
 def test_the_picture_is_there_and_small():
@@ -68,7 +68,7 @@ def test_names_from_the_code_are_correct():
 
 def test_graders_find_the_verdicts_of_the_checks():
     pattern = re.search(r'grep -oE "(.*)" models', TEXT)[1]
-    found = [re.search(pattern, exercises.check_steps(answer))[1] for answer in (32, 31, ...)]
+    found = [re.search(pattern, exercises.check(1, answer))[1] for answer in (32, 31, ...)]
     assert len(set(found)) == 3
 
 

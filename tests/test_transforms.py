@@ -1,112 +1,185 @@
 """The batched augmentation is torchvision's, with a draw of its own for each image."""
 
-import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
-from flowers_utils.transforms import (
-    Draws,
-    augment_batch,
-    denormalise,
-    draw_augmentation,
-    eval_batch,
-    eval_transform,
-    normalise,
-    shift_hue,
-    train_transform,
-)
+import transfer_learning_config as config
+from flowers_utils import transforms
+from flowers_utils.data import Split
+from flowers_utils.device import seed_everything
+from flowers_utils.transforms import denormalise, eval_batch, eval_transform, normalise
+
+SIZE, CROP = 40, 32
+NO_COLOURS = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0)
+NOTHING = NO_COLOURS | {"flip": 0.0, "rotation": 0.0}
 
 
-def photos(count=6, size=40):
+def photos(count=6, size=SIZE):
     generator = torch.Generator().manual_seed(1)
     coarse = torch.rand(count, 3, 8, 8, generator=generator)
-    return torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+    smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
+    return (smooth * 255).to(torch.uint8)
 
 
-def drawn(count=6, *, seed=0, resize=40, crop=32):
-    generator = torch.Generator().manual_seed(seed)
-    return draw_augmentation(count, generator, resize=resize, crop=crop)
+def augmented(images, seed=0, **settings):
+    return transforms.augment_batch(
+        images, torch.Generator().manual_seed(seed), crop=CROP, **settings
+    )
 
 
-def torchvision_version(image, draws, i, crop):
-    """The same draw through torchvision's functional operations, for one image in 0..1."""
-    image = TF.crop(image, int(draws.top[i]), int(draws.left[i]), crop, crop)
-    if draws.flip[i]:
-        image = TF.horizontal_flip(image)
-    image = TF.rotate(image, float(draws.angle[i]), interpolation=v2.InterpolationMode.BILINEAR)
-    image = TF.adjust_brightness(image, float(draws.brightness[i]))
-    image = TF.adjust_contrast(image, float(draws.contrast[i]))
-    image = TF.adjust_saturation(image, float(draws.saturation[i]))
-    image = TF.adjust_hue(image, float(draws.hue[i]))
-    return TF.normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+@pytest.fixture
+def drawn(monkeypatch):
+    """What `augment_batch` draws for each image; crops are moved to pixels, as torchvision's are."""
+    seen, matrices, colour = {}, transforms.affine_matrices, transforms.colour_and_normalise
+
+    def geometry(angle, flip, box):
+        pixels = (box * SIZE).round()
+        seen.update(angle=angle, flip=flip, box=pixels)
+        return matrices(angle, flip, pixels / SIZE)
+
+    def colours(images, *values):
+        seen.update(zip(("brightness", "contrast", "saturation", "hue"), values, strict=True))
+        return colour(images, *values)
+
+    monkeypatch.setattr(transforms, "affine_matrices", geometry)
+    monkeypatch.setattr(transforms, "colour_and_normalise", colours)
+    return seen
 
 
-def test_batched_augmentation_equals_torchvision_with_the_same_draws():
-    images, draws = (photos() * 255).to(torch.uint8), drawn()
-    ours = augment_batch(images, draws, crop=32)
-    for i, image in enumerate(images):
-        theirs = torchvision_version(image.float() / 255, draws, i, 32)
-        assert torch.allclose(ours[i], theirs, atol=2e-3), f"image {i}"
+@pytest.mark.parametrize(("rotation", "smallest_crop"), [(15.0, None), (0.0, 0.3)])
+def test_rotation_crop_and_mirror_are_torchvisions(monkeypatch, drawn, rotation, smallest_crop):
+    monkeypatch.setattr(config, "AUGMENTATION", NO_COLOURS | {"flip": 0.5, "rotation": rotation})
+    images = photos(12)
+    ours = augmented(images, smallest_crop=smallest_crop)
+    for i, image in enumerate(images / 255):
+        left, top, side = drawn["box"][:, i].int().tolist()
+        turn = float(drawn["angle"][i])
+        image = TF.rotate(image, turn, interpolation=v2.InterpolationMode.BILINEAR)
+        image = TF.resized_crop(image, top, left, side, side, [CROP, CROP], antialias=False)
+        theirs = normalise(TF.horizontal_flip(image) if drawn["flip"][i] else image)
+        inside = (..., slice(2, -2), slice(2, -2))  # at its edge a resized crop repeats pixels
+        assert torch.allclose(ours[i][inside], theirs[inside], atol=2e-3), f"image {i}"
 
 
-def test_hue_shift_equals_torchvision_also_where_channels_are_equal():
-    levels = torch.tensor([0.0, 0.5, 1.0])
-    with_ties = torch.cartesian_prod(levels, levels, levels).view(27, 3, 1, 1)
-    for images, turns in itertools.product((photos(), with_ties), (-0.5, 0.07, 0.5)):
-        ours = shift_hue(images, torch.tensor(turns))
-        assert torch.allclose(ours, TF.adjust_hue(images, turns), atol=1e-5)
+def test_each_image_has_its_own_draw_in_the_ranges_of_the_recipe(drawn):
+    count = 2000
+    augmented(photos(1).expand(count, -1, -1, -1))
+    left, top, side = drawn["box"]
+    assert (left.min(), left.max(), top.min(), top.max()) == (0, 8, 0, 8) and (side == CROP).all()
+    assert drawn["flip"].float().mean() == pytest.approx(0.5, abs=0.05)
+    highest = {"angle": (0, 15), "brightness": (1, 0.2), "contrast": (1, 0.2)}
+    highest |= {"saturation": (1, 0.2), "hue": (0, 0.1)}
+    for name, (middle, width) in highest.items():
+        assert len(drawn[name].unique()) > 0.9 * count
+        assert drawn[name].mean() == pytest.approx(middle, abs=0.1 * width)
+        assert (drawn[name] - middle).abs().max() == pytest.approx(width, rel=0.02)
+        assert drawn[name].std() == pytest.approx(width / 3**0.5, rel=0.1)  # uniform
+    augmented(photos(1).expand(count, -1, -1, -1), smallest_crop=0.3)
+    proportion = (drawn["box"][2] / SIZE) ** 2  # of the area
+    assert proportion.min() == pytest.approx(0.3, abs=0.03) and proportion.max() > 0.97
+    assert drawn["box"].min() == 0 and (drawn["box"][:2] + drawn["box"][2]).max() == SIZE
 
 
-def test_neutral_draw_changes_nothing():
-    images = (photos() * 255).to(torch.uint8)
-    ones, zeros = torch.ones(6), torch.zeros(6)
-    corner = {"top": zeros.long(), "left": zeros.long(), "flip": zeros.bool(), "angle": zeros}
-    neutral = Draws(**corner, brightness=ones, contrast=ones, saturation=ones, hue=zeros)
-    unchanged = eval_batch(images, 40)
-    assert torch.allclose(augment_batch(images, neutral, crop=40), unchanged, atol=1e-4)
+def coloured(images, brightness=1.0, contrast=1.0, saturation=1.0, hue=0.0):
+    """Images in 0..1 by the twin's colours, back in 0..1."""
+    factors = (torch.full((len(images),), f) for f in (brightness, contrast, saturation, hue))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in config.NORMALIZATION.values())
+    return transforms.colour_and_normalise(images * 255, *factors) * std + mean
 
 
-def test_draws_have_the_ranges_of_the_recipe():
-    draws = draw_augmentation(20_000, torch.Generator().manual_seed(0))
-    assert (draws.top.min(), draws.top.max()) == (0, 32) == (draws.left.min(), draws.left.max())
-    assert draws.flip.float().mean() == pytest.approx(0.5, abs=0.02)
-    assert draws.angle.abs().max() == pytest.approx(15, abs=0.05)
-    assert draws.angle.mean() == pytest.approx(0, abs=0.2)
-    for factor in (draws.brightness, draws.contrast, draws.saturation):
-        assert (factor.min(), factor.max()) == pytest.approx((0.8, 1.2), abs=0.01)
-        assert factor.std() == pytest.approx(0.4 / 12**0.5, abs=0.01)
-    assert draws.hue.abs().max() == pytest.approx(0.1, abs=0.001)
+def test_brightness_contrast_and_saturation_are_torchvisions_in_its_order():
+    images = 0.4 + 0.2 * photos() / 255  # nothing is clipped
+    for b, c, s in ((0.8, 1, 1), (1, 1.2, 1), (1, 1, 0.8), (1.2, 0.8, 1.2)):
+        theirs = TF.adjust_saturation(TF.adjust_contrast(TF.adjust_brightness(images, b), c), s)
+        assert torch.allclose(coloured(images, b, c, s), theirs, atol=1e-3)
+    assert coloured(photos() / 255, 1.2, 1.2).max() == pytest.approx(1, abs=1e-5)
 
 
-def test_batched_augmentation_has_the_statistics_of_the_torchvision_pipeline():
-    torch.manual_seed(0)
-    image = (photos(1)[0] * 255).to(torch.uint8)
-    pil = v2.ToPILImage()(image)
-    theirs = torch.stack([train_transform(resize=40, crop=32)(pil) for _ in range(300)])
-    ours = augment_batch(image.expand(300, 3, 40, 40), drawn(300), crop=32)
-    for statistic in (torch.mean, torch.std):
-        per_channel = [statistic(b.transpose(0, 1).flatten(1), dim=1) for b in (ours, theirs)]
-        assert torch.allclose(*per_channel, atol=0.06)
+def test_hue_turns_as_torchvisions_does_and_leaves_grey_alone():
+    grey = torch.linspace(0.1, 0.9, 16).view(1, 1, 4, 4).expand(1, 3, 4, 4)
+    assert torch.allclose(coloured(grey, hue=0.07), grey, atol=1e-5)
+    images = 0.4 + 0.2 * photos() / 255
+    assert torch.allclose(coloured(images, hue=1.0), images, atol=1e-5)  # a full turn
+    for third in (-1 / 3, 1 / 3):  # where both turns exchange the three colours
+        theirs = TF.adjust_hue(images, third)
+        assert torch.allclose(coloured(images, hue=third), theirs, atol=1e-4)
+    red = torch.tensor([0.6, 0.3, 0.3]).view(1, 3, 1, 1)
+    for image in (coloured(red, hue=0.1), TF.adjust_hue(red, 0.1)):
+        assert image[0, 1] > image[0, 2] + 0.1  # towards yellow
 
 
-def test_same_seed_same_draws_and_another_seed_others():
-    first, second, other = (vars(drawn(seed=seed)).values() for seed in (3, 3, 4))
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+def test_rotation_before_the_crop_leaves_fewer_black_corners(monkeypatch, drawn):
+    monkeypatch.setattr(config, "AUGMENTATION", NO_COLOURS | {"flip": 0.0, "rotation": 15.0})
+    white = torch.full((100, 3, SIZE, SIZE), 255, dtype=torch.uint8)
+
+    def dark(images):
+        return (denormalise(images) < 128).float().mean()
+
+    batched, pil = dark(augmented(white)), v2.ToPILImage()(white[0])
+    single = dark(
+        torch.stack([transforms.train_transform(resize=SIZE, crop=CROP)(pil) for _ in range(100)])
+    )
+    turned = [TF.rotate(white[0, :, :CROP, :CROP], float(a)) for a in drawn["angle"]]
+    after_the_crop = (torch.stack(turned) < 128).float().mean()
+    assert max(batched, single) < after_the_crop / 2
 
 
-def test_evaluation_of_a_batch_equals_the_single_image_pipeline():
-    for size in (32, 40):  # at the network's size; and larger, as the train split is
-        image = (photos(1, size=size)[0] * 255).to(torch.uint8)
+def test_evaluation_of_a_batch_is_the_pipeline_for_one_image_antialiased_too():
+    generator = torch.Generator().manual_seed(0)
+    for size in (32, 40, 160):  # the network's own, the train split's, and far larger
+        image = torch.randint(256, (3, size, size), generator=generator, dtype=torch.uint8)
         single = eval_transform(size=32)(v2.ToPILImage()(image))
-        assert torch.allclose(eval_batch(image[None], 32)[0], single, atol=0.02)
+        assert torch.allclose(eval_batch(image[None], 32)[0], single, atol=0.03)
 
 
 def test_normalised_imagenet_mean_is_zero_and_can_be_undone():
-    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1).expand(1, 3, 2, 2)
-    assert torch.allclose(normalise(mean), torch.zeros(1, 3, 2, 2), atol=1e-6)
-    images = (photos() * 255).to(torch.uint8)
-    assert torch.equal(denormalise(normalise(images.float() / 255)), images)
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    assert torch.allclose(normalise(mean), torch.zeros(1, 3, 1, 1), atol=1e-6)
+    assert torch.equal(denormalise(normalise(photos() / 255)), photos())
+
+
+# Batches of a split
+
+
+def test_training_batches_are_each_photograph_once_and_all_is_drawn_by_the_generator(
+    tiny_data, cpu, monkeypatch
+):
+    monkeypatch.setitem(config.TRAINING_CONFIG, "batch_size", 8)
+
+    def epoch(seed, chance):
+        seed_everything(chance)  # must not matter
+        generator = torch.Generator().manual_seed(seed)
+        seen = list(transforms.training_batches(tiny_data, cpu, generator, smallest_crop=0.5))
+        return [torch.cat(part) for part in zip(*seen, strict=True)]
+
+    (images, labels), again, other = epoch(0, 0), epoch(0, 1), epoch(1, 0)
+    assert images.shape == (24, 3, 32, 32) and images.dtype is torch.float32 and images.min() < 0
+    assert sorted(labels.tolist()) == sorted(tiny_data.train.labels.tolist())
+    assert torch.equal(images, again[0]) and torch.equal(labels, again[1])
+    assert not torch.equal(images, other[0])
+
+
+@pytest.mark.parametrize("size", [None, 8])
+def test_without_augmentation_training_sees_what_evaluation_sees(tiny_data, cpu, monkeypatch, size):
+    monkeypatch.setattr(config, "AUGMENTATION", NOTHING)
+    train = Split("train", photos(4).numpy(), torch.arange(4))
+    data = replace(tiny_data, train=train, resize_size=SIZE, image_size=SIZE)
+    images, labels = next(transforms.training_batches(data, cpu, torch.Generator(), size=size))
+    expected = eval_batch(torch.from_numpy(train.images), size or SIZE)
+    assert torch.allclose(images, expected[labels], atol=1e-4)
+    pil = v2.ToPILImage()(photos(1)[0])
+    assert torch.equal(
+        transforms.train_transform(resize=32, crop=32)(pil), eval_transform(size=32)(pil)
+    )
+
+
+def test_evaluation_batches_are_in_order_and_of_the_size_asked_for(tiny_data, cpu):
+    for split, size in ((tiny_data.val, None), (tiny_data.train, 32)):
+        seen = list(transforms.evaluation_batches(split, cpu, image_size=size))
+        assert torch.equal(torch.cat([labels for _, labels in seen]), split.labels)
+        expected = eval_batch(torch.from_numpy(split.images), 32)
+        assert torch.allclose(torch.cat([images for images, _ in seen]), expected, atol=1e-6)

@@ -40,10 +40,8 @@ def decoded(files: Sequence[Path], *, size: int, cache: Path, name: str) -> np.n
     def write(part: Path) -> None:
         # Row by row, not through a memory map: on a full disk that would end the whole process.
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        with (
-            part.open("wb") as file,
-            Progress(len(files), f"Preparing {name}", unit="image") as bar,
-        ):
+        bar = Progress(len(files), f"Preparing photographs at {size} pixels", unit="image")
+        with bar, part.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             for image in _decode_all(files, size, bar):
                 file.write(image.tobytes())

@@ -29,13 +29,11 @@ COMPARED = (
 Place = tuple[str, str, Path]  # split, class, photograph
 
 
-def number_pictures(places: Sequence[Place], looks: np.ndarray) -> dict[Path, int]:
+def number_pictures(places: Sequence[Place], looks: np.ndarray) -> list[int]:
     """A number for each photograph, the same for copies; `looks` are uint8 `(N, 3, 8, 8)`."""
     pairs = np.array([*_alike(looks), *_named_alike(places)]).reshape(-1, 2)
-    count = len(places)
-    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(count, count))
-    _, numbers = connected_components(graph, directed=False)
-    return {photo: int(number) for (*_, photo), number in zip(places, numbers, strict=True)}
+    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(places), len(places)))
+    return connected_components(graph, directed=False)[1].tolist()
 
 
 def _alike(looks: np.ndarray) -> list[tuple[int, int]]:

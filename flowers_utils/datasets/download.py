@@ -28,14 +28,6 @@ TROUBLES = {
 }
 
 
-class _TransferError(Exception):
-    """One try at one address went wrong; after a `final` one there is no other try there."""
-
-    def __init__(self, reason: str, *, final: bool):
-        super().__init__(reason)
-        self.final = final
-
-
 def reachable(url: str, *, timeout: float = 3.0) -> bool:
     """Whether the file at `url` could be downloaded now; the server has `timeout` seconds."""
     try:
@@ -57,14 +49,12 @@ def download_file(urls: Sequence[str], path: Path, *, md5: str) -> Path:
         if troubles:
             sleep(PAUSE * 2 ** max(0, failures - 1))
         for url in tuple(left):
-            try:
-                _fetch(url, part, md5)
+            troubles[url], final = _fetch(url, part, md5)
+            if not troubles[url]:
                 rename(part, path)
                 return path
-            except _TransferError as trouble:
-                troubles[url] = trouble
-                if trouble.final:
-                    left.remove(url)
+            if final:
+                left.remove(url)
         failures = 0 if _length(part) > furthest else failures + 1
         furthest = max(furthest, _length(part))
     reasons = "; ".join(f"{url}: {trouble}" for url, trouble in troubles.items())
@@ -91,24 +81,24 @@ def _is_web_page(response: requests.Response) -> bool:
     return response.headers.get("Content-Type", "").startswith("text/html")
 
 
-def _fetch(url: str, part: Path, md5: str) -> None:
-    """One try: fetch what `part` still lacks. Raises _TransferError."""
+def _fetch(url: str, part: Path, md5: str) -> tuple[str, bool]:
+    """Fetch what `part` still lacks; returns what went wrong, and whether `url` needs no more tries."""
     start = _length(part)
     try:
         with _open(url, start, SILENCE) as response:
             if response.status_code != 416:  # 416: nothing lies beyond `part`
                 response.raise_for_status()
                 if _is_web_page(response):
-                    reason = "a web page came instead, perhaps the network's login page"
-                    raise _TransferError(reason, final=True)
+                    return "a web page came instead, perhaps the network's login page", True
                 _append(response, part)
     except requests.RequestException as error:
         refused = error.response is not None and error.response.status_code < 500
         mistyped = isinstance(error, ValueError)
-        raise _TransferError(_in_words(error), final=refused or mistyped) from error
-    if file_md5(part) != md5:
-        part.unlink()  # if its beginning is of another run, that may have been at fault
-        raise _TransferError("not the correct file came (wrong checksum)", final=start == 0)
+        return _in_words(error), refused or mistyped
+    if file_md5(part) == md5:
+        return "", True
+    part.unlink()  # if its beginning is of another run, that may have been at fault
+    return "not the correct file came (wrong checksum)", start == 0
 
 
 def _append(response: requests.Response, part: Path) -> None:

@@ -91,7 +91,8 @@ def ensure_flowers102(root: Path, *, damaged: Iterable[Path] = ()) -> Path:
     if flowers102_is_whole(root) and not damaged:
         return base
     ready = _find(root, "archive") if damaged else flowers102_lies_ready(root)
-    check_writable(base, 0 if ready else 2 * ARCHIVE_BYTES, advice="Set FLOWERS_DATA_DIR to a folder of your own.")
+    needed = 0 if ready else 2 * ARCHIVE_BYTES  # the archive, and what comes out of it
+    check_writable(base, needed, advice="Set FLOWERS_DATA_DIR to a folder of your own.")
     with one_at_a_time(base):
         for key in MATLAB_FILES:
             found = _obtain(root, key)

@@ -4,10 +4,11 @@ Nothing happens silently: what is left out, cut off or doubtful is said in `OwnF
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,8 +21,15 @@ from flowers_utils.errors import FlowersError
 
 SPLITS = ("train", "val", "test")
 Files = dict[str, tuple[list[Path], list[int]]]  # split -> photographs, labels
-Listed = dict[str, dict[str, list[Path]]]  # split -> class -> photographs
-Pictures = dict[Path, int]  # photograph -> a number, the same for its copies
+
+
+class Photo(NamedTuple):
+    """Where a photograph stands; copies of it have the same `picture`."""
+
+    split: str
+    name: str  # of its class
+    path: Path
+    picture: int
 
 
 @dataclass(frozen=True)
@@ -44,24 +52,27 @@ def read_folder(folder: Path, *, seed: int) -> OwnFolder:
     if not folder.is_dir():
         raise FlowersError(f"There is no folder '{folder}'; set DATA to that of your classes.")
     places, beside = split_folders(folder.resolve())
-    listed: Listed = {}
-    left_out = {}
+    found, left_out, names = [], {"": beside}, set()
     for split, place in places.items():
-        listed[split], left_out[split] = list_classes(place)
-    check_names({name for photos in listed.values() for name in photos})
-    each = list(_each(listed))
-    name, photos = cache_name("folder-copies", folder), [photo for *_, photo in each]
-    looks = decoded(photos, size=LOOK_SIDE, cache=Path(config.PATHS["cache"]), name=name)
-    pictures = number_pictures(each, looks)
-    left_out[""] = "; ".join(filter(None, (beside, _take_out_contradictions(listed, pictures))))
-    names = _common_classes(listed, left_out)
-    notes = _overlaps(listed, pictures)
-    if missing := [split for split in SPLITS if split not in listed]:
-        listed |= _cut(listed["train"], missing, pictures, seed)
-        notes.insert(0, _cut_in_words(listed, missing, pictures, seed))
+        classes, left_out[split] = list_classes(place)
+        names |= classes.keys()
+        found += [(split, name, path) for name, paths in classes.items() for path in paths]
+    check_names(names)
+    cache, title = Path(config.PATHS["cache"]), cache_name("folder-copies", folder)
+    looks = decoded([path for *_, path in found], size=LOOK_SIDE, cache=cache, name=title)
+    pictures = number_pictures(found, looks)
+    photos = [Photo(*where, picture) for where, picture in zip(found, pictures, strict=True)]
+    photos, wrong = _without_contradictions(photos)
+    left_out[""] = "; ".join(filter(None, (beside, wrong)))
+    for split in places:
+        _check_complete(split, names - {p.name for p in photos if p.split == split}, left_out)
+    notes = _overlaps(photos)
+    if missing := [split for split in SPLITS if split not in places]:
+        photos, cut = _cut(photos, missing, seed)
+        notes.insert(0, cut)
     return OwnFolder(
-        class_names=names,
-        files={split: in_order(listed[split], names) for split in SPLITS},
+        class_names=tuple(sorted(names)),
+        files=in_order(photos, sorted(names)),
         note="\n".join([*notes, COMPARED] if notes else []),
         left_out={split: text for split, text in left_out.items() if text},
     )
@@ -88,94 +99,75 @@ def cache_name(title: str, folder: Path) -> str:
     return f"{title}-{sha256(str(folder.resolve()).encode()).hexdigest()[:8]}"
 
 
-def in_order(photos: dict[str, list[Path]], names: tuple[str, ...]) -> tuple[list, list[int]]:
-    """The photographs of all classes in the order of `names`, and their labels."""
-    labels = [label for label, name in enumerate(names) for _ in photos[name]]
-    return [photo for name in names for photo in photos[name]], labels
+def in_order(photos: Iterable[Photo], names: Sequence[str]) -> Files:
+    """Photographs and labels of each split, in the order of the class `names`."""
+    files: Files = {split: ([], []) for split in SPLITS}
+    for photo in sorted(photos, key=lambda photo: names.index(photo.name)):
+        paths, labels = files[photo.split]
+        paths.append(photo.path)
+        labels.append(names.index(photo.name))
+    return files
 
 
-def _each(listed: Listed) -> Iterator[tuple[str, str, Path]]:
-    """(split, class, photograph) of all photographs."""
-    for split, classes in listed.items():
-        for name, photos in classes.items():
-            for photo in photos:
-                yield split, name, photo
-
-
-def _take_out_contradictions(listed: Listed, pictures: Pictures) -> str:
-    """Take out photographs that stand in two classes, because one of the labels must be wrong."""
+def _without_contradictions(photos: list[Photo]) -> tuple[list[Photo], str]:
+    """Leave out photographs that stand in two classes, because one of the labels must be wrong."""
     classes = defaultdict(set)
-    for _, name, photo in _each(listed):
-        classes[pictures[photo]].add(name)
-    wrong = [photo for *_, photo in _each(listed) if len(classes[pictures[photo]]) > 1]
-    for photos in listed.values():
-        for name in photos:
-            photos[name] = [photo for photo in photos[name] if len(classes[pictures[photo]]) == 1]
-    files = first_few(f"{photo.parent.name}/{photo.name}" for photo in wrong)
-    return f"{len(wrong)} files, each photograph in two classes ({files})" if wrong else ""
+    for photo in photos:
+        classes[photo.picture].add(photo.name)
+    kept = [photo for photo in photos if len(classes[photo.picture]) == 1]
+    wrong = [f"{p.name}/{p.path.name}" for p in photos if len(classes[p.picture]) > 1]
+    told = f"{len(wrong)} files, each photograph in two classes ({first_few(wrong)})"
+    return kept, told if wrong else ""
 
 
-def _common_classes(listed: Listed, left_out: dict[str, str]) -> tuple[str, ...]:
-    """The class names; each class must have photographs in each split."""
-    names = {name for photos in listed.values() for name in photos}
-    for split, photos in listed.items():
-        if empty := [name for name in sorted(names) if not photos.get(name)]:
-            found = "; ".join(filter(None, left_out.values())) or "nothing"
-            raise FlowersError(
-                f"No photographs for {split} of {first_few(empty)}. Each class needs some, best as "
-                f"JPEG, in each split. Left out: {found}."
-            )
-    return tuple(sorted(names))
+def _check_complete(split: str, empty: set[str], left_out: dict[str, str]) -> None:
+    """Raise FlowersError if classes have no photographs in a split."""
+    if empty:
+        found = "; ".join(filter(None, left_out.values())) or "nothing"
+        raise FlowersError(
+            f"No photographs for {split} of {first_few(sorted(empty))}. Each class needs some, best "
+            f"as JPEG, in each split. Left out: {found}."
+        )
 
 
-def _overlaps(listed: Listed, pictures: Pictures) -> list[str]:
+def _overlaps(photos: list[Photo]) -> list[str]:
     """A warning for val and test, where they are given and share photographs with train."""
-    seen = defaultdict(list)
-    for split, _, photo in _each(listed):
-        seen[split].append(pictures[photo])
-    train = set(seen["train"])
-    counts = {split: sum(number in train for number in seen[split]) for split in SPLITS[1:]}
-    return [
-        f"Warning: train holds copies of {count} of the {len(seen[split])} photographs of {split}, "
-        f"so the accuracy on {split} will be too high. Take them out of one of the two."
-        for split, count in counts.items()
-        if count
-    ]
+    train, warnings = {photo.picture for photo in photos if photo.split == "train"}, []
+    for split in SPLITS[1:]:
+        given = [photo for photo in photos if photo.split == split]
+        if shared := [photo.path.name for photo in given if photo.picture in train]:
+            warnings.append(
+                f"Warning: train holds copies of {len(shared)} of the {len(given)} photographs of "
+                f"{split} ({first_few(shared)}), so the accuracy on {split} will be too high. Take "
+                "them out of one of the two."
+            )
+    return warnings
 
 
-def _cut(
-    photos: dict[str, list[Path]], missing: list[str], pictures: Pictures, seed: int
-) -> Listed:
-    """train and the `missing` splits, cut from `photos`: a fifth of each class, at least one.
+def _cut(photos: list[Photo], missing: list[str], seed: int) -> tuple[list[Photo], str]:
+    """Move a fifth of each class in train, at least one, into each `missing` split; and say so.
 
     Copies count as one photograph, so that none lands in train and another in test.
     """
-    rng = np.random.default_rng(seed)
-    parts: Listed = {split: {} for split in ("train", *missing)}
-    for name in sorted(photos):
-        copies = defaultdict(list)
-        for photo in photos[name]:
-            copies[pictures[photo]].append(photo)
-        count = len(copies)
+    rng, pictures, moved = np.random.default_rng(seed), defaultdict(dict), {}
+    train = [photo for photo in photos if photo.split == "train"]
+    for photo in train:
+        pictures[photo.name][photo.picture] = None  # a dict, because its order is always alike
+    for name in sorted(pictures):
+        count = len(pictures[name])
         if count <= len(missing):
             raise FlowersError(
                 f"Class '{name}' has {count} different photographs, but needs {len(missing) + 1} or "
                 "more: one for each split. Copies of a photograph count as one."
             )
-        held = max(1, count // 5)
-        ends = [held * (i + 1) for i in range(len(missing))]
-        groups = np.split(rng.permutation(count), ends)
-        alike = list(copies.values())
-        for split, group in zip((*missing, "train"), groups, strict=True):
-            parts[split][name] = [photo for i in group for photo in alike[i]]
-    return parts
-
-
-def _cut_in_words(listed: Listed, missing: list[str], pictures: Pictures, seed: int) -> str:
-    counts = (f"{name} ({sum(map(len, listed[name].values()))})" for name in missing)
-    cut = [photo for split, _, photo in _each(listed) if split in ("train", *missing)]
-    copies = len(cut) - len({pictures[photo] for photo in cut})
-    return (
-        f"Cut from train: {' and '.join(counts)}, a fifth of each class, with seed {seed}. Copies "
-        f"of a photograph stay in one split ({copies} of {len(cut)} files are copies)."
+        mixed, held = rng.permutation(list(pictures[name])).tolist(), max(1, count // 5)
+        for split in missing:
+            moved |= dict.fromkeys(mixed[:held], split)
+            mixed = mixed[held:]
+    cut = [photo._replace(split=moved.get(photo.picture, "train")) for photo in train]
+    sizes = " and ".join(f"{split} ({sum(p.split == split for p in cut)})" for split in missing)
+    copies = len(cut) - len({photo.picture for photo in cut})
+    return [*cut, *(photo for photo in photos if photo.split != "train")], (
+        f"Cut from train: {sizes}, a fifth of each class, with seed {seed}. Copies of a photograph "
+        f"stay in one split ({copies} of {len(cut)} files are copies)."
     )

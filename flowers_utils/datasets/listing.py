@@ -4,7 +4,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 from unicodedata import normalize
 
 import transfer_learning_config as config
@@ -26,14 +25,6 @@ NO_TEXT = re.compile("[\ud800-\udfff]")  # so Python keeps bytes of a name that 
 SEPARATORS = re.compile(r"(?<!\d)[\s_-]+|[\s_-]+(?!\d)")  # "red_lily" is "red lily", "1_1" not "11"
 
 
-class Found(NamedTuple):
-    """The content of a folder, in alphabetical order; `passed` is passed over, and told."""
-
-    folders: list[Path]
-    files: list[Path]
-    passed: list[Path]
-
-
 def first_few(names: Iterable[object]) -> str:
     """Names as a list for a message: the first ten, and how many more there are."""
     quoted = [f"'{name}'" for name in names]
@@ -41,26 +32,26 @@ def first_few(names: Iterable[object]) -> str:
     return ", ".join(quoted[:SHOWN]) + more
 
 
-def look_into(folder: Path) -> Found:
-    """Folders and files in `folder`, and what is hidden by its name or is the lesson's own output.
+def look_into(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """Folders, files, and what is passed over: hidden by its name, or the lesson's own output.
 
     Raises FlowersError if it cannot be read, or for names that could not be shown and saved later.
     """
-    found = Found([], [], [])
+    folders, files, passed = [], [], []
     try:
         paths = [path for path in sorted(folder.iterdir()) if not SYSTEM.fullmatch(path.name)]
         for path in paths:
             if path.name[0] in ".@" or (path.is_dir() and _is_output(path)):
-                found.passed.append(path)
+                passed.append(path)
             else:
-                (found.folders if path.is_dir() else found.files).append(path)
+                (folders if path.is_dir() else files).append(path)
     except OSError as error:
         why = "no permission" if isinstance(error, PermissionError) else error.strerror
         advice = "Change that, or copy the photographs to a folder of your own."
         raise FlowersError(f"The folder '{folder}' cannot be read ({why}). {advice}") from error
     if odd := [ascii(str(path)) for path in paths if NO_TEXT.search(str(path))]:
         raise FlowersError(f"Names that cannot be read as text, so give others: {first_few(odd)}.")
-    return found
+    return folders, files, passed
 
 
 def _is_output(folder: Path) -> bool:
@@ -77,11 +68,11 @@ def split_folders(folder: Path) -> tuple[dict[str, Path], str]:
     """
     beside: list[Path] = []
     top, folder = folder, _enter(folder, beside)
-    found, splits = look_into(folder), {}
-    others = [*found.files, *found.passed]
-    for place in found.folders:
+    (folders, files, passed), splits = look_into(folder), {}
+    others = [*files, *passed]
+    for place in folders:
         match = SPLIT_NAME.fullmatch(place.name)
-        if match and match[1].lower() not in splits and look_into(place).folders:
+        if match and match[1].lower() not in splits and look_into(place)[0]:
             splits[match[1].lower()] = _enter(place, beside)
         else:
             others.append(place)
@@ -99,7 +90,7 @@ def _enter(folder: Path, beside: list[Path]) -> Path:
     """The innermost folder around classes or splits; what lies around it goes into `beside`."""
     for _ in range(5):  # no endless descent where a link leads back
         inside, files, passed = look_into(folder)
-        if len(inside) != 1 or not look_into(inside[0]).folders:
+        if len(inside) != 1 or not look_into(inside[0])[0]:
             break
         beside += files + passed
         folder = inside[0]

@@ -14,8 +14,9 @@ from flowers_utils.config_check import DATA_WORDS, check_knobs
 from flowers_utils.data import FlowerData, Split, check_data
 from flowers_utils.datasets import flowers102, practice
 from flowers_utils.datasets.cache import decoded
-from flowers_utils.datasets.folder import SPLITS, Files, cache_name, in_order, read_folder
+from flowers_utils.datasets.folder import SPLITS, Files, Photo, cache_name, in_order, read_folder
 from flowers_utils.datasets.photos import BrokenPhotos, check_photos
+from flowers_utils.datasets.practice_species import PRACTICE_NAMES
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
 from flowers_utils.models import imagenet_weights
@@ -88,9 +89,8 @@ def _load_own_folder(folder: Path, limit: int | None, seed: int) -> FlowerData:
     """A student's own photographs; `read_folder` says what may lie in the folder."""
     own = read_folder(folder, seed=seed)
     data = _decoded("folder", folder, own.class_names, own.files, limit)
-    left_out = dict(own.left_out)
-    for split, text in data.left_out.items():
-        left_out[split] = "; ".join(filter(None, (left_out.get(split), text)))
+    texts = {split: (own.left_out.get(split), data.left_out.get(split)) for split in ("", *SPLITS)}
+    left_out = {split: "; ".join(filter(None, both)) for split, both in texts.items() if any(both)}
     title = f"own flowers '{folder.resolve().name}'"
     return replace(data, title=title, note=own.note, left_out=left_out)
 
@@ -101,12 +101,12 @@ def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") ->
     Drawn once as PNG files in the cache's folder, which are then read as an own folder is.
     """
     folder = practice.draw_practice_folder(Path(config.PATHS["cache"]), seed=seed, limit=limit)
-    names, files, left_out = practice.PRACTICE_NAMES, {}, {}
+    drawn = sorted(folder.glob("*/*/*.png"))
+    photos = (Photo(path.parts[-3], path.parent.name, path, 0) for path in drawn)
+    files, left_out = in_order(photos, PRACTICE_NAMES), {}
     for split, complete in practice.SPLIT_SIZES.items():
-        drawn = {name: sorted((folder / split / name).glob("*.png")) for name in names}
-        files[split] = in_order(drawn, names)
         left_out |= _short(split, complete - len(files[split][0]))
-    data = _decoded("practice", folder, names, files, limit)
+    data = _decoded("practice", folder, PRACTICE_NAMES, files, limit)
     return replace(data, title="practice flowers", note=note, left_out=left_out, photo_side=None)
 
 
@@ -140,15 +140,12 @@ def _decoded(
 
 def _limited(labels: list[int], limit: int | None) -> list[int]:
     """Positions of `limit` photographs: classes take turns, so each split keeps the same classes."""
-    if limit is None or limit >= len(labels):
-        return list(range(len(labels)))
-    present = sorted(set(labels))
-    spread = np.linspace(0, len(present) - 1, min(limit, len(present))).round().astype(int)
-    kept, seen, turns = {present[i] for i in spread}, Counter(), []
+    classes, seen, turns = np.unique(labels), Counter(), []
+    count = min(limit or len(labels), len(classes))
+    spread = classes[np.linspace(0, len(classes) - 1, count).round().astype(int)]
     for place, label in enumerate(labels):
-        if label in kept:
-            turns.append((seen[label], label, place))
-            seen[label] += 1
+        turns.append((label not in spread, seen[label], label, place))
+        seen[label] += 1
     return sorted(place for *_, place in sorted(turns)[:limit])
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models import resnet18
 from torchvision.transforms.v2.functional import gaussian_blur
 
@@ -23,7 +24,7 @@ from flowers_utils.device import Device, send
 from flowers_utils.errors import FlowersError
 from flowers_utils.progress import Progress
 from flowers_utils.storage import files
-from flowers_utils.training import make_optimizer, train_one_epoch
+from flowers_utils.training import make_optimizer
 from flowers_utils.transforms import augment_batch
 
 PRACTICE_RESIZE, PRACTICE_CROP = 72, 64  # what the network sees; 256 and 224 on photographs
@@ -62,7 +63,7 @@ def practice_scenes(
 
 
 def draw_practice_folder(root: Path, *, seed: int, limit: int | None) -> Path:
-    """The folder of `{train,val,test}/<species>/<number>.png`; drawn where it is not, or another.
+    """The folder with `{train,val,test}/<species>/<number>.png`, which is drawn if need be.
 
     The number is the flower's place in its split. The first `limit` flowers of each split get a
     folder of their own. Raises FlowersError if there is no room or no permission for it.
@@ -96,9 +97,7 @@ def _write_split(folder: Path, bar: Progress, *, seed: int, limit: int | None) -
         bar.update()
 
 
-def source_batches(
-    settings: dict, device: Device, bar: Progress
-) -> Iterator[tuple[Tensor, Tensor]]:
+def source_batches(settings: dict, device: Device) -> Iterator[tuple[Tensor, Tensor]]:
     """Newly drawn source flowers: augmented, normalised pictures, and their traits (B, 7).
 
     They are augmented as in the lesson. Small pictures come first, because they cost little and
@@ -114,7 +113,6 @@ def source_batches(
             pictures, _ = draw_scenes(species[chosen], size=resize, seed=seed)
             images = augment_batch(send(pictures, device.torch_device), generator, crop=crop)
             yield device.place_batch(images), send(species[chosen], device.torch_device)
-            bar.update(len(chosen))
 
 
 def smooth_network(outputs: int, seed: int) -> nn.Module:
@@ -136,21 +134,29 @@ def smooth_network(outputs: int, seed: int) -> nn.Module:
 def _train_source(settings: dict, device: Device) -> dict[str, Tensor]:
     """Train a ResNet18 on the traits of source flowers; returns its state dict.
 
-    One cycle of the learning rate, up and down (Smith 2018).
+    The learning rate goes up and down once, and changes with each step (Smith 2018).
     """
     words, traits, count = flowers.MOST_WORDS, len(flowers.WORDS), settings["images"]
-    network = smooth_network(words * traits, settings["seed"])
-    # Logits (B, words, traits) and labels (B, traits): cross_entropy averages over the traits.
-    model = device.place(nn.Sequential(network, nn.Unflatten(1, (words, traits))))
-    first, *others = model.parameters()
+    network = device.place(smooth_network(words * traits, settings["seed"])).train()
+    first, *others = network.parameters()
     groups = [{"params": [first], "weight_decay": settings["stem_decay"]}, {"params": others}]
     optimizer = make_optimizer(groups, device, weight_decay=settings["weight_decay"])
     rate, steps = settings["learning_rate"], max(2, count // settings["batch_size"])
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.2)
+    scaler, correct = device.scaler(), []
     with Progress(count, "Pretraining the practice backbone", unit="image") as bar:
-        batches = source_batches(settings, device, bar)
-        result = train_one_epoch(model, batches, optimizer, device, scheduler=cycle)
-        bar.note(f"correct traits: {result.top1 / traits:.0%}")
+        for images, labels in source_batches(settings, device):
+            optimizer.zero_grad()
+            with device.autocast():
+                logits = network(images).float().view(-1, words, traits)
+            loss = functional.cross_entropy(logits, labels)  # the mean over pictures and traits
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            cycle.step()
+            correct.append(logits.argmax(dim=1) == labels)
+            bar.update(len(images))
+        bar.note(f"correct traits: {float(torch.cat(correct[-100:]).float().mean()):.0%}")
     return {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
 
 

@@ -5,7 +5,9 @@ gives the same flowers at every size. Colour is no trait: as with tulips, each s
 every hue, so a network has to learn form.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -203,6 +205,18 @@ def photograph(canvas: Tensor, random: Randomness) -> Tensor:
     return canvas + random.uniform(0, 0.02).unsqueeze(1) * grain
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: for such small tensors, two need twice the time and more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@one_thread()
 def draw_scenes(species: Tensor, *, size: int, seed: int) -> tuple[Tensor, Tensor]:
     """One picture for each row of `species` (B, 7), and where its flowers are.
 

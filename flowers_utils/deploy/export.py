@@ -27,9 +27,7 @@ from flowers_utils.storage.files import atomic_write
 from flowers_utils.transforms import denormalise, eval_batch
 
 TOLERANCE = 1e-4  # the largest allowed difference of a probability (0 to 1) from PyTorch's
-INT8_TOLERANCE = (
-    0.005  # the largest allowed loss of 8 bits: half a percentage point of val accuracy
-)
+INT8_TOLERANCE = 0.005  # the largest allowed loss of 8 bits, as a proportion of val
 OPSET = 18  # the version of the ONNX operators; what torch's exporter writes without a conversion
 COMPARED, CALIBRATION = 16, 128  # photographs: of val to compare, of train for the ranges of 8 bits
 BATCH = 32
@@ -86,7 +84,7 @@ def _advice(error: Exception) -> str:
     return (
         f"the export failed ({said}) with {versions}. No file was written; the rest of the lesson "
         "works without it. In a terminal, run 'python -m pip install --upgrade -r requirements.txt', "
-        "then restart the notebook's kernel and run it again."
+        "then restart the kernel and run the notebook again."
     )
 
 

@@ -21,8 +21,8 @@ IMAGENET = (
 # By the data's source: what may be done with the data, what the model cannot do, its first weights.
 SOURCES = {
     "flowers102": (
-        "Oxford Flowers102 (Nilsback and Zisserman 2008). Its authors state no licence and offer it "
-        "for research; the photographs belong to those who took them.",
+        "Flowers102 (Nilsback and Zisserman 2008): its authors state no licence and offer it for "
+        "research; the photographs belong to those who took them.",
         "It was trained on British flowers, mostly photographed alone and in close-up.",
         IMAGENET,
     ),

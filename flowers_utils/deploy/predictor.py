@@ -6,7 +6,6 @@ normalised, through the network, logits divided by the temperature, softmax.
 
 import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,7 +48,7 @@ class Deployable(nn.Module):
             self.register_buffer(name, values.view(1, 3, 1, 1))
         self.temperature = float(checkpoint.get("temperature", 1.0))
         self.mirrored = mirrored
-        self.eval()
+        self.eval().requires_grad_(False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         normalised = (images.float() / 255 - self.mean) / self.std
@@ -83,23 +82,16 @@ class Predictor:
         A photograph is a path, a PIL image or uint8 pixels `(3, H, W)`. Raises FlowersError for
         anything else.
         """
-        many = isinstance(photographs, (list, tuple))
-        found = []
-        for row in self.probabilities(photographs if many else [photographs]):
-            best = row.argsort(descending=True)[: max(top_k, 1)].tolist()
-            found.append([Prediction(self.class_names[i], float(row[i]), i) for i in best])
-        return found if many else found[0]
+        if isinstance(photographs, (list, tuple)):
+            return [self(photograph, top_k=top_k) for photograph in photographs]
+        with torch.inference_mode():
+            row = self.module(self.prepare(photographs)[None])[0]
+        best = row.argsort(descending=True)[: max(top_k, 1)].tolist()
+        return [Prediction(self.class_names[i], float(row[i]), i) for i in best]
 
     def prepare(self, photograph: Any) -> torch.Tensor:
         """The photograph as the network gets it: uint8 `(3, S, S)`, squashed to its size."""
         return F.pil_to_tensor(F.resize(as_photo(photograph), [self.image_size] * 2))
-
-    def probabilities(self, photographs: Sequence[Any]) -> torch.Tensor:
-        """Calibrated probabilities `(N, classes)` of `N` photographs."""
-        rows = [torch.empty(0, len(self.class_names))]
-        with torch.inference_mode():
-            rows += [self.module(self.prepare(photograph)[None]) for photograph in photographs]
-        return torch.cat(rows)
 
 
 def default_checkpoint() -> Path:

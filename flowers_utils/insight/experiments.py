@@ -48,17 +48,19 @@ def train_head(
     optimizer = make_optimizer([{"params": list(head.parameters()), "lr": rate}], CPU)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, recipe["step_size"], recipe["gamma"])
     generator = torch.Generator().manual_seed(seed)
-    # On matrices this small, several threads wait for one another longer than they compute.
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    for epoch in range(1, epochs + 1):
-        order = torch.randperm(len(train[1]), generator=generator).split(recipe["batch_size"])
-        learned = train_one_epoch(head, ((train[0][i], train[1][i]) for i in order), optimizer, CPU)
-        schedule.step()
-        scored = evaluate(head, [val], CPU)
-        row = {"epoch": epoch, "train_loss": learned.loss, "val_loss": scored.loss}
-        history.append({**row, "val_accuracy": scored.top1})
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)  # on matrices this small, threads mostly wait for one another
+    try:
+        for epoch in range(1, epochs + 1):
+            order = torch.randperm(len(train[1]), generator=generator).split(recipe["batch_size"])
+            batches = ((train[0][chosen], train[1][chosen]) for chosen in order)
+            learned = train_one_epoch(head, batches, optimizer, CPU)
+            schedule.step()
+            scored = evaluate(head, [val], CPU)
+            row = {"epoch": epoch, "train_loss": learned.loss, "val_loss": scored.loss}
+            history.append({**row, "val_accuracy": scored.top1})
+    finally:
+        torch.set_num_threads(threads)
     return history
 
 
@@ -113,7 +115,7 @@ def _measure(name: str, data: FlowerData, device: Device) -> dict[str, float]:
     model = device.place(build_model(name, num_classes=data.num_classes, weights=None))
     image = device.place_batch(torch.zeros(1, 3, data.image_size, data.image_size))
     with eval_mode(model), torch.inference_mode(), device.autocast():
-        seconds = median(measure(lambda: model(image), device, repeats=20))
+        seconds = median(measure(lambda: model(image), repeats=20))
     flops = count_flops(model, image_size=data.image_size)
     size = count_parameters(model)[0]
     return {"parameters": size, "GFLOPs": flops / 1e9, "ms": 1000 * seconds}
@@ -123,8 +125,6 @@ def _fit(name: str, data: FlowerData, device: Device, seed: int) -> dict[str, An
     """What a head fitted on the frozen features reaches, or why there is none."""
     start = time.perf_counter()
     try:
-        if data.is_practice and name != "resnet18":
-            raise FlowersError("practice flowers come with a ResNet18 only.")
         weights = starting_weights(data, device, backbone=name, seed=seed)
         model = build_model(name, num_classes=data.num_classes, weights=weights, seed=seed)
     except FlowersError as error:

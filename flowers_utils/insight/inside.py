@@ -144,12 +144,14 @@ def occlusion(
 
     After Zeiler and Fergus 2014. The heat of a pixel is by how much the log-probability of `target`
     falls, on average over the squares that cover this pixel. The square is `patch` pixels wide
-    (3/16 of the photograph), and moves by a quarter of its width. `photo` is uint8 (3, S, S).
+    (3/16 of the photograph), and moves by 2/5 of its width. `photo` is uint8 (3, S, S).
     """
     image, side = _normalised(photo, device), photo.shape[-1]
     patch = patch or max(4, 3 * side // 16)
     # Squares start outside, so that pixels at the border are covered as often as others.
-    edges = [slice(max(0, i), i + patch) for i in range(1 - patch, side, max(1, patch // 4))]
+    edges = [
+        slice(max(0, i), i + patch) for i in range(1 - patch, side, max(1, round(0.4 * patch)))
+    ]
     squares = [(rows, columns) for rows in edges for columns in edges]
     total, times = np.zeros((side, side)), np.zeros((side, side))
     with eval_mode(device.place(model)), torch.inference_mode(), device.autocast():

@@ -127,9 +127,7 @@ def lesson_seconds(
     limit = config.PROFILES[profile]["images"]
     train, val, test = (min(count, limit or count) for count in counts.values())
     first, second = (phase_settings(name, profile, recipe) for name in config.PHASES)
-    pixels = (
-        second.get("train_size", 1.0) ** 2
-    )  # smaller images take less, by their number of pixels
+    pixels = second.get("train_size", 1.0) ** 2  # a step takes about as long as it has pixels
     part_one = second["epochs"] * (step * pixels * train + forward * val) + OTHER_SECONDS
     part_one += forward * ((first["epochs"] + PASSES) * train + test)
     scratch = phase_settings("phase2", profile)["epochs"]
@@ -137,7 +135,9 @@ def lesson_seconds(
     if not on_practice:
         part_two += COMPARISON_PASSES * forward * train
     elif not (Path(config.PATHS["models"]) / "practice_backbone.pth").is_file():
-        part_one += step * practice.PRETRAINING["images"]
+        sizes, images = (practice.PRETRAINING[key] for key in ("sizes", "images"))
+        pixels = sum(part * (size / practice.PRACTICE_CROP) ** 2 for size, part in sizes)
+        part_one += step * pixels * images
     return part_one, part_two
 
 

@@ -2,10 +2,10 @@
 
 import textwrap
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
@@ -83,71 +83,46 @@ def architecture(shapes: Sequence[tuple[str, tuple[int, ...]]], *, title: str) -
 @figure_function
 def block() -> Figure:
     """One BasicBlock of ResNet18: two convolutions, and the skip connection around them."""
-    words = {"in this order": ", ".join(BLOCK), "then": "input added, ReLU"}
+    words = {"in this order": ", ".join(BLOCK), "then": "the input is added, ReLU"}
     figure = new_figure("One BasicBlock with its skip connection", "", height=2.3, facts=words)
     ax = figure.subplots()
     ax.set_axis_off()
-    centres = [0.9, *(2.2 + 1.35 * i for i in range(len(BLOCK))), 8.85, 10.0, 11.2]
-    texts = ["x", *BLOCK, "+", "ReLU", "output"]
-    for centre, text in zip(centres, texts, strict=True):
-        _draw_step(ax, centre, text)
-    for left, right, here, there in zip(centres, centres[1:], texts, texts[1:], strict=False):
-        _draw_arrow(ax, (left + _half(here), 0), (right - _half(there), 0))
-    bend = "angle,angleA=90,angleB=0,rad=12", "angle,angleA=0,angleB=90,rad=12"
-    middle = (centres[0] + centres[6]) / 2
-    _draw_arrow(ax, (centres[0], 0.3), (middle, 1.25), bend=bend[0], head="-", colour=VERMILION)
-    _draw_arrow(ax, (middle, 1.25), (centres[6], 0.3), bend=bend[1], colour=VERMILION)
+    colours = {"conv 3x3": BLUE, "+": VERMILION}
+    steps = [(2.2 + 1.35 * i, 0.58, text) for i, text in enumerate(BLOCK)]  # centre, half its width
+    steps = [(0.9, 0.2, "x"), *steps, (8.85, 0.3, "+"), (10, 0.45, "ReLU"), (11.2, 0.45, "output")]
+    for centre, half, text in steps:
+        shape = "circle,pad=0" if text == "+" else "round,pad=0,rounding_size=0.1"
+        look = {"boxstyle": shape, "facecolor": colours.get(text, GREY), "alpha": 0.3}
+        if text not in ("x", "output"):
+            ax.add_patch(FancyBboxPatch((centre - half, -0.3), 2 * half, 0.6, **look))
+        ax.text(centre, 0, text, ha="center", va="center", fontsize=9)
+    arrow = {"arrowstyle": "-|>", "mutation_scale": 10, "shrinkA": 0, "shrinkB": 0}
+    for left, right in pairwise(steps):
+        ends = (left[0] + left[1], 0), (right[0] - right[1], 0)
+        ax.add_patch(FancyArrowPatch(*ends, color="black", **arrow))
+    skip, around = ((0.9, 0.3), (8.85, 0.3)), "bar,fraction=-0.1"
+    ax.add_patch(FancyArrowPatch(*skip, connectionstyle=around, color=VERMILION, **arrow))
     text = "skip connection: x itself (a 1x1 convolution where the shape changes)"
-    ax.text(middle, 1.35, text, ha="center", va="bottom", color=VERMILION)
-    ax.text(middle, -0.75, "F(x): what the block learns", ha="center", va="top", color=BLUE)
-    ax.text(centres[6], -0.45, "F(x) + x", ha="center", va="top")
+    ax.text(4.9, 1.25, text, ha="center", va="bottom", color=VERMILION)
+    ax.text(4.9, -0.75, "F(x): what the block learns", ha="center", va="top", color=BLUE)
+    ax.text(8.85, -0.45, "F(x) + x", ha="center", va="top")
     ax.set(xlim=(0.4, 11.8), ylim=(-1.2, 1.8))
     return figure
-
-
-def _half(text: str) -> float:
-    """Half the width of a step in `block`."""
-    return 0.58 if text in BLOCK else 0.3 if text == "+" else 0.45
-
-
-def _draw_step(ax: Axes, centre: float, text: str) -> None:
-    boxed, half = text not in ("x", "output"), _half(text)
-    if boxed:
-        shape = "circle,pad=0" if text == "+" else "round,pad=0,rounding_size=0.1"
-        colour = VERMILION if text == "+" else BLUE if "conv" in text else GREY
-        box = FancyBboxPatch(
-            (centre - half, -0.3), 2 * half, 0.6, boxstyle=shape, facecolor=colour, alpha=0.3
-        )
-        ax.add_patch(box)
-    ax.text(centre, 0, text, ha="center", va="center", fontsize=9)
-
-
-def _draw_arrow(
-    ax: Axes,
-    start: tuple,
-    end: tuple,
-    *,
-    bend: str = "arc3",
-    colour: str = "black",
-    head: str = "-|>",
-) -> None:
-    style = {"connectionstyle": bend, "mutation_scale": 10, "color": colour, "shrinkA": 0}
-    ax.add_patch(FancyArrowPatch(start, end, arrowstyle=head, shrinkB=0, **style))
 
 
 @figure_function
 def gradient_sizes(with_skip: Sequence[float], without: Sequence[float]) -> Figure:
     """Size of the gradient at each block, from `gradient_at_each_block` with and without skips."""
     heading = "How much of the gradient arrives at each block of an untrained stack"
-    facts = {"at the first block": f"{with_skip[0]:.2g} with skips, {without[0]:.2g} without"}
+    facts = {"at the first block": f"{with_skip[0]:.3g} with skips, {without[0]:.3g} without"}
     figure = new_figure(heading, "", height=3.4, facts=facts)
     ax = figure.subplots()
     blocks = np.arange(1, len(with_skip) + 1)
     ax.semilogy(blocks, with_skip, color=BLUE, marker="o", label="with skip connections")
     ax.semilogy(blocks, without, color=VERMILION, marker="s", linestyle="--", label="without")
-    for values, place in ((with_skip, "bottom"), (without, "top")):
-        text = f"{values[0]:.2g}"
-        ax.annotate(text, (1, values[0]), xytext=(8, 0), textcoords="offset points", va=place)
+    for values in (with_skip, without):
+        ax.annotate(f"{values[0]:.3g}", (1, values[0]), (-4, 8), textcoords="offset points")
+    ax.margins(y=0.12)
     ax.set(xlabel="block, from the image to the loss", ylabel="gradient (behind the last: 1)")
     ax.grid()
     figure.legend(loc="outside lower center", ncols=2)

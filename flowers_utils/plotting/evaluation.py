@@ -32,7 +32,7 @@ def predictions(
     metrics: Metrics, images: np.ndarray, positions: Sequence[int], heading: str, *, title: str
 ) -> Figure:
     """The photographs at `positions`, each with predicted class, confidence and true class."""
-    names, tiles = labels(metrics.class_names, limit=17), []
+    names, tiles = labels(metrics.class_names, limit=19), []
     for i in positions:
         correct = metrics.predictions[i] == metrics.labels[i]
         text = f"{names[metrics.predictions[i]]}\n{metrics.confidences[i]:.0%}, "
@@ -49,7 +49,7 @@ def confused_pairs(metrics: Metrics, images: np.ndarray, *, title: str, pairs: i
     Left up to three of the first class, right of the second; where none of a class was taken for
     the other, three of its photographs are shown for comparison, with grey captions.
     """
-    heading, names = "The most confused pairs", labels(metrics.class_names, limit=17)
+    heading, names = "The most confused pairs", labels(metrics.class_names, limit=19)
     rows = []
     for pair in most_confused_pairs(metrics, pairs):
         row = []

@@ -36,7 +36,7 @@ def _show_heat(ax: Axes, photo: np.ndarray, heat: Heat) -> None:
 @figure_function
 def heat(photos: Split, heats: Sequence[Heat], class_names: Sequence[str], *, title: str) -> Figure:
     """Photographs above, and below the places that the class in the caption depends on."""
-    names = labels(class_names, limit=17)
+    names = labels(class_names, limit=19)
     upper = [
         (x, f"is {names[y]}", "black") for x, y in zip(photos.images, photos.labels, strict=True)
     ]

@@ -37,14 +37,14 @@ def closing(
     With `why_not` (from `why_not_comparable`) the figure shows the own results alone.
     """
     heading = "Your results" if why_not else "Your results beside those of others"
-    own = {"yours, val": (val, BLUE, "s", 0.12), "yours, test": (test, VERMILION, "o", 0.34)}
+    own = {"yours, val": (val, BLUE, "s", 0.08), "yours, test": (test, VERMILION, "o", 0.33)}
     facts = {
         f"{PHASE_TITLES[phase]}, {name}": scores[phase].percent()
         for name, (scores, *_) in own.items()
         for phase in expected
         if scores.get(phase)
     }
-    figure = new_figure(heading, title, height=3.2 if why_not else 4.2, facts=facts)
+    figure = new_figure(heading, title, height=3.6 if why_not else 4.4, facts=facts)
     ax = figure.subplots()
     if not why_not:
         _draw_others(ax, list(expected.values()))
@@ -57,9 +57,7 @@ def closing(
         values, name = percents(estimates), f"{name} (95 % interval)"
         ax.errorbar(values, heights, xerr=whiskers(estimates), label=name, **style)
         for x, y in zip(values, heights, strict=True):
-            ax.annotate(
-                f"{x:.1f}%", (x, y), (0, -6), textcoords="offset points", ha="center", va="top"
-            )
+            ax.annotate(f"{x:.1f}%", (x, y), (0, -17), textcoords="offset points", ha="center")
     ax.set_yticks(range(len(expected)), [PHASE_TITLES[p].replace(": ", ":\n") for p in expected])
     ax.set(ylim=(len(expected) - 0.5, -0.5), xlabel="accuracy (%)")
     ax.margins(x=0.1)
@@ -70,7 +68,7 @@ def closing(
 
 def _draw_others(ax: Axes, expected: Sequence[Mapping]) -> None:
     """What was promised, published and measured, a row of markers each."""
-    measured = [known.get("measured", {}).get("val", ()) for known in expected]
+    measured = [known.get("measured", ()) for known in expected]
     kinds = (
         ("promised", [[known["promised"]] for known in expected], "D", "black"),
         ("published (test)", [known["published"] for known in expected], "o", "white"),

@@ -92,7 +92,7 @@ def movement(moved: Mapping[str, Moved], *, title: str) -> Figure:
     facts = {n: f"{m.absolute:.2g}, that is {m.relative:.1%}" for n, m in moved.items()}
     figure = new_figure("How far each stage moved in Phase 2", title, height=3.2, facts=facts)
     left, right = figure.subplots(1, 2)
-    left.set(title="absolute", ylabel="mean change of a weight / 1000")
+    left.set(title="absolute", ylabel="change of a weight (RMS, x 1000)")
     right.set(title="relative", ylabel="change (% of the weights' size)")
     parts = ((left, 1000, BLUE, ""), (right, 100, ORANGE, "//"))
     for (ax, scale, colour, hatch), which in zip(parts, Moved._fields, strict=True):

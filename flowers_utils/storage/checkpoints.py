@@ -23,8 +23,8 @@ KEYS |= {"architecture": str, "class_names": list}
 
 def versions() -> dict[str, str]:
     """The versions of Python, torch and torchvision that made a result."""
-    found = {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
-    return {"python": platform.python_version(), **found}
+    packages = {each.__name__: str(each.__version__) for each in (torch, torchvision)}
+    return {"python": platform.python_version(), **packages}
 
 
 def about(data: FlowerData) -> dict[str, str]:

@@ -89,17 +89,15 @@ def keep_earlier(path: Path) -> Path | None:
 
 
 def _why_not_written(path: Path, error: OSError) -> str:
+    failed = f"'{path}' was not written ({error.strerror or error}); an earlier file is untouched"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"The disk is full, so '{path}' was not written ({error.strerror}); the earlier file "
-            "is untouched. Free some space and run the cell again."
-        )
+        return f"The disk is full: {failed}. Free some space and run the cell again."
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return (
-            f"'{path}' cannot be written: no permission for the folder '{path.parent}', or another "
-            "program holds the file. Change that, or run the lesson from a folder of your own."
+            f"The folder '{path.parent}' cannot be written to, or another program holds the file: "
+            f"{failed}. Change that, or run the lesson from a folder of your own."
         )
-    return f"'{path}' was not written ({error}); the earlier file is untouched."
+    return f"{failed}."
 
 
 def save_tensors(path: str | os.PathLike, content: dict[str, Any]) -> None:

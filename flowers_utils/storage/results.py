@@ -27,24 +27,24 @@ def begin_run(folder: str | Path, data: FlowerData, knobs: Mapping[str, Any]) ->
 
     What a run with other data, knobs or config left, or a run that `run.json` does not name, is
     renamed: `a.pth` to `a.earlier.pth`. Returns a sentence in plain text, which files and why, or
-    "" if nothing was renamed. Raises FlowersError if files there cannot be renamed or written.
+    "" if nothing was renamed. Raises FlowersError if the folder cannot be written.
     """
-    folder, before = Path(folder), {}
+    path, before, kept = Path(folder, "run.json"), {}, []
     owner = {"data": about(data), "knobs": dict(knobs), "config": _config()}
     owner = json.loads(json.dumps(owner))  # tuples become lists, as they are in the file
     with suppress(FlowersError):
-        before = _load_json(folder / "run.json")
-    sentence = "" if before == owner else _keep_files(folder, before, owner)
-    # Written last: if the renaming was interrupted, the next run completes it.
-    save_results(folder / "run.json", owner)
-    return sentence
-
-
-def _keep_files(folder: Path, before: dict[str, Any], owner: dict[str, Any]) -> str:
-    found = {file for pattern in FILES_OF_A_RUN for file in folder.glob(pattern)}
-    found = sorted(f for f in found if ".earlier" not in f.name and not f.name.startswith("."))
-    if not found:
+        before = _load_json(path)
+    if before == owner:
         return ""
+
+    def keep_and_write(part: Path) -> None:
+        found = {file for pattern in FILES_OF_A_RUN for file in path.parent.glob(pattern)}
+        for file in sorted(found):
+            if ".earlier" not in file.name and not file.name.startswith("."):
+                kept.append(f"{file.name} is now {keep_earlier(file).name}")
+        part.write_text(json.dumps(owner, indent=2), encoding="utf-8")
+
+    atomic_write(path, keep_and_write)  # if it is interrupted, the next run completes it
     changes = [
         f"{key} was {old!r} and is now {new!r}"
         for key, (old, new) in _both(_flat(before), _flat(owner)).items()
@@ -52,17 +52,8 @@ def _keep_files(folder: Path, before: dict[str, Any], owner: dict[str, Any]) -> 
     ]
     why = "; ".join(changes[:3]) or "its photographs were others"
     why = why if before else "no 'run.json' names it"
-    try:
-        names = ", ".join(f"{file.name} is now {keep_earlier(file).name}" for file in found)
-    except OSError as error:
-        raise FlowersError(
-            f"Files of another run in '{folder}' cannot be renamed ({error}). Close the programs "
-            "that use them, or name another folder in the config's PATHS."
-        ) from error
-    return (
-        f"Files of another run ({why}) were renamed: {names}. A file that was kept under such a "
-        "name before is replaced."
-    )
+    told = f"Files of another run ({why}) were renamed: {', '.join(kept)}. A file that was kept"
+    return f"{told} under such a name before is replaced." if kept else ""
 
 
 def _config() -> dict[str, Any]:
@@ -128,9 +119,10 @@ def compare_runs(old: dict[str, Any], new: dict[str, Any]) -> str:
     A difference of val or test accuracy is marked if it lies outside what the choice of images
     explains: 1.96 standard errors of a difference of two proportions. What a run lacks is "none".
     """
-    chosen = [{key: run[key] for key in SETTINGS if key in run} for run in (old, new)]
-    pairs = _both(*map(_flat, chosen)).items()
-    settings = [[f"`{key}`", plain(str(a)), plain(str(b))] for key, (a, b) in pairs if a != b]
+    pairs = _both(*(_flat({k: run[k] for k in SETTINGS if k in run}) for run in (old, new)))
+    settings = [
+        [f"`{key}`", plain(str(a)), plain(str(b))] for key, (a, b) in pairs.items() if a != b
+    ]
     kept = (run.get("phases") for run in (old, new))
     phases = list(_both(*(each if isinstance(each, dict) else {} for each in kept)))
     wanted = [(f"{key}, val top-1", "val", ("phases", key, "best_val_accuracy")) for key in phases]
@@ -145,12 +137,11 @@ def compare_runs(old: dict[str, Any], new: dict[str, Any]) -> str:
     for key in phases:
         before, after = (_number(run, "phases", key, "seconds") for run in (old, new))
         if before and after:
-            times = [f"{before:.0f}", f"{after:.0f}", f"{after / before:.2f} times"]
-            rows.append([f"{plain(key)}, seconds", *times])
-    first = "The settings of both runs are the same."
-    if settings:
-        first = markdown_table(["setting", "old", "new"], settings)
-    return first + "\n\n" + markdown_table(["measure", "old", "new", "difference"], rows)
+            ratio = f"{after / before:.2f} times"
+            rows.append([f"{plain(key)}, seconds", f"{before:.0f}", f"{after:.0f}", ratio])
+    table = markdown_table(["setting", "old", "new"], settings)
+    first = table if settings else "The settings of both runs are the same."
+    return f"{first}\n\n{markdown_table(['measure', 'old', 'new', 'difference'], rows)}"
 
 
 def _number(run: dict[str, Any], *keys: str, limit: float = 1e12) -> float | None:
@@ -158,7 +149,7 @@ def _number(run: dict[str, Any], *keys: str, limit: float = 1e12) -> float | Non
     value: Any = run
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
-    return float(value) if isinstance(value, (int, float)) and 0 <= value <= limit else None
+    return float(value) if type(value) in (int, float) and 0 <= value <= limit else None
 
 
 def _compared(values: Sequence[float | None], counts: Sequence[float | None]) -> list[str]:

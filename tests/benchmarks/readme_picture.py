@@ -90,7 +90,7 @@ def draw(
         photo, guesses = (figure.add_subplot(grid[row, column]) for row in (0, 1))
         picture = Image.fromarray(flowers.images[column].transpose(1, 2, 0))
         photo.imshow(picture.resize((256, 256), Image.Resampling.BICUBIC))  # edges without stairs
-        photo.set_title(f"truth: {names[label]}", fontsize=13)
+        photo.set_title(f"truth: {names[label]}", fontsize=12)
         photo.set_axis_off()
         _draw_guesses(guesses, probabilities[column], label, names)
     _draw_curves(figure.add_subplot(grid[:, columns]), phases)

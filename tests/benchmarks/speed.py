@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import transfer_learning_config as config
+from flowers_utils.progress import clock
 from flowers_utils.storage.results import markdown_table
 from tests.benchmarks import worker
 from tests.benchmarks.photos import listed, write_photographs
@@ -69,8 +70,7 @@ def report(times: Times, counts: dict[str, int]) -> str:
     """Seconds of both sides and their ratios; what only the lesson has below."""
     old, new = (projected(times[side], counts) for side in SIDES)
     rows = [
-        [what, f"{old[what]:.1f} s", f"{new[what]:.1f} s", f"{old[what] / new[what]:.2f} times"]
-        for what in old
+        [what, clock(s), clock(new[what]), f"{s / new[what]:.2f} times"] for what, s in old.items()
     ]
     memory = [f"{times[side]['memory'] / 1e9:.1f} GB" for side in SIDES]
     table = markdown_table(["", *SIDES, "ratio"], [*rows, ["peak memory", *memory, ""]])

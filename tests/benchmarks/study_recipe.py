@@ -95,7 +95,7 @@ def run_batchnorm(seed: int, data: FlowerData, device: Device) -> dict[str, dict
     """Val with a fitted head and a frozen backbone: in eval mode, and with each effect of train mode.
 
     Batch statistics: `model.train()` while classifying, shuffled batches of 32, 8 and 2.
-    Running averages: eval mode again, after 1 and 20 epochs of `model.train()` on train.
+    Running averages: eval mode again, after 1 and 10 epochs of `model.train()` on train.
     """
     import torch
 
@@ -117,12 +117,12 @@ def run_batchnorm(seed: int, data: FlowerData, device: Device) -> dict[str, dict
         model.load_state_dict(before)
         rows[f"batch statistics, {size} photographs"] = {"val": correct / len(data.val)}
     generator = fu.seed_everything(seed)
-    for epoch in range(1, 21):
+    for epoch in range(1, 11):
         model.train()
         with torch.no_grad():
             for images, _ in fu.training_batches(data, device, generator):
                 model(images)
-        if epoch in (1, 20):
+        if epoch in (1, 10):
             name = f"running averages after {epoch} epoch{'s' * (epoch > 1)}"
             rows[name] = {"val": top1(model, data.val, device)}
     return rows

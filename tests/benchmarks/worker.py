@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import transfer_learning_config as config
@@ -35,10 +36,9 @@ class Textbook:
 
     def __init__(self, folder: Path, args: argparse.Namespace):
         self.device = choose_device(args.device, fast=False)
-        resize = args.size * 256 // 224
-        self.loaders = textbook.make_loaders(
-            folder, resize=resize, crop=args.size, workers=args.workers
-        )
+        sizes = {"resize": args.size * 256 // 224, "crop": args.size}
+        photographs = folder / "photographs"
+        self.loaders = textbook.make_loaders(photographs, **sizes, workers=args.workers)
         classes = len(self.loaders["train"].dataset.classes)
         self.model = textbook.make_network(classes, None, self.device.torch_device)
 
@@ -99,8 +99,8 @@ class Lesson:
         seconds(ready)  # warms up
         proportion = seconds(ready) / seconds(some())
         models.unfreeze(model)
-        photos = torch.from_numpy(self.data.train.images[: config.TRAINING_CONFIG["batch_size"]])
-        photos, crop = photos.to(self.device.torch_device), self.data.image_size
+        photos = np.array(self.data.train.images[: config.TRAINING_CONFIG["batch_size"]])
+        photos, crop = torch.from_numpy(photos).to(self.device.torch_device), self.data.image_size
         times = measure(lambda: augment_batch(photos, generator, crop=crop), repeats=9)
         return {"in the network": proportion, "augmenting": statistics.median(times)}
 
@@ -111,7 +111,7 @@ def without_epochs(name: str) -> dict[str, float]:
 
 
 def begin(side: str, folder: Path, args: argparse.Namespace) -> None:
-    """The set-up of a process: one of the two sides, and its first steps, which are slower."""
+    """Set up one of the two sides in its process."""
     global current
     torch.manual_seed(0)
     with contextlib.redirect_stdout(sys.stderr):
