@@ -74,6 +74,10 @@ def check_numbers(where: str, values: Any) -> None:
 def check_config() -> None:
     """Raise FlowersError for the first value of the config that cannot work."""
     phases, augmentation = config.PHASES, config.AUGMENTATION
+    for name in ("PHASES", "RECIPES", "PROFILES"):
+        whole = getattr(config, name)
+        fine = isinstance(whole, dict) and all(isinstance(part, dict) for part in whole.values())
+        check(fine, f"{name} must be a dict of dicts, but it is {whole!r}.")
     tables = {
         "TRAINING_CONFIG": (config.TRAINING_CONFIG, TRAINING_KEYS),
         "AUGMENTATION": (augmentation, AUGMENTATION_KEYS),

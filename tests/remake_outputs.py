@@ -22,6 +22,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "resnet18_training.ipynb"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+PROJECT = ("flowers_utils", "transfer_learning_config.py", "requirements.txt", ".github")
 LIMIT = 2_000_000  # bytes of the notebook with its outputs
 PLACES = re.compile(r"(?<![\w./:])/(?:[\w.-]+/)+[\w.-]+|[A-Z]:\\\\?\w+")
 
@@ -42,9 +43,10 @@ def paths_in(notebook: nbformat.NotebookNode) -> list[str]:
 
 def run(folder: Path, *, profile: str) -> nbformat.NotebookNode:
     """The notebook executed in a copy of the project in `folder`, its sources as they were."""
-    for name in ("flowers_utils", "transfer_learning_config.py", "requirements.txt"):
+    for name in PROJECT:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "tests" / "benchmarks", folder / "tests" / "benchmarks")
     backbone = ROOT / "models" / "practice_backbone.pth"
     if backbone.is_file():  # it depends on nothing that the notebook does, and takes minutes
         (folder / "models").mkdir()
@@ -77,7 +79,7 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                 data["image/png"] = fewer_colours(data["image/png"])
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
+        "language_info": {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"},
         "outputs_of": sources_hash(notebook),
     }
     return notebook

@@ -33,9 +33,6 @@ def complete_print(model):
     return fingerprint(model, backbone_only=False)
 
 
-# A pass over the data
-
-
 def test_evaluation_weighs_by_images_not_by_batches_and_changes_nothing(cpu, monkeypatch):
     monkeypatch.setitem(config.TRAINING_CONFIG, "batch_size", 5)  # the last batch has one image
     model, val = small_model().train(), small_data().val

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 import transfer_learning_config as config
@@ -53,6 +52,7 @@ class PhaseFiles:
         # Another place changes the last digits only: a finished phase stays valid there.
         place = {"device": device.describe(), "torch": versions()["torch"]}
         self.run = {"settings": settings_of(model, data, phase), "place": place}
+        self.own = False  # whether the best weights on the disk are of this very phase
         self.epochs_saved, self.saved_at = 0, time.monotonic()
         self.note = ""  # what the student should know: went on, was finished, began anew
         self.problem = ""  # why the newest content is not on disk
@@ -60,6 +60,7 @@ class PhaseFiles:
     def finished(self) -> dict[str, Any] | None:
         """The checkpoint of this very phase, if it was trained to its end on whatever device."""
         saved, self.note = self._read(self.checkpoint, "settings")
+        self.own = saved is not None
         if saved is None or not saved.get("finished"):
             return None
         self.state.unlink(missing_ok=True)  # of a run that was killed at its very end
@@ -82,7 +83,7 @@ class PhaseFiles:
         """
         saved, why_not = self._read(self.state, "settings", "place")
         if saved is None:
-            kept = keep_earlier(self.checkpoint)
+            kept = None if self.own else keep_earlier(self.checkpoint)
             self.state.unlink(missing_ok=True)
             told = f"It is kept as '{kept.name}'." if kept else ""
             self.note = " ".join(filter(None, [why_not or self.note, told]))
@@ -90,7 +91,6 @@ class PhaseFiles:
             return None
         for name, part in changing.items():
             part.load_state_dict(saved["changing"][name])
-        _match_layout(changing["optimizer"])
         self.epochs_saved = len(saved["best"]["history"])
         self.note = f"Going on after epoch {self.epochs_saved}, where training stopped."
         say(self.note)
@@ -146,15 +146,3 @@ class PhaseFiles:
             return
         self.problem = ""
         self.epochs_saved, self.saved_at = len(best["history"]), time.monotonic()
-
-
-def _match_layout(optimizer: torch.optim.Optimizer) -> None:
-    """Give the averages of AdamW the memory layout of their parameters, after they were loaded.
-
-    Loading keeps the layout in which they were saved, and fused AdamW on a CPU walks through memory
-    without a check: averages saved as channels_last would meet the wrong weights.
-    """
-    for parameter, averages in optimizer.state.items():
-        for key, value in averages.items():
-            if value.shape == parameter.shape:
-                averages[key] = torch.empty_like(parameter).copy_(value)
