@@ -44,7 +44,11 @@ class Phase:
 
     def pixels(self, image_size: int) -> int:
         """Size of the images in training; a multiple of 8, as fast convolutions need it."""
-        return image_size if self.train_size == 1 else round(image_size * self.train_size / 8) * 8
+        return (
+            image_size
+            if self.train_size == 1
+            else max(8, round(image_size * self.train_size / 8) * 8)
+        )
 
     def numbers(self) -> dict[str, Any]:
         """The values that decide what is learned; of a faster recipe's only those in use."""

@@ -42,8 +42,8 @@ def sections_of_names(notebook: Path) -> dict[str, str]:
     heading = ""
     for cell in cells:
         source = "".join(cell["source"])
-        if cell["cell_type"] == "markdown" and (match := re.match(r"#{2,3} (.*)", source)):
-            heading = match[1]
+        if cell["cell_type"] == "markdown":
+            heading = ([heading] + re.findall(r"(?m)^#{2,3} (.*)", source))[-1]
         elif cell["cell_type"] == "code" and heading:
             sections = dict.fromkeys(names_made(source), heading) | sections
     return sections
