@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-import transfer_learning_config as config
 from flowers_utils import insight
 from flowers_utils.evaluation import wilson
 
@@ -60,30 +59,8 @@ def test_where_the_promise_does_not_apply_the_reason_is_given(tiny_data):
     assert "64 pixels" in why_not(replace(full, photo_side=64))
     assert '"quick"' in why_not(full, profile="quick")
     assert '"best"' in why_not(full, recipe="best")
-    reason = why_not(full, backbone="resnet50")
-    table = insight.performance_table(config.EXPECTED, val={}, test={}, why_not=reason)
-    assert table.endswith("do not apply to this run: they belong to ResNet18, not to resnet50.")
-
-
-def test_the_table_gives_promised_published_measured_and_yours():
-    val, test = {"phase1": wilson(857, 1020)}, {"phase1": wilson(4981, 6149)}
-    table = insight.performance_table(config.EXPECTED, val=val, test=test)
-    first, second = table.splitlines()[2:4]
-    for cell in ("about 75%", "81.5%, 83.1%", "73.8%, 75.6%", val["phase1"].percent()):
-        assert cell in first
-    assert "not run" in second and "not scored" in second
-    assert "89 of the 102 species" in table
+    assert "resnet50" in why_not(full, backbone="resnet50")
 
 
 def test_an_interval_on_val_is_that_of_its_photographs(tiny_data):
     assert insight.interval_on_val(0.5, tiny_data) == wilson(8, len(tiny_data.val))
-
-
-def test_the_best_of_many_epochs_is_too_friendly_where_epochs_differ_by_chance_alone():
-    generator = torch.Generator().manual_seed(0)
-    chance = torch.rand(50, 400, generator=generator) < 0.8
-    assert 2 < insight.half_val_check(chance, times=200) < 8
-    one = torch.rand(1, 400, generator=generator) < 0.8
-    assert abs(insight.half_val_check(one, times=200)) < 1
-    alike = one.repeat(50, 1)  # fifty epochs that predict the same
-    assert insight.half_val_check(alike, times=200) == insight.half_val_check(one, times=200)

@@ -1,7 +1,5 @@
 """The look inside finds what is there, and leaves the model as it was."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,7 @@ from flowers_utils import insight
 from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import Metrics, compute_metrics, predict_logits
 from flowers_utils.models import build_model, eval_mode, freeze_backbone
-from flowers_utils.transforms import evaluation_batches, normalise
+from flowers_utils.transforms import normalise
 
 GREY = np.array([124, 116, 104], dtype=np.uint8)[:, None, None]  # ImageNet's mean: zeros
 
@@ -144,35 +142,11 @@ def test_a_look_leaves_the_model_as_it_was_after_an_error_too(method, cpu):
     assert state_of(model) == before
 
 
-def test_filters_are_pictures_in_which_grey_is_no_weight():
-    assert insight.first_layer_filters(RedOrBlue())[0, :, 0, 0].tolist() == [1.0, 0.5, 0.0]
-
-
 def test_skip_connections_keep_the_gradient_from_growing_block_by_block():
     with_skip, without = (insight.gradient_at_each_block(skip=skip) for skip in (True, False))
     assert len(with_skip) == len(without) == 16
     assert 1 < with_skip[0] < 30 and without[0] > 5 * with_skip[0]
     assert insight.gradient_at_each_block(skip=True) == with_skip
-
-
-def test_movement_is_absolute_and_relative():
-    before = build_model("resnet18", num_classes=5, weights=None)
-    after = copy.deepcopy(before)
-    with torch.no_grad():
-        for parameter in after.layer2.parameters():
-            parameter *= 1.1
-    moved = insight.how_far_each_group_moved(before, after)
-    weights = torch.cat([p.detach().flatten() for p in before.layer2.parameters()])
-    size = float(weights.square().mean().sqrt())
-    assert moved["layer2"].relative == pytest.approx(0.1, rel=1e-4)
-    assert moved["layer2"].absolute == pytest.approx(0.1 * size, rel=1e-4)
-    assert moved["layer1"] == (0, 0)
-
-
-def test_without_normalisation_the_network_gets_plain_brightness(tiny_data, cpu):
-    plain, _ = next(insight.without_normalisation(evaluation_batches(tiny_data.val, cpu)))
-    expected = torch.from_numpy(tiny_data.val.images[: len(plain)].copy()).float() / 255
-    torch.testing.assert_close(plain, expected)
 
 
 def scored(pairs: list[tuple[int, int]], classes: int = 4) -> Metrics:
@@ -187,11 +161,6 @@ def scored(pairs: list[tuple[int, int]], classes: int = 4) -> Metrics:
 def test_confused_pairs_hold_the_photographs_that_were_taken_for_the_other():
     metrics = scored([(0, 0), (0, 1), (1, 0), (1, 0), (3, 2), (3, 3)])
     assert insight.most_confused_pairs(metrics) == [(0, 1, [1], [2, 3]), (2, 3, [], [4])]
-
-
-def test_mistakes_are_ranked_by_confidence():
-    assert insight.most_confident_mistakes(scored([(0, 1), (0, 0), (1, 2), (2, 1)])) == [3, 2, 0]
-    assert insight.most_confident_mistakes(scored([(0, 0), (1, 1)])) == []
 
 
 def test_auroc_is_the_share_of_pairs_in_which_the_known_one_has_more_confidence():

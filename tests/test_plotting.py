@@ -18,14 +18,14 @@ import transfer_learning_config as config
 from flowers_utils import plotting
 from flowers_utils.data import Split
 from flowers_utils.evaluation import compute_metrics, wilson
-from flowers_utils.insight.inside import Heat, Moved
+from flowers_utils.insight.inside import Heat
 from flowers_utils.plotting import style
 
 LONG = "a very long name of a flower that nobody reads to the end"
 NAMES = ("$Rosa$ 5$", "玫瑰", "Fleur à pétales", f"{LONG} 1", f"{LONG} 2")
 TITLE = "own flowers '5$ or $6'"
 PHOTOS = np.random.default_rng(0).integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)
-UNTITLED = ("architecture", "block", "gradient_sizes")
+UNTITLED = ("block", "gradient_sizes")
 
 
 def metrics(classes: int = 5, *, mistakes: int = 4):
@@ -65,16 +65,10 @@ FIGURES = {
     "pictures, no captions": lambda: plotting.pictures(
         torch.rand(20, 3, 7, 7), None, "Filters", title=TITLE
     ),
-    "architecture": lambda: plotting.architecture(
-        [("image", (3, 64, 64)), ("layer1", (64, 16, 16)), ("fc", (5,))], title="ResNet"
-    ),
     "block": plotting.block,
     "gradient_sizes": lambda: plotting.gradient_sizes([9.8, 1.7], [181.0, 16.5]),
     "curves": lambda: plotting.curves(history(), title=TITLE),
     "curves of one epoch": lambda: plotting.curves(history(1, 1), title=TITLE),
-    "movement": lambda: plotting.movement(
-        {"stem": Moved(0.001, 0.02), "layer1": Moved(0.001, 0.5)}, title=TITLE
-    ),
     "bars": lambda: plotting.bars(RUNS, "What transfer is worth", count=100, title=TITLE),
     "experiment": lambda: plotting.experiment(HEAD, title=TITLE),
     "predictions": lambda: plotting.predictions(metrics(), PHOTOS, [0, 1, 8], "Three", title=TITLE),
@@ -95,9 +89,6 @@ FIGURES = {
     ),
     "heat": lambda: plotting.heat(
         Split("val", PHOTOS[:2], torch.tensor([0, 1])), HEATS, NAMES, title=TITLE
-    ),
-    "own_photo": lambda: plotting.own_photo(
-        PHOTOS[0], HEATS[0], [(name, 0.2, i) for i, name in enumerate(NAMES)], title=TITLE
     ),
     "closing": lambda: plotting.closing(config.EXPECTED, val=SCORES, test={}, title=TITLE),
     "closing of practice": lambda: plotting.closing(
@@ -129,14 +120,14 @@ def test_every_figure_is_legible_names_the_data_and_has_its_text_in_words(name):
 
 def test_every_public_figure_function_is_drawn_here():
     public = {name for name, value in vars(plotting).items() if callable(value)}
-    assert public - {"numbered_classes"} <= set(FIGURES)
+    assert public <= set(FIGURES)
 
 
 def test_alternative_text_reaches_the_html_export_and_a_picture_every_backend():
-    data, about = FIGURES["movement"]()._repr_mimebundle_()
+    data, about = FIGURES["bars"]()._repr_mimebundle_()
     assert (
         data["image/png"].startswith(b"\x89PNG")
-        and "stem: 0.001, that is 2.0%" in data["text/plain"]
+        and "From scratch: 62.0%" in data["text/plain"]
     )
     notebook = new_notebook(cells=[new_code_cell("fig")])
     bundle = nbformat.from_dict({"image/png": "iVBORw0KGgo=", "text/plain": data["text/plain"]})
@@ -147,7 +138,7 @@ def test_alternative_text_reaches_the_html_export_and_a_picture_every_backend():
 
 def test_figures_leave_settings_and_open_figures_as_they_were():
     with mpl.rc_context({"font.size": 30, "figure.facecolor": "black"}):
-        figure = FIGURES["movement"]()
+        figure = FIGURES["bars"]()
         assert mpl.rcParams["font.size"] == 30
     assert figure.get_facecolor() == (1, 1, 1, 1) and plt.get_fignums() == []
 
@@ -169,12 +160,6 @@ def test_what_a_figure_leaves_out_or_finds_stands_in_it(name):
 def test_where_there_is_nothing_to_compare_there_is_no_figure():
     rows = [{"name": "a", "ms": 3.0, "val": 0.7}, {"name": "b", "ms": 4.0, "val": None}]
     assert plotting.tradeoff(rows, "Which?", cost="ms", accuracy="val", title=TITLE) is None
-
-
-def test_movement_shows_the_absolute_and_the_relative_change():
-    left, right = FIGURES["movement"]().axes
-    heights = [[round(bar.get_height(), 6) for bar in ax.patches] for ax in (left, right)]
-    assert heights == [[1, 1], [2, 50]]  # thousandths of a weight, percent of the weights
 
 
 def test_confused_pairs_show_photographs_that_were_really_taken_for_the_other():
@@ -209,12 +194,6 @@ def test_accuracies_of_few_photographs_are_hollow_bars():
     assert max(hollow[0]) > 0 and max(hollow[1], default=0) == 0
 
 
-def test_boxes_of_the_architecture_are_as_high_as_their_maps():
-    image, layer, _ = FIGURES["architecture"]().axes[0].patches
-    assert layer.get_height() / image.get_height() == pytest.approx((16 / 64) ** 0.5)
-    assert layer.get_width() > image.get_width()
-
-
 def test_names_stay_different_and_short():
     short = style.labels([*NAMES, f"{LONG} 1 {LONG}"])
     assert len(set(short)) == 6 and max(map(len, short)) <= 23
@@ -226,5 +205,3 @@ def test_a_name_that_no_font_can_draw_is_a_number_with_its_meaning_in_text(monke
     latin = frozenset(range(32, 384))
     monkeypatch.setattr(style, "_drawable_characters", lambda: latin)
     assert style.labels(NAMES)[1] == "class 1"
-    assert "class 1 is 玫瑰" in plotting.numbered_classes(NAMES)
-    assert plotting.numbered_classes(["rose"]) == ""

@@ -43,7 +43,7 @@ def sections_of_names(notebook: Path) -> dict[str, str]:
     for cell in cells:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            heading = ([heading] + re.findall(r"(?m)^#{2,3} (.*)", source))[-1]
+            heading = [heading, *re.findall(r"(?m)^#{2,3} (.*)", source)][-1]
         elif cell["cell_type"] == "code" and heading:
             sections = dict.fromkeys(names_made(source), heading) | sections
     return sections

@@ -7,20 +7,10 @@ large differences on few photographs.
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from flowers_utils.data import FlowerData
 from flowers_utils.evaluation import Estimate, wilson
-from flowers_utils.storage.results import markdown_table
 
-PHASE_TITLES = {"phase1": "Phase 1: feature extraction", "phase2": "Phase 2: fine-tuning"}
 FULL_SIDE = 500  # pixels of the shorter side of Oxford's photographs
-MEASURED_ON = (
-    "Measured by us, a value for each seed: full-size photographs of 89 of the 102 species, with "
-    "substitute ImageNet weights."
-)
 FINDINGS = {
     "nan": "The loss became nan or infinite, because the learning rate is too high. Divide it by "
     "ten and start the phase again.",
@@ -60,38 +50,6 @@ def interval_on_val(accuracy: float, data: FlowerData) -> Estimate:
     return wilson(round(accuracy * len(data.val)), len(data.val))
 
 
-def performance_table(
-    expected: Mapping[str, dict],
-    *,
-    val: Mapping[str, Estimate],
-    test: Mapping[str, Estimate | None],
-    why_not: str | None = None,
-) -> str:
-    """Markdown table "promised / published / measured / yours"; `val` and `test`: phase to top-1.
-
-    `expected` is the config's EXPECTED. With `why_not` (from `why_not_comparable`) a line below the
-    table says that the other accuracies do not apply to this run.
-    """
-    rows = []
-    for phase, known in expected.items():
-        own, scored = val.get(phase), test.get(phase)
-        rows.append(
-            [
-                PHASE_TITLES[phase],
-                f"about {known['promised']:.0%}",
-                ", ".join(f"{value:.1%}" for value in known["published"]),
-                ", ".join(f"{value:.1%}" for value in known.get("measured", ())),
-                own.percent() if own else "not run",
-                scored.percent() if scored else "not scored",
-            ]
-        )
-    headers = ["phase", "promised", "published (test)", "measured (val)", "yours (val)"]
-    notes = [markdown_table([*headers, "yours (test)"], rows), MEASURED_ON]
-    if why_not:
-        notes.append(f"The first three columns do not apply to this run: {why_not}.")
-    return "\n\n".join(notes)
-
-
 def diagnose(history: Sequence[Mapping], phase: int, data: FlowerData) -> list[str]:
     """What looks wrong in a phase's history, its likely cause, and what to do; [] if nothing."""
     rows = [row for row in history if row["phase"] == phase]
@@ -120,21 +78,3 @@ def diagnose(history: Sequence[Mapping], phase: int, data: FlowerData) -> list[s
         **{"best": best.percent(), "guessing": guessing, "last": last},
     }
     return [FINDINGS[name].format(**facts) for name, applied in applies.items() if applied]
-
-
-def half_val_check(correct: Tensor, *, times: int = 1000, seed: int = 0) -> float:
-    """By how many points the best epoch's accuracy is too high, because val chose this epoch.
-
-    `correct` (epochs, N), bool: was each photograph of val predicted correctly after each epoch?
-    One random half of val chooses the best epoch, the other half scores it; the result is the mean
-    difference over many such halves. (All of val chooses better than a half of it, so its own
-    optimism is smaller.)
-    """
-    generator = torch.Generator().manual_seed(seed)
-    correct, differences = torch.as_tensor(correct).float(), []
-    for _ in range(times):
-        choosing, scoring = torch.randperm(correct.shape[1], generator=generator).tensor_split(2)
-        scores = correct[:, choosing].mean(dim=1)
-        best = int(scores.argmax())
-        differences.append(float(scores[best] - correct[best, scoring].mean()))
-    return 100 * float(np.mean(differences))

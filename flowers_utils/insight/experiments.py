@@ -5,7 +5,7 @@ matter of milliseconds, so that many settings can be tried in a minute.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -28,7 +28,7 @@ from flowers_utils.models import build_model, count_parameters, eval_mode
 from flowers_utils.progress import Progress
 from flowers_utils.storage.results import markdown_table
 from flowers_utils.training import evaluate, fit_head, make_optimizer, train_one_epoch
-from flowers_utils.transforms import Batches, denormalise, evaluation_batches
+from flowers_utils.transforms import evaluation_batches
 
 Features = tuple[Tensor, Tensor]  # (N, F) float32 and labels (N,), as `predict_features` gives them
 CPU = Device(torch.device("cpu"), "CPU")  # quick enough for a head, and the same everywhere
@@ -62,12 +62,6 @@ def train_head(
     finally:
         torch.set_num_threads(threads)
     return history
-
-
-def without_normalisation(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same images as 0..1: ImageNet's mean and standard deviation put back."""
-    for images, labels in batches:
-        yield denormalise(images).float() / 255, labels
 
 
 def accuracy_by_training_size(train: Features, val: Features, *, seed: int = 0) -> list[dict]:

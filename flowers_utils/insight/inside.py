@@ -26,17 +26,6 @@ FEWEST_CELLS = 7  # across the last stage; on fewer, Grad-CAM cannot tell places
 AT_ONCE = 64  # pictures in a batch of the occlusion
 
 
-def first_layer_filters(model: nn.Module) -> Tensor:
-    """The first convolution's filters (K, 3, h, w) as images 0..1; 0.5 (grey) is weight 0.
-
-    Each is stretched by its own largest weight; those that are nearly dead stay grey.
-    """
-    first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
-    weight = first.weight.detach().float().cpu()
-    largest = weight.abs().amax(dim=(1, 2, 3), keepdim=True)
-    return 0.5 + 0.5 * weight / largest.clamp_min(largest.max().item() * 0.05 + 1e-12)
-
-
 class PlainBlock(BasicBlock):
     """torchvision's BasicBlock without its skip connection."""
 
@@ -64,31 +53,6 @@ def gradient_at_each_block(*, skip: bool, blocks: int = 16, seed: int = 0) -> li
         loss = (values[-1] * torch.randn(8, 16, 16, 16)).mean()  # stands for any loss
     sizes = [gradient.abs().mean() for gradient in torch.autograd.grad(loss, values)]
     return [float(size / sizes[-1]) for size in sizes[:-1]]
-
-
-class Moved(NamedTuple):
-    """How far the weights of one stage moved."""
-
-    absolute: float  # root mean square of the change of one weight
-    relative: float  # the same, as a fraction of the weights' own root mean square
-
-
-def how_far_each_group_moved(before: nn.Module, after: nn.Module) -> dict[str, Moved]:
-    """The change of each stage's parameters between two states of a network.
-
-    Both numbers are needed: the same step is a large change for a stage with small weights.
-    """
-    start, end = before.state_dict(), after.state_dict()
-    learned = {name for name, _ in after.named_parameters()}
-    moved = {}
-    for stage, modules in BACKBONES[after.architecture].groups.items():
-        names = [n for n in learned if n.startswith(tuple(f"{m}." for m in modules))]
-        old = torch.cat([start[n].cpu().flatten() for n in names])
-        change = torch.cat([end[n].cpu().flatten() for n in names]) - old
-        moved[stage] = Moved(
-            float(change.square().mean().sqrt()), float(change.norm() / old.norm())
-        )
-    return moved
 
 
 @dataclass(frozen=True)
@@ -213,12 +177,6 @@ def most_confused_pairs(metrics: Metrics, k: int = 5) -> list[ConfusedPair]:
     order = np.argsort(-mistakes, axis=None, kind="stable")[:k]
     pairs = [divmod(int(i), len(mistakes)) for i in order if mistakes.flat[i] > 0]
     return [ConfusedPair(a, b, taken(a, b), taken(b, a)) for a, b in pairs]
-
-
-def most_confident_mistakes(metrics: Metrics, k: int = 12) -> list[int]:
-    """Positions of the wrong predictions, those with the highest confidence first."""
-    wrong = np.flatnonzero(metrics.predictions != metrics.labels)
-    return wrong[np.argsort(-metrics.confidences[wrong], kind="stable")][:k].tolist()
 
 
 def auroc(known_confidence: Tensor, unknown_confidence: Tensor) -> Estimate:

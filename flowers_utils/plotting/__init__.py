@@ -1,6 +1,6 @@
 """Every figure of the lesson: a function takes data and returns a figure that shows itself."""
 
-from flowers_utils.plotting.data import architecture, block, gradient_sizes, pictures
+from flowers_utils.plotting.data import block, gradient_sizes, pictures
 from flowers_utils.plotting.evaluation import (
     class_bars,
     confused_pairs,
@@ -9,7 +9,6 @@ from flowers_utils.plotting.evaluation import (
     reliability,
     unknown_classes,
 )
-from flowers_utils.plotting.inside import heat, own_photo
+from flowers_utils.plotting.inside import heat
 from flowers_utils.plotting.results import carried_over, closing, tradeoff
-from flowers_utils.plotting.style import numbered_classes
-from flowers_utils.plotting.training import bars, curves, experiment, movement
+from flowers_utils.plotting.training import bars, curves, experiment

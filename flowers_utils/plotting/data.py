@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from flowers_utils.plotting.style import (
     BLUE,
     GREY,
-    ORANGE,
     VERMILION,
     figure_function,
     gallery,
@@ -49,35 +48,6 @@ def pictures(
 def _caption(text: str) -> str:
     lines = [textwrap.wrap(label(line), CAPTION) for line in text.split("\n")]
     return "\n".join(part for line in lines for part in line)
-
-
-@figure_function
-def architecture(shapes: Sequence[tuple[str, tuple[int, ...]]], *, title: str) -> Figure:
-    """The network stage by stage: each (name, output shape without the batch), first to last.
-
-    A box is as high as the maps are (on a square-root scale) and as wide as there are channels
-    (logarithmic), so one sees maps shrink while channels grow.
-    """
-    words = {name: "x".join(map(str, (*shape[1:], shape[0]))) for name, shape in shapes}
-    figure = new_figure(title, "", height=2.9, facts=words)
-    ax = figure.subplots()
-    ax.set_axis_off()
-    largest, right = max(shape[-1] for _, shape in shapes if len(shape) == 3), 0.0
-    for name, shape in shapes:
-        side = shape[1] if len(shape) == 3 else 1
-        height, width = (side / largest) ** 0.5, 0.12 * np.log2(max(2, shape[0]))
-        centre = right + max(0.6, width / 2)
-        colour, hatch = (ORANGE, "//") if (name, shape) == shapes[-1] else (BLUE, "")
-        box = (centre - width / 2, 0.5 - height / 2), width, height
-        ax.add_patch(Rectangle(*box, facecolor=colour, hatch=hatch, edgecolor="black", alpha=0.5))
-        size = "\nx".join(words[name].rsplit("x", 1))  # in one line they would touch
-        text = f"{label(name, limit=14)}\n{size}"
-        ax.text(centre, -0.04, text, ha="center", va="top", fontsize=9)
-        right = centre + max(0.6, width / 2)
-    ax.set(xlim=(0, right), ylim=(-0.4, 1.02))
-    note = "height of a box: height of the maps (square root); width: number of channels (log)"
-    figure.supxlabel(note, fontsize=9, color=GREY)
-    return figure
 
 
 @figure_function

@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flowers_utils.evaluation import Z_95, Estimate
-from flowers_utils.insight.advice import PHASE_TITLES
 from flowers_utils.plotting.style import (
     BLUE,
     GREEN,
@@ -21,6 +20,8 @@ from flowers_utils.plotting.style import (
     percents,
     whiskers,
 )
+
+PHASE_TITLES = {"phase1": "Phase 1: feature extraction", "phase2": "Phase 2: fine-tuning"}
 
 
 @figure_function

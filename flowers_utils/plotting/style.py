@@ -193,7 +193,7 @@ def label(text: str, *, limit: int = 60) -> str:
 def labels(names: Sequence[str], *, limit: int = 20) -> list[str]:
     """All class names of a data set made ready for a figure; different names stay different.
 
-    A name in a script that no font here has becomes "class 17": see `numbered_classes`.
+    A name in a script that no font here has becomes "class 17".
     """
     plain = [_plain(n) if can_be_drawn(n) else f"class {i}" for i, n in enumerate(names)]
     often = Counter(_shorten(name, limit) for name in plain)
@@ -202,10 +202,3 @@ def labels(names: Sequence[str], *, limit: int = 20) -> list[str]:
         for i, name in enumerate(plain)
     ]
     return [name.replace("$", r"\$") for name in short]
-
-
-def numbered_classes(names: Sequence[str]) -> str:
-    """Which names stand as numbers in the figures, as one line to print; "" if none does."""
-    listed = [f"class {i} is {n}" for i, n in enumerate(names) if not can_be_drawn(n)]
-    why = "No font here can draw these names, so figures show numbers: "
-    return f"{why}{', '.join(listed)}." if listed else ""

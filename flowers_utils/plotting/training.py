@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flowers_utils.evaluation import wilson
-from flowers_utils.insight.inside import Moved
 from flowers_utils.plotting.style import (
     BLUE,
     GREEN,
@@ -84,24 +83,6 @@ def _draw_rates(ax: Axes, history: Sequence[Mapping[str, Any]], epochs: np.ndarr
     if known:
         plain_log_axis(ax.yaxis, min(known), max(known))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-@figure_function
-def movement(moved: Mapping[str, Moved], *, title: str) -> Figure:
-    """How far each stage's weights moved in Phase 2: absolutely, and relative to their size."""
-    facts = {n: f"{m.absolute:.2g}, that is {m.relative:.1%}" for n, m in moved.items()}
-    figure = new_figure("How far each stage moved in Phase 2", title, height=3.2, facts=facts)
-    left, right = figure.subplots(1, 2)
-    left.set(title="absolute", ylabel="change of a weight (RMS, x 1000)")
-    right.set(title="relative", ylabel="change (% of the weights' size)")
-    parts = ((left, 1000, BLUE, ""), (right, 100, ORANGE, "//"))
-    for (ax, scale, colour, hatch), which in zip(parts, Moved._fields, strict=True):
-        heights = [scale * getattr(each, which) for each in moved.values()]
-        bars = ax.bar(list(moved), heights, color=colour, hatch=hatch, edgecolor="white")
-        ax.bar_label(bars, fmt="%.2g", fontsize=9)
-        ax.tick_params(axis="x", labelrotation=0 if len(moved) < 8 else 60)
-        ax.margins(y=0.15)
-    return figure
 
 
 @figure_function
