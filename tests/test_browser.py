@@ -95,7 +95,7 @@ def lab(project):
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0"]
     command += ["--ip=127.0.0.1", "--IdentityProvider.token=flowers"]
     command += ["--expose-app-in-browser"]  # how a test asks for a cell's state
-    # A shell starts it and is gone: with pytest above it, no bars would be drawn (`is_headless`).
+    # A shell starts it and is gone: with pytest above it, no bars would be drawn (`is_watched`).
     alone = ["sh", "-c", '"$@" > own/log.txt 2>&1 &', "sh", *command]
     subprocess.run(alone, cwd=project, env=env, check=True)
     found = wait_for(lambda: [*project.glob("own/runtime/jpserver-*.json")], "JupyterLab")
@@ -192,7 +192,7 @@ def test_a_theme_hides_no_text(theme, finished):
 
 
 def test_the_upload_button_can_be_pressed(finished):
-    (button,) = finished.find("button.jupyter-button", "photo-button")
+    (button,) = finished.find("button.jupyter-button", "own-photo-button")
     assert button.is_enabled()
 
 

@@ -2,16 +2,13 @@
 
 All take uint8 images `(B, 3, S, S)` at the network's size, any number of them, and give calibrated
 probabilities `(B, classes)`: normalisation, network, temperature and softmax all lie in the graph.
-A file takes its place only after it was opened again and agreed with PyTorch.
 """
 
 import json
 import os
-import tempfile
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,36 +26,44 @@ from flowers_utils.transforms import denormalise, eval_batch
 TOLERANCE = 1e-4  # the largest allowed difference of a probability (0 to 1) from PyTorch's
 INT8_TOLERANCE = 0.005  # the largest allowed loss of 8 bits, as a proportion of val
 OPSET = 18  # the version of the ONNX operators; what torch's exporter writes without a conversion
-COMPARED, CALIBRATION = 16, 128  # photographs: of val to compare, of train for the ranges of 8 bits
-BATCH = 32
-EXPORTERS = ("torch", "onnx", "onnxscript", "onnxruntime")
+COMPARED, CALIBRATION, BATCH = 16, 128, 32  # photographs
+UPGRADE = "If you need it, run 'python -m pip install --upgrade -r requirements.txt' in a terminal."
 Run = Callable[[np.ndarray], np.ndarray]  # uint8 images to probabilities
 
 
 def export_model(checkpoint: str | os.PathLike, data: FlowerData) -> list[dict[str, Any]]:
     """Write `a_final.pt2`, `a_final.onnx` and `a_int8.onnx` beside `a_final.pth`.
 
-    Returns plain values for `results.json`, a dict for each file: "path", "size_bytes" and
-    "sentence". A failed export does not raise, because the rest of the lesson works without it:
-    its "path" is None, and its "sentence" says why and what to do.
+    Returns plain values, a dict for each file: "path", "size_bytes" and "sentence". A failed export
+    does not raise, because the rest of the lesson works without it: its "path" is None, and its
+    "sentence" says why and what to do.
     """
     source, content = Path(checkpoint), load_checkpoint(checkpoint)
     module, images = Deployable(content), np.array(data.val.images[:COMPARED])
+    # The batch may have any length; torch would otherwise build the example's length in.
+    any_length = {"images": {0: torch.export.Dim("batch", min=1)}}
+    example = {"args": (torch.from_numpy(images[:2]),), "dynamic_shapes": any_length}
+    facts = {  # what an application must know, as text
+        "class_names": json.dumps(content["class_names"], ensure_ascii=False),
+        "image_size": str(content["image_size"]),
+        "input": "uint8 RGB, the whole photograph squashed to a square; normalised in the graph",
+    }
 
     def compared(write: Callable[..., None], part: Path) -> str:
-        # The batch may have any length; torch would otherwise build the example's length in.
-        any_length = {"images": {0: torch.export.Dim("batch", min=1)}}
-        example = {"args": (torch.from_numpy(images[:2]),), "dynamic_shapes": any_length}
-        write(part, module, example, _facts(content))
-        return _compare(part, module, images)
+        write(part, module, example, facts)
+        gap = np.abs(open_export(part)(images) - _run(module, images)).max()
+        said = f"its probabilities differ from PyTorch's by at most {gap:.1e}"
+        if not gap <= TOLERANCE:  # written so that nan fails, too
+            raise FlowersError(f"{said}, more than {TOLERANCE:.0e}, so it was not kept.")
+        return f"Opened again, {said} on {len(images)} photographs."
 
-    program, onnx = source.with_suffix(".pt2"), source.with_suffix(".onnx")
+    onnx = source.with_suffix(".onnx")
+    int8 = source.with_name(f"{source.stem.removesuffix('_final')}_int8.onnx")
     found = [
-        _export("torch.export program", program, partial(compared, _write_program)),
+        _export("torch.export", source.with_suffix(".pt2"), partial(compared, _write_program)),
         _export(f"ONNX, opset {OPSET}", onnx, partial(compared, _write_onnx)),
     ]
-    if found[-1]["path"]:  # otherwise a file that lies there is of earlier weights
-        int8 = source.with_name(f"{source.stem.removesuffix('_final')}_int8.onnx")
+    if found[1]["path"]:  # otherwise a file that lies there is of earlier weights
         found.append(_export("ONNX, 8 bits", int8, partial(_write_int8, onnx, data)))
     return found
 
@@ -71,21 +76,11 @@ def _export(kind: str, out: Path, write: Callable[[Path], str]) -> dict[str, Any
     except FlowersError as error:
         return {"path": None, "sentence": f"{kind}: {error}"}
     except Exception as error:  # of dozens of types, mostly where versions do not fit together
-        return {"path": None, "sentence": f"{kind}: {_advice(error)}"}
+        said = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
+        return {"path": None, "sentence": f"{kind}: the export failed ({said}). {UPGRADE}"}
     size = out.stat().st_size
     sentence = f"{kind}: {out.name}, {size / 1e6:.1f} MB. {checked[0]}"
     return {"path": out.as_posix(), "size_bytes": size, "sentence": sentence}
-
-
-def _advice(error: Exception) -> str:
-    said = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
-    found = {each.metadata["Name"]: each.version for each in metadata.distributions()}
-    versions = ", ".join(f"{name} {found.get(name, '(not installed)')}" for name in EXPORTERS)
-    return (
-        f"the export failed ({said}) with {versions}. No file was written; the rest of the lesson "
-        "works without it. In a terminal, run 'python -m pip install --upgrade -r requirements.txt', "
-        "then restart the kernel and run the notebook again."
-    )
 
 
 def _write_program(part: Path, module: nn.Module, example: dict, facts: dict[str, str]) -> None:
@@ -109,40 +104,14 @@ def _write_onnx(part: Path, module: nn.Module, example: dict, facts: dict[str, s
     part.write_bytes(proto.SerializeToString())  # one file, the weights within
 
 
-def _compare(part: Path, module: nn.Module, images: np.ndarray) -> str:
-    """Probabilities of all images together and of the first alone, from the file and from PyTorch."""
-    run, expected = open_export(part), _run(module, images)
-    batch, single = np.abs(run(images) - expected), np.abs(run(images[:1]) - expected[:1])
-    worst = float(max(batch.max(), single.max()))
-    said = f"its probabilities differ from PyTorch's by at most {worst:.1e} on {len(images)} photographs"
-    said = f"{said} (allowed: {TOLERANCE:.0e})"
-    if not worst <= TOLERANCE:  # written so that nan fails, too
-        raise FlowersError(f"{said}, so it was not kept; try another version of torch.")
-    return f"Opened again, {said}."
-
-
-def _facts(checkpoint: dict[str, Any]) -> dict[str, str]:
-    """What an application must know, each value as text (JSON where it is a list)."""
-    return {
-        "architecture": checkpoint["architecture"],
-        "class_names": json.dumps(checkpoint["class_names"], ensure_ascii=False),
-        "image_size": str(checkpoint["image_size"]),
-        "normalization": json.dumps(checkpoint["normalization"]),
-        "temperature": str(checkpoint.get("temperature", 1.0)),
-        "trained_on": checkpoint["data"]["title"],
-        "input": "uint8 RGB, the whole photograph squashed to a square; normalised in the graph",
-    }
-
-
 def _write_int8(source: Path, data: FlowerData, part: Path) -> str:
     """The ONNX file `source` with 8-bit weights and activations, if it is as good on val."""
     _quantize(source, part, data)
-    before, after = (_accuracy(open_export(file), data.val) for file in (source, part))
-    said = f"Val accuracy {after:.1%} instead of {before:.1%} ({len(data.val)} photographs)"
+    before, after = (_accuracy(file, data.val) for file in (source, part))
+    said = f"Val accuracy {after:.1%} instead of {before:.1%} ({len(data.val)} photographs)."
     if after < before - INT8_TOLERANCE - 1e-9:  # for the rounding of the subtraction
-        limit = f"{100 * INT8_TOLERANCE:g} percentage points"
-        raise FlowersError(f"{said}: that loses more than {limit}, so the file was not kept.")
-    return f"{said}."
+        raise FlowersError(f"{said} That is more than {INT8_TOLERANCE:.1%} less: it was not kept.")
+    return said
 
 
 def _quantize(source: Path, target: Path, data: FlowerData) -> None:
@@ -155,37 +124,29 @@ def _quantize(source: Path, target: Path, data: FlowerData) -> None:
     images = denormalise(eval_batch(torch.as_tensor(data.train.images[chosen]), data.image_size))
 
     class Photographs(ort.CalibrationDataReader):
-        batches = ({"images": batch} for batch in _in_batches(images.numpy()))
+        batches = iter(images.split(BATCH))
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self.batches, None)
+            batch = next(self.batches, None)
+            return None if batch is None else {"images": batch.numpy()}
 
-    # On Windows a library may still hold a file when the folder is removed.
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        prepared = Path(folder, "prepared.onnx")  # BatchNorm folded into the convolutions
-        quant_pre_process(source, prepared, skip_symbolic_shape=True)
-        ort.quantize_static(
-            prepared,
-            target,
-            Photographs(),
-            quant_format=ort.QuantFormat.QDQ,
-            activation_type=ort.QuantType.QUInt8,
-            weight_type=ort.QuantType.QInt8,
-            op_types_to_quantize=["Conv", "Gemm", "MatMul"],  # not normalisation and softmax
-            per_channel=True,
-            reduce_range=True,  # 7-bit weights: sums of 8-bit products overflow on older x86
-        )
+    quant_pre_process(source, target, skip_symbolic_shape=True)
+    ort.quantize_static(
+        target,
+        target,
+        Photographs(),
+        activation_type=ort.QuantType.QUInt8,
+        op_types_to_quantize=["Conv", "Gemm", "MatMul"],  # not normalisation and softmax
+        per_channel=True,
+        reduce_range=True,  # 7-bit weights: sums of 8-bit products overflow on older x86
+    )
 
 
-def _in_batches(images: np.ndarray) -> Iterator[np.ndarray]:
-    starts = range(0, len(images), BATCH)
-    return (np.ascontiguousarray(images[start : start + BATCH]) for start in starts)
-
-
-def _accuracy(run: Run, split: Split) -> float:
+def _accuracy(file: Path, split: Split) -> float:
     """Top-1 accuracy (0 to 1) of an exported file on the split."""
-    answers = np.concatenate([run(batch).argmax(axis=1) for batch in _in_batches(split.images)])
-    return float((answers == split.labels.numpy()).mean())
+    run, starts = open_export(file), range(0, len(split), BATCH)
+    answers = [run(split.images[start : start + BATCH]).argmax(axis=1) for start in starts]
+    return float((np.concatenate(answers) == split.labels.numpy()).mean())
 
 
 def open_export(path: str | os.PathLike) -> Run:
@@ -194,9 +155,7 @@ def open_export(path: str | os.PathLike) -> Run:
         return partial(_run, torch.export.load(path).module())
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()  # as many as PyTorch has
-    # Its threads would go on turning after an answer, and slow what is timed after it twofold.
+    options = onnxruntime.SessionOptions()  # its idle threads would slow what is timed next to it
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})[0]

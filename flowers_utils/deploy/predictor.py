@@ -1,8 +1,4 @@
-"""From a checkpoint and a photograph to the names of flowers, with calibrated probabilities.
-
-A photograph takes the same way as in the evaluation: upright RGB, squashed to the network's size,
-normalised, through the network, logits divided by the temperature, softmax.
-"""
+"""From a checkpoint and a photograph to the names of flowers, with calibrated probabilities."""
 
 import os
 import tempfile
@@ -21,11 +17,9 @@ from flowers_utils.errors import FlowersError
 from flowers_utils.progress import is_watched
 from flowers_utils.storage.checkpoints import load_checkpoint, model_from_checkpoint
 
-OTHER_FILES = (".onnx", ".pt2", ".jpg", ".jpeg", ".png")  # given by mistake, and not damaged
-
 
 class Prediction(NamedTuple):
-    """The name of a class, its probability (0 to 1), and the number of the class."""
+    """A class: its name, its probability (0 to 1), its number."""
 
     name: str
     probability: float
@@ -33,11 +27,10 @@ class Prediction(NamedTuple):
 
 
 class Deployable(nn.Module):
-    """uint8 images `(B, 3, S, S)` to probabilities `(B, classes)`: what an application needs.
+    """uint8 images `(B, 3, S, S)` to probabilities `(B, classes)`: normalise, network, temperature.
 
-    A checkpoint's network, its normalisation and its temperature (1 if it has none) in one module,
-    so that none of them can be forgotten; in eval mode, float32, on the CPU. `mirrored` takes the
-    mean of the logits of each image and its mirror image: twice the work, a little more accurate.
+    In eval mode, float32, on the CPU. `mirrored`: the mean of the logits of each image and its
+    mirror image, which takes twice the time.
     """
 
     def __init__(self, checkpoint: dict[str, Any], *, mirrored: bool = False):
@@ -61,36 +54,32 @@ class Deployable(nn.Module):
 class Predictor:
     """Names for photographs: `Predictor("models/resnet18_final.pth")("photo.jpg")`.
 
-    `mirrored`: see `Deployable`. Raises FlowersError if there is no usable checkpoint at `path`.
+    Raises FlowersError if there is no checkpoint at `path`. `mirrored`: see `Deployable`.
     """
 
     def __init__(self, path: str | os.PathLike, *, mirrored: bool = False):
-        if Path(path).suffix.lower() in OTHER_FILES:
-            raise FlowersError(
-                f"'{path}' is no checkpoint; name the .pth file that the lesson saved, usually "
-                f"'{default_checkpoint()}'."
-            )
+        if Path(path).suffix != ".pth":
+            raise FlowersError(f"'{path}' is no checkpoint, such as '{default_checkpoint()}'.")
         checkpoint = load_checkpoint(path)
         self.class_names = tuple(checkpoint["class_names"])
         self.image_size = checkpoint["image_size"]
         self.data_title = checkpoint["data"]["title"]
         self.module = Deployable(checkpoint, mirrored=mirrored)
 
-    def __call__(self, photographs: Any, *, top_k: int = 5) -> Any:
-        """The `top_k` most probable classes: a list of `Prediction`; a list of those for a list.
+    def __call__(self, photographs: Any, *, top_k: int = 5) -> list:
+        """The `top_k` most probable classes, as `Prediction`; a list of those lists for a list.
 
-        A photograph is a path, a PIL image or uint8 pixels `(3, H, W)`. Raises FlowersError for
-        anything else.
+        A photograph is a path, a PIL image or uint8 pixels `(3, H, W)`, else FlowersError.
         """
         if isinstance(photographs, (list, tuple)):
             return [self(photograph, top_k=top_k) for photograph in photographs]
         with torch.inference_mode():
             row = self.module(self.prepare(photographs)[None])[0]
-        best = row.argsort(descending=True)[: max(top_k, 1)].tolist()
+        best = row.argsort(descending=True)[:top_k].tolist()
         return [Prediction(self.class_names[i], float(row[i]), i) for i in best]
 
     def prepare(self, photograph: Any) -> torch.Tensor:
-        """The photograph as the network gets it: uint8 `(3, S, S)`, squashed to its size."""
+        """The photograph as the network gets it: uint8 `(3, S, S)`, squashed to a square."""
         return F.pil_to_tensor(F.resize(as_photo(photograph), [self.image_size] * 2))
 
 
@@ -105,13 +94,10 @@ def as_photo(photograph: Any) -> Image.Image:
         return open_photo(photograph)
     if isinstance(photograph, Image.Image):
         return to_rgb(photograph)
-    tensor = isinstance(photograph, torch.Tensor)
-    pixels = photograph.numpy(force=True) if tensor else np.asarray(photograph)
+    pixels = np.asarray(photograph)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or len(pixels) != 3:
-        raise FlowersError(
-            f"A {type(photograph).__name__} with {pixels.dtype} values of shape {pixels.shape} is no "
-            "photograph. Give a path, a PIL image, or uint8 pixels of shape (3, H, W)."
-        )
+        wanted = "A photograph is a path, a PIL image, or uint8 pixels of shape (3, H, W)"
+        raise FlowersError(f"{wanted}, not {pixels.dtype} values of shape {pixels.shape}.")
     return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
@@ -119,11 +105,10 @@ def photo_picker() -> Any:
     """Show an upload button and return it, for `photo_from`; None where nobody can press it."""
     if not is_watched():
         return None
-    from IPython.display import display  # both come with Jupyter, and only a notebook has a page
+    from IPython.display import display  # both come with Jupyter
     from ipywidgets import FileUpload
 
-    button = FileUpload(accept="image/*", description="Your photo")
-    display(button)
+    display(button := FileUpload(accept="image/*", description="Your photo"))
     return button
 
 
@@ -133,6 +118,6 @@ def photo_from(button: Any, path: str | os.PathLike | None = None) -> Image.Imag
         return None if path is None else open_photo(path)
     upload = button.value[-1]
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / Path(upload["name"]).name  # its own name, for the error's sentence
+        copy = Path(folder, Path(upload["name"]).name)  # its own name, for the error's sentence
         copy.write_bytes(upload["content"])
         return open_photo(copy)

@@ -16,7 +16,7 @@ from flowers_utils.storage.checkpoints import about, versions
 from flowers_utils.storage.files import atomic_write, keep_earlier
 
 # What a run writes under the names of the run before it; phases keep their own earlier files.
-FILES_OF_A_RUN = ("results.json", "*_final.*", "*.onnx", "*.onnx.data", "*.pt2")
+FILES_OF_A_RUN = ("results.json", "*_final.*", "*_int8.onnx")
 NOT_OF_A_RUN = ("PATHS", "DATASET", "EXPECTED", "COMPARISON")  # config that changes no result
 SETTINGS = ("data", "device", "precision", "profile", "recipe", "seed", "versions", "config")
 
@@ -34,14 +34,14 @@ def begin_run(folder: str | Path, data: FlowerData, knobs: Mapping[str, Any]) ->
         return ""
 
     def rename_and_write(part: Path) -> None:
-        for file in sorted({file for name in FILES_OF_A_RUN for file in path.parent.glob(name)}):
-            if ".earlier" not in file.name and not file.name.startswith("."):
+        for file in [file for name in FILES_OF_A_RUN for file in path.parent.glob(name)]:
+            if ".earlier" not in file.name:
                 kept.append(f"{file.name} is now {keep_earlier(file).name}")
         part.write_bytes(content)
 
     atomic_write(path, rename_and_write)  # if it is interrupted, the next run completes it
-    told = "Files of a run with other data, knobs or configuration were renamed"
-    return f"{told}, over any kept before: {', '.join(kept)}." if kept else ""
+    told = "Files of a run with other data, knobs or configuration were renamed and replace"
+    return f"{told} those kept before: {', '.join(kept)}." if kept else ""
 
 
 def _config() -> dict[str, Any]:
