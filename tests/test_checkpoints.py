@@ -1,6 +1,5 @@
 """A checkpoint holds what was in memory, is used or refused in words, and never runs code."""
 
-import io
 from pathlib import Path
 
 import pytest
@@ -76,13 +75,12 @@ class Hostile:
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_hostile_file_runs_nothing(path, zipped):
+def test_a_hostile_file_runs_nothing(path):
     Hostile.marker = marker = path.with_name("harm")
     content = {**load_checkpoint(path), "config": {"epochs": Hostile()}}
-    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    torch.save(content, path)
     with pytest.raises(FlowersError, match="could run code"):
         load_checkpoint(path)
     assert not marker.exists()
-    torch.load(io.BytesIO(path.read_bytes()), weights_only=False)
+    torch.load(path, weights_only=False)
     assert marker.exists()  # it would have done harm

@@ -102,8 +102,7 @@ def test_the_command_names_flowers_on_any_console(checkpoint, photo, monkeypatch
     monkeypatch.setattr(sys, "stdout", out)
     assert main(["predict", str(odd), "--mirrored", "--checkpoint", str(checkpoint)]) == 0
     out.seek(0)
-    printed = out.read()
-    assert "sweet william" in printed and "test patches" in printed
+    assert {"sweet", "patches"} < set(out.read().split())
 
 
 def test_the_command_compares_two_files_or_says_what_is_wrong(tmp_path, checkpoint, capsys):

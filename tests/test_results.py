@@ -30,7 +30,6 @@ def run_of(accuracy: float, count: int) -> dict:
     [
         (run_of(0.50, 6000), run_of(0.60, 6000), "+10.0 points, beyond noise (±1.8)"),
         (run_of(0.50, 32), run_of(0.60, 6000), "+10.0 points, within noise (±17.4)"),
-        (run_of(0.60, 6000), run_of(0.61, 6000), "+1.0 points, within noise (±1.7)"),
     ],
 )
 def test_a_difference_counts_only_beyond_the_noise_of_both_runs(old, new, told):
