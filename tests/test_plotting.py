@@ -125,10 +125,7 @@ def test_every_public_figure_function_is_drawn_here():
 
 def test_alternative_text_reaches_the_html_export_and_a_picture_every_backend():
     data, about = FIGURES["bars"]()._repr_mimebundle_()
-    assert (
-        data["image/png"].startswith(b"\x89PNG")
-        and "From scratch: 62.0%" in data["text/plain"]
-    )
+    assert data["image/png"].startswith(b"\x89PNG") and "From scratch: 62.0%" in data["text/plain"]
     notebook = new_notebook(cells=[new_code_cell("fig")])
     bundle = nbformat.from_dict({"image/png": "iVBORw0KGgo=", "text/plain": data["text/plain"]})
     notebook.cells[0].outputs = [new_output("display_data", data=bundle, metadata=about)]

@@ -40,7 +40,11 @@ def test_the_text_repeats_only_numbers_of_the_rows_and_of_the_config():
     known = percents(table(ROWS)) | {f"{100 * value:.{d}f}" for value in promised for d in (0, 1)}
     photographs = json.loads(RESULTS.with_name("photos.json").read_text(encoding="utf-8"))
     known |= {f"{100 * row['val']:.1f}" for row in photographs if "val" in row}
-    known |= {"95", "66.7", "69.8"}  # the interval; top-1 on ImageNet, by the sources of the weights
+    known |= {
+        "95",
+        "66.7",
+        "69.8",
+    }  # the interval; top-1 on ImageNet, by the sources of the weights
     assert percents(TEXT) <= known
 
 
