@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
 import transfer_learning_config as config
 from flowers_utils.datasets.flowers102 import flowers102_is_whole, read_split
-from flowers_utils.datasets.folder import SPLITS, Files, in_order, read_folder
+from flowers_utils.datasets.folder import SPLITS, Files, read_folder
 from flowers_utils.datasets.load import data_root
 from flowers_utils.datasets.practice import draw_practice_folder
 from flowers_utils.progress import Progress
@@ -27,8 +28,8 @@ def listed(choice: str) -> Files:
     drawn = draw_practice_folder(Path(config.PATHS["cache"]), seed=0, limit=None)
     files = {}
     for split in SPLITS:
-        classes = {each.name: sorted(each.iterdir()) for each in sorted((drawn / split).iterdir())}
-        files[split] = in_order(classes, tuple(classes))
+        samples = ImageFolder(drawn / split).samples
+        files[split] = ([Path(path) for path, _ in samples], [label for _, label in samples])
     return files
 
 
