@@ -7,6 +7,7 @@ from PIL import Image
 from torchvision.models import resnet18
 
 from flowers_utils.datasets import practice
+from flowers_utils.datasets import practice_drawing as drawing
 from flowers_utils.datasets import practice_species as flowers
 from flowers_utils.errors import FlowersError
 
@@ -19,35 +20,15 @@ def small_batches(monkeypatch):
     monkeypatch.setattr(practice, "DRAWING_BATCH", 6)
 
 
-@pytest.fixture
-def short_pretraining(monkeypatch):
-    """Two steps of eight images; the list that comes back has an entry for each training."""
-    calls, train = [], practice._train_source
-
-    def counted(settings, device):
-        calls.append(settings)
-        return train(settings, device)
-
-    short = {"images": 16, "batch_size": 8, "sizes": ((SIZE, 0.5), (2 * SIZE, 0.5))}
-    monkeypatch.setattr(practice, "PRETRAINING", practice.PRETRAINING | short)
-    monkeypatch.setattr(practice, "_train_source", counted)
-    return calls
-
-
 def drawn(split, **how):
     return np.stack([picture.numpy() for _, picture, _ in practice.practice_scenes(split, **how)])
 
 
-# The species.
-
-
 def test_source_species_are_outside_the_102_and_lack_the_unseen_words():
-    source = flowers.source_species(practice.PRETRAINING["species"])
-    assert len(set(source)) == practice.PRETRAINING["species"]
-    assert not set(source) & set(flowers.PRACTICE_SPECIES)
-    for (trait, words), column in zip(
-        flowers.WORDS.items(), zip(*source, strict=True), strict=True
-    ):
+    known = {"avoid": flowers.PRACTICE_SPECIES, "unseen": flowers.UNSEEN}
+    source = flowers.species_table(300, seed=2012, **known)
+    assert len(set(source)) == 300 and not set(source) & set(flowers.PRACTICE_SPECIES)
+    for (trait, words), column in zip(flowers.WORDS.items(), np.array(source).T, strict=True):
         assert {words[i] for i in column} == set(words) - set(flowers.UNSEEN.get(trait, ()))
 
 
@@ -65,23 +46,16 @@ def test_predicted_traits_stand_beside_the_true_ones_without_those_never_trained
     logits[0, flowers.MOST_WORDS - 1] = 9.0  # a position where most traits have no word at all
     for column, word in enumerate(row):
         logits[0, word if column else 0, column] = 1.0  # all correct but the number of petals
-    [traits] = flowers.read_traits(logits.flatten(1), [name])
-    assert "outline" not in traits and traits["petals"] == ("three", "eight")
-    assert traits["accent"][0] == traits["accent"][1] == flowers.WORDS["accent"][row[3]]
     [line] = flowers.traits_in_words(logits.flatten(1), [name])
-    assert "petals three ✗ (eight)" in line and f"{traits['twist'][1]} ✓" in line
-
-
-# The pictures.
+    assert "petals three ✗ (eight)" in line and "outline" not in line
+    assert f"accent {flowers.WORDS['accent'][row[3]]} ✓" in line
 
 
 def test_pictures_follow_their_seed_and_a_limit_keeps_the_first():
-    few, more, other = (
-        drawn("train", size=SIZE, seed=seed, limit=limit)
-        for seed, limit in ((0, 7), (0, 14), (1, 7))
-    )
+    few, more = (drawn("train", size=SIZE, seed=0, limit=limit) for limit in (7, 14))
     assert few.shape == (7, 3, SIZE, SIZE) and few.dtype == np.uint8
-    assert np.array_equal(few, more[:7]) and not np.array_equal(few, other)
+    assert np.array_equal(few, more[:7])
+    assert not np.array_equal(few, drawn("train", size=SIZE, seed=1, limit=7))
 
 
 def test_the_same_flowers_are_drawn_at_every_size():
@@ -98,8 +72,6 @@ def test_splits_share_no_picture():
 
 
 def test_mask_is_where_another_hue_changes_the_picture(monkeypatch):
-    from flowers_utils.datasets import practice_drawing as drawing
-
     species = torch.tensor(flowers.PRACTICE_SPECIES[:20])
     pictures, masks = drawing.draw_scenes(species, size=32, seed=1)
     monkeypatch.setitem(drawing.POSE, "hue", (0.0, 0.0))
@@ -109,37 +81,30 @@ def test_mask_is_where_another_hue_changes_the_picture(monkeypatch):
     assert changed[masks].float().mean() > 5 * changed[~masks].float().mean()
 
 
-# The folder.
-
-
 def test_folder_holds_each_picture_unchanged_under_its_species(tmp_path):
     folder = practice.draw_practice_folder(tmp_path, seed=0, limit=LIMIT)
     for split, size in (("train", practice.PRACTICE_RESIZE), ("val", practice.PRACTICE_CROP)):
-        pictures = drawn(split, size=size, seed=0, limit=LIMIT)
-        for number, picture in enumerate(pictures):
+        for number, picture in enumerate(drawn(split, size=size, seed=0, limit=LIMIT)):
             path = folder / split / flowers.PRACTICE_NAMES[number] / f"{number:04d}.png"
             assert np.array_equal(np.asarray(Image.open(path)).transpose(2, 0, 1), picture)
     assert len(list(folder.glob("test/*/*.png"))) == LIMIT
 
 
 def test_pictures_are_drawn_again_for_another_seed_or_version_only(tmp_path, monkeypatch):
-    def time_drawn(seed=0):
+    def time_drawn(seed):
         folder = practice.draw_practice_folder(tmp_path, seed=seed, limit=LIMIT)
         return next(folder.glob("train/*/0000.png")).stat().st_mtime_ns
 
-    first = time_drawn()
-    assert time_drawn() == first
-    other = time_drawn(seed=1)
-    assert other != first
+    first, again, other = time_drawn(0), time_drawn(0), time_drawn(1)
+    assert first == again != other
     monkeypatch.setattr(practice, "PRACTICE_VERSION", 99)
-    assert time_drawn(seed=1) != other
+    assert time_drawn(1) != other
 
 
 def test_a_stopped_drawing_leaves_no_folder_and_the_next_one_is_complete(tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
         patch.setattr(practice, "PRACTICE_CROP", None)  # val cannot be drawn: stops after train
-        with pytest.raises(TypeError):
-            practice.draw_practice_folder(tmp_path, seed=0, limit=LIMIT)
+        practice.draw_practice_folder(tmp_path, seed=0, limit=LIMIT)
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
     folder = practice.draw_practice_folder(tmp_path, seed=0, limit=LIMIT)
     assert len(list(folder.glob("*/*/*.png"))) == 3 * LIMIT
@@ -151,26 +116,20 @@ def test_a_full_disk_is_said_before_anything_is_drawn(tmp_path, monkeypatch):
         practice.draw_practice_folder(tmp_path, seed=0, limit=LIMIT)
 
 
-# The backbone.
-
-
 def test_backbone_fits_a_resnet18_and_only_a_complete_file_of_its_seed_is_reused(
-    tmp_path, cpu, short_pretraining
+    tmp_path, cpu, monkeypatch
 ):
-    path = tmp_path / "backbone.pth"
-    first, second = (practice.pretrain_backbone(path, device=cpu) for _ in range(2))
-    model = resnet18(num_classes=flowers.MOST_WORDS * len(flowers.WORDS))
-    model.load_state_dict(first)  # all of it, with the head that predicts traits
-    assert len(short_pretraining) == 1
-    assert all(torch.equal(first[key], second[key]) for key in first)
+    short = {"images": 16, "batch_size": 8, "sizes": ((SIZE, 0.5), (2 * SIZE, 0.5))}
+    monkeypatch.setattr(practice, "PRETRAINING", practice.PRETRAINING | short)
+    path, random_numbers = tmp_path / "backbone.pth", torch.get_rng_state()
+    first = practice.pretrain_backbone(path, device=cpu)
+    assert torch.equal(torch.get_rng_state(), random_numbers)  # the caller's are left alone
+    resnet18(num_classes=flowers.MOST_WORDS * len(flowers.WORDS)).load_state_dict(first)
     path.write_bytes(path.read_bytes()[:5000])
-    again = practice.pretrain_backbone(path, device=cpu)
-    assert torch.equal(first["conv1.weight"], again["conv1.weight"])
-    practice.pretrain_backbone(path, device=cpu, seed=1)
-    assert len(short_pretraining) == 3
-
-
-def test_pretraining_leaves_the_callers_random_numbers_alone(tmp_path, cpu, short_pretraining):
-    state = torch.get_rng_state()
-    practice.pretrain_backbone(tmp_path / "backbone.pth", device=cpu)
-    assert torch.equal(torch.get_rng_state(), state)
+    again = practice.pretrain_backbone(path, device=cpu)  # trained anew, from the same numbers
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    written = path.stat().st_mtime_ns
+    practice.pretrain_backbone(path, device=cpu)
+    assert path.stat().st_mtime_ns == written
+    other = practice.pretrain_backbone(path, device=cpu, seed=1)
+    assert not torch.equal(first["conv1.weight"], other["conv1.weight"])

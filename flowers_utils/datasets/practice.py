@@ -1,7 +1,7 @@
 """Practice flowers: 102 invented species drawn as PNG files, and a backbone pretrained on others.
 
-They are for places without data and without network. Splits and labels are like those of
-Flowers102, and the backbone was never trained on any of the 102 species, so transfer is real.
+They are for places without data and without network. The backbone was never trained on any of the
+102 species, so transfer is real.
 """
 
 import contextlib
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional
 from torchvision.models import resnet18
 from torchvision.transforms.v2.functional import gaussian_blur
 
@@ -24,22 +23,17 @@ from flowers_utils.device import Device, send
 from flowers_utils.errors import FlowersError
 from flowers_utils.progress import Progress
 from flowers_utils.storage import files
-from flowers_utils.training import make_optimizer
+from flowers_utils.training import make_optimizer, train_one_epoch
 from flowers_utils.transforms import augment_batch
 
 PRACTICE_RESIZE, PRACTICE_CROP = 72, 64  # what the network sees; 256 and 224 on photographs
 PRACTICE_VERSION = 4  # raised when drawing or pretraining changes: then old files are not used
 SPLIT_SIZES = {"train": 1020, "val": 1020, "test": 2040}
-PRETRAINING = {
-    "images": 40_960,  # each newly drawn, none used twice
-    # Pixels, and the fraction of images of that size: small ones are quick, and enough for a start.
-    "sizes": ((32, 0.5), (48, 0.25), (64, 0.25)),
-    "species": 300,
-    "batch_size": 32,
-    "learning_rate": 0.002,  # the highest of a cycle that ends at zero
-    "weight_decay": 0.05,
-    "stem_decay": 3.0,  # of the first layer alone: it removes what was random in the filters
-}
+# Each image is newly drawn and used once. `sizes`: pixels, and the fraction of images of that size,
+# because small ones are quick, and enough for a start.
+PRETRAINING = {"images": 40_960, "species": 300, "sizes": ((32, 0.5), (48, 0.25), (64, 0.25))}
+# The highest learning rate of a cycle. `stem_decay`, for the first layer alone, removes random noise.
+PRETRAINING |= {"batch_size": 32, "learning_rate": 0.002, "weight_decay": 0.05, "stem_decay": 3.0}
 DRAWING_BATCH = 64
 PNG_BYTES = 14_000  # of one picture, at most
 
@@ -49,8 +43,7 @@ def practice_scenes(
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Label, picture uint8 (3, size, size) and mask bool (size, size) of each flower of a split.
 
-    Species take turns, so that the first `limit` flowers are of many species. The same seed gives
-    the same flowers at every size.
+    Species take turns, so that the first `limit` flowers are of many species.
     """
     species, stream = torch.tensor(flowers.PRACTICE_SPECIES), 1 + list(SPLIT_SIZES).index(split)
     count = min(limit or SPLIT_SIZES[split], SPLIT_SIZES[split])
@@ -65,8 +58,7 @@ def practice_scenes(
 def draw_practice_folder(root: Path, *, seed: int, limit: int | None) -> Path:
     """The folder with `{train,val,test}/<species>/<number>.png`, which is drawn if need be.
 
-    The number is the flower's place in its split. The first `limit` flowers of each split get a
-    folder of their own. Raises FlowersError if there is no room or no permission for it.
+    A `limit` for each split has a folder of its own. FlowersError if nothing can be saved there.
     """
     folder = root / ("practice" if limit is None else f"practice-first-{limit}")
     facts = f"version {PRACTICE_VERSION}, seed {seed}"
@@ -80,30 +72,23 @@ def draw_practice_folder(root: Path, *, seed: int, limit: int | None) -> Path:
         shutil.rmtree(part, ignore_errors=True)
         with Progress(total, "Drawing practice flowers", unit="image") as bar:
             for split in SPLIT_SIZES:
-                _write_split(part / split, bar, seed=seed, limit=limit)
+                size = PRACTICE_RESIZE if split == "train" else PRACTICE_CROP
+                scenes = practice_scenes(split, size=size, seed=seed, limit=limit)
+                for number, (label, picture, _) in enumerate(scenes):
+                    path = part / split / flowers.PRACTICE_NAMES[label] / f"{number:04d}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
+                    bar.update()
         (part / mark.name).write_text(facts, encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         files.rename(part, folder)
     return folder
 
 
-def _write_split(folder: Path, bar: Progress, *, seed: int, limit: int | None) -> None:
-    size = PRACTICE_RESIZE if folder.name == "train" else PRACTICE_CROP
-    scenes = practice_scenes(folder.name, size=size, seed=seed, limit=limit)
-    for number, (label, picture, _) in enumerate(scenes):
-        path = folder / flowers.PRACTICE_NAMES[label] / f"{number:04d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
-        bar.update()
-
-
 def source_batches(settings: dict, device: Device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Newly drawn source flowers: augmented, normalised pictures, and their traits (B, 7).
-
-    They are augmented as in the lesson. Small pictures come first, because they cost little and
-    show enough for a start.
-    """
-    species = torch.tensor(flowers.source_species(settings["species"]))
+    """Newly drawn source flowers, augmented as in the lesson, and their traits (B, 7)."""
+    known = {"avoid": flowers.PRACTICE_SPECIES, "unseen": flowers.UNSEEN}
+    species = torch.tensor(flowers.species_table(settings["species"], seed=2012, **known))
     generator = torch.Generator().manual_seed(settings["seed"])
     for crop, fraction in settings["sizes"]:
         resize = crop * PRACTICE_RESIZE // PRACTICE_CROP
@@ -115,56 +100,35 @@ def source_batches(settings: dict, device: Device) -> Iterator[tuple[Tensor, Ten
             yield device.place_batch(images), send(species[chosen], device.torch_device)
 
 
-def smooth_network(outputs: int, seed: int) -> nn.Module:
-    """A new ResNet18 whose first filters are smooth and nearly grey, at the usual scale.
-
-    Random noise in a filter decays slowly in training, and pictures are smooth. So the noise is
-    blurred, and most of it is common to red, green and blue.
-    """
+def _train_source(settings: dict, device: Device) -> dict[str, Tensor]:
+    """Train a ResNet18 on the traits of source flowers; returns its state dict."""
+    words, traits, count = flowers.MOST_WORDS, len(flowers.WORDS), settings["images"]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = resnet18(num_classes=outputs)
-    weight = model.conv1.weight.data
+        torch.manual_seed(settings["seed"])
+        network = resnet18(num_classes=words * traits)
+    # Noise in the first filters decays slowly in training, and pictures are smooth. So they start
+    # blurred and nearly grey, at the usual scale.
+    weight = network.conv1.weight.data
     weight += 2 * weight.mean(dim=1, keepdim=True)
     blurred = gaussian_blur(weight, 7, sigma=1.0)
     weight.copy_(blurred * weight.std() / blurred.std())
-    return model
-
-
-def _train_source(settings: dict, device: Device) -> dict[str, Tensor]:
-    """Train a ResNet18 on the traits of source flowers; returns its state dict.
-
-    The learning rate goes up and down once, and changes with each step (Smith 2018).
-    """
-    words, traits, count = flowers.MOST_WORDS, len(flowers.WORDS), settings["images"]
-    network = device.place(smooth_network(words * traits, settings["seed"])).train()
-    first, *others = network.parameters()
+    first, *others = device.place(network).parameters()
     groups = [{"params": [first], "weight_decay": settings["stem_decay"]}, {"params": others}]
     optimizer = make_optimizer(groups, device, weight_decay=settings["weight_decay"])
+    # The learning rate goes up and down once, and changes after each step (Smith 2018).
     rate, steps = settings["learning_rate"], max(2, count // settings["batch_size"])
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.2)
-    scaler, correct = device.scaler(), []
+    optimizer.register_step_post_hook(lambda *_: cycle.step())
+    model = nn.Sequential(network, nn.Unflatten(1, (words, traits)))  # a logit for each word
     with Progress(count, "Pretraining the practice backbone", unit="image") as bar:
-        for images, labels in source_batches(settings, device):
-            optimizer.zero_grad()
-            with device.autocast():
-                logits = network(images).float().view(-1, words, traits)
-            loss = functional.cross_entropy(logits, labels)  # the mean over pictures and traits
-            scaler.scale(loss).backward()
-            scaler.step(optimizer)
-            scaler.update()
-            cycle.step()
-            correct.append(logits.argmax(dim=1) == labels)
-            bar.update(len(images))
-        bar.note(f"correct traits: {float(torch.cat(correct[-100:]).float().mean()):.0%}")
+        train_one_epoch(model, bar.follow(source_batches(settings, device)), optimizer, device)
     return {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
 
 
 def pretrain_backbone(path: str | Path, *, device: Device, seed: int = 0) -> dict[str, Tensor]:
     """State dict of a ResNet18 that predicts traits, pretrained on source flowers; kept in `path`.
 
-    torchvision's key names, float32, on the CPU. A complete file made with the same settings is
-    reused; any other is replaced.
+    Float32, on the CPU. Only a complete file made with the same settings is reused.
     """
     settings = dict(PRETRAINING, crop=PRACTICE_CROP, seed=seed, version=PRACTICE_VERSION)
     with contextlib.suppress(FlowersError):  # missing or damaged: it is made again

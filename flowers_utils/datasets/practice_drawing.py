@@ -1,13 +1,9 @@
-"""Draws practice flowers: petals by a polar curve; pose, neighbours, light and focus are random.
+"""Draws a batch of practice flowers: petals by a polar curve; pose, light and focus are random.
 
-Every function works on a whole batch. Positions are fractions of the picture, so the same seed
-gives the same flowers at every size. Colour is no trait: as with tulips, each species occurs in
-every hue, so a network has to learn form.
+Positions are fractions of the picture, so the same seed gives the same flowers at every size.
 """
 
-import contextlib
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -15,21 +11,13 @@ from torch.nn import functional
 
 from flowers_utils.datasets.practice_species import CHOICES
 
-# How flowers of one species differ: positions and size in halves of the picture, angles in radians.
-POSE = {
-    "x": (-0.2, 0.2),
-    "y": (-0.2, 0.2),
-    "size": (0.7, 0.95),
-    "tilt": (0.7, 1.0),  # 1: seen from the front
-    "cup": (0, 0.15),  # 0: wide open
-    "lean": (0, 2 * math.pi),
-    "turn": (0, 2 * math.pi),
-    "hue": (0.55, 1.17),  # from blue over red (1.0) to yellow: leaves are green
-    "saturation": (0.45, 0.9),
-    "value": (0.75, 1.0),
-    "uneven": (0, 0.06),
-    "phase": (0, 2 * math.pi),
-}
+# How flowers of one species differ; angles in radians. Positions and size in halves of the picture:
+POSE = {"x": (-0.2, 0.2), "y": (-0.2, 0.2), "size": (0.7, 0.95)}
+POSE |= {"tilt": (0.7, 1.0), "cup": (0, 0.15)}  # seen from the front: 1, and wide open: 0
+POSE |= {"lean": (0, 2 * math.pi), "turn": (0, 2 * math.pi)}
+# Each species occurs in every hue from blue over red (1.0) to yellow, because leaves are green.
+POSE |= {"hue": (0.55, 1.17), "saturation": (0.45, 0.9), "value": (0.75, 1.0)}
+POSE |= {"uneven": (0, 0.06), "phase": (0, 2 * math.pi)}  # how much petals differ in length
 
 
 class Randomness:
@@ -41,10 +29,6 @@ class Randomness:
     def uniform(self, low: float, high: float) -> Tensor:
         """(B, 1, 1) between `low` and `high`."""
         return low + (high - low) * torch.rand(self.count, 1, 1, generator=self.generator)
-
-    def chance(self, probability: float) -> Tensor:
-        """(B, 1, 1) of ones and zeros."""
-        return (self.uniform(0, 1) < probability).float()
 
     def noise(self, size: int, *, cells: int) -> Tensor:
         """(B, 1, size, size) smooth noise around 0, with `cells` hills across the picture."""
@@ -58,22 +42,15 @@ class Randomness:
 
 def rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     """HSV to RGB: (B, 1, 1) each to (B, 3, 1, 1)."""
-    offsets = torch.tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)
-    k = (offsets + 6 * hue.unsqueeze(1)) % 6
-    ramp = torch.minimum(k, 4 - k).clamp(0, 1)
+    place = (torch.tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1) + 6 * hue.unsqueeze(1)) % 6
+    ramp = torch.minimum(place, 4 - place).clamp(0, 1)
     return value.unsqueeze(1) * (1 - saturation.unsqueeze(1) * ramp)
 
 
-def numbers(trait: str, flower: dict[str, Tensor]) -> list[Tensor]:
-    """The numbers that stand in CHOICES for each flower's word: (B, 1, 1) a number."""
+def numbers(trait: str, flower: dict[str, Tensor]) -> Tensor:
+    """The numbers that stand in CHOICES for each flower's word: (numbers, B, 1, 1)."""
     table = torch.tensor(list(CHOICES[trait].values()), dtype=torch.float32)
-    chosen = table.view(len(table), -1)[flower[trait]]
-    return [column.view(-1, 1, 1) for column in chosen.unbind(1)]
-
-
-def some(flower: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    """The flowers of the batch at the positions `rows`."""
-    return {key: value[rows] for key, value in flower.items()}
+    return table.view(len(table), -1)[flower[trait]].T[:, :, None, None]
 
 
 def axes(size: int) -> tuple[Tensor, Tensor]:
@@ -93,15 +70,12 @@ def edge_cover(distance: Tensor, scale: Tensor | float = 1.0) -> Tensor:
 
 
 def paint(canvas: Tensor, colour: Tensor, cover: Tensor) -> Tensor:
-    """Lay `colour` over a canvas (B, 3, S, S) where `cover` (B, S, S) is 1."""
-    return torch.lerp(canvas, colour.expand_as(canvas), cover.unsqueeze(1))
+    """Lay `colour` (B, 3, 1 or S, ...) over a canvas (B, 3, S, S) where `cover` (B, S, S) is 1."""
+    return torch.lerp(canvas, colour, cover.unsqueeze(1))
 
 
 def petals(radius: Tensor, angle: Tensor, flower: dict, *, inner: bool) -> tuple[Tensor, Tensor]:
-    """One ring of petals: colour (B, 3, S, S) and cover (B, S, S).
-
-    `radius` and `angle` (B, S, S) are measured from the flower's middle; it reaches out to 1.
-    """
+    """One ring of petals, `radius` and `angle` (B, S, S): colour (B, 3, S, S), cover (B, S, S)."""
     (count,) = numbers("petals", flower)
     power, base, notch, fringe = numbers("outline", flower)
     place = angle * count / (2 * math.pi) + 0.5 * inner
@@ -118,9 +92,8 @@ def petals(radius: Tensor, angle: Tensor, flower: dict, *, inner: bool) -> tuple
         accent_cover[rows] = pattern(u[rows], depth[rows], edge[rows])
     offset, saturation, value = numbers("accent", flower)
     hue = flower["hue"] % 1
-    accent = rgb((hue + offset) % 1, saturation, value)
     colour = rgb(hue, flower["saturation"], flower["value"])
-    colour = torch.lerp(colour, accent, accent_cover.unsqueeze(1))
+    colour = paint(colour, rgb((hue + offset) % 1, saturation, value), accent_cover)
     veins = 1 - 0.10 * (u * 9).cos().clamp(0, 1) * depth.clamp(0, 1)
     shade = veins * (1 - 0.5 * u**4) * (0.72 + 0.32 * depth.clamp(0, 1)) * (1.12 if inner else 1.0)
     scale = flower["size"] * flower["tilt"].sqrt()
@@ -128,10 +101,7 @@ def petals(radius: Tensor, angle: Tensor, flower: dict, *, inner: bool) -> tuple
 
 
 def bloom(canvas: Tensor, flower: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Paint a flower and its shadow on each picture: the new canvas, and the cover (B, S, S).
-
-    `canvas` is (B, 3, S, S); `flower` holds the traits (B,), and each value of POSE (B, 1, 1).
-    """
+    """Paint a flower and its shadow on each picture: the new canvas, and the cover (B, S, S)."""
     x, y = axes(canvas.shape[-1])
     dx, dy = turn(x - flower["x"], y - flower["y"], flower["lean"])
     dx, dy = dx / flower["size"], dy / (flower["size"] * flower["tilt"])
@@ -144,7 +114,8 @@ def bloom(canvas: Tensor, flower: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     shadow = functional.avg_pool2d(fallen, 5, stride=1, padding=2)
     canvas = paint(canvas * (1 - 0.45 * shadow), colour, cover)
     double = flower["layers"].nonzero().squeeze(1)
-    inner = petals(radius[double], spun[double], some(flower, double), inner=True)
+    doubled = {key: value[double] for key, value in flower.items()}
+    inner = petals(radius[double], spun[double], doubled, inner=True)
     canvas[double] = paint(canvas[double], *inner)
     share, hue, saturation, value = numbers("centre", flower)
     grain = 1 + 0.3 * (dx * 26).sin() * (dy * 26).sin() - 0.4 * (radius / share).clamp(0, 1) ** 4
@@ -165,26 +136,18 @@ def leaf(size: int, random: Randomness, *, present: Tensor) -> tuple[Tensor, Ten
     return green * rib.unsqueeze(1), edge_cover(inside) * present
 
 
-def stem(size: int, flower: dict[str, Tensor], random: Randomness) -> tuple[Tensor, Tensor]:
-    """A bent stem from the flower's middle downwards: colour (B, 3, 1, 1), and cover (B, S, S)."""
-    x, y = axes(size)
-    down = (y - flower["y"]).clamp(min=0)
-    bent = (x - flower["x"] - random.uniform(-0.3, 0.3) * down**2).abs()
-    green = random.colour((0.22, 0.36), (0.4, 0.7), (0.25, 0.5))
-    return green, edge_cover(0.045 - bent) * (down > 0)
-
-
 def background(size: int, random: Randomness) -> Tensor:
     """Out-of-focus meadow, soil, sky or wall: (B, 3, size, size)."""
-    first = random.colour((0, 1), (0.1, 0.5), (0.1, 0.7)).expand(-1, -1, size, size)
-    green = random.colour((0.2, 0.4), (0.2, 0.6), (0.15, 0.55)).expand(-1, -1, size, size)
+    first = random.colour((0, 1), (0.1, 0.5), (0.1, 0.7))
+    green = random.colour((0.2, 0.4), (0.2, 0.6), (0.15, 0.55))
     canvas = torch.lerp(green, first, torch.sigmoid(2 * random.noise(size, cells=5)))
     canvas = canvas * (1 + 0.15 * random.noise(size, cells=12))
     x, y = axes(size)
     for _ in range(3):  # distant flowers, out of focus
         far = (x - random.uniform(-1, 1)) ** 2 + (y - random.uniform(-1, 1)) ** 2
-        spot = torch.sigmoid((random.uniform(0.05, 0.2) - far.sqrt()) * 25) * random.chance(0.5)
-        canvas = paint(canvas, random.colour((0, 1), (0.2, 0.8), (0.5, 0.9)), spot * 0.7)
+        spot = torch.sigmoid((random.uniform(0.05, 0.2) - far.sqrt()) * 25)
+        spot = 0.7 * spot * (random.uniform(0, 1) < 0.5)
+        canvas = paint(canvas, random.colour((0, 1), (0.2, 0.8), (0.5, 0.9)), spot)
     return canvas
 
 
@@ -195,52 +158,45 @@ def photograph(canvas: Tensor, random: Randomness) -> Tensor:
     warm, tint = random.uniform(-0.25, 0.25), random.uniform(-0.12, 0.12)
     light = torch.stack([warm, tint, -warm], 1).exp() * random.uniform(0.7, 1.3).unsqueeze(1)
     slope = 1 + random.uniform(-0.3, 0.3) * x + random.uniform(-0.3, 0.3) * y
-    dark = random.chance(0.5)
+    dark = random.uniform(0, 1) < 0.5
     shadow = 1 - 0.45 * dark * torch.sigmoid(6 * random.noise(size, cells=4)[:, 0])
     canvas = canvas * light * (slope * shadow).unsqueeze(1)
     small = functional.interpolate(canvas, size=(24, 24), mode="area")
     soft = functional.interpolate(small, size=(size, size), mode="bilinear")
-    canvas = torch.lerp(canvas, soft, random.uniform(-0.7, 0.3).clamp(0, 1).unsqueeze(1))
+    canvas = paint(canvas, soft, random.uniform(-0.7, 0.3).clamp(0, 1))
     grain = torch.randn(canvas.shape, generator=random.generator)
     return canvas + random.uniform(0, 0.02).unsqueeze(1) * grain
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute in one thread: for such small tensors, two need twice the time and more."""
+def draw_scenes(species: Tensor, *, size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Pictures uint8 (B, 3, size, size) of `species` (B, 7), and masks bool of visible flowers."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # for such small tensors, two threads need twice the time and more
     try:
-        yield
+        random = Randomness(len(species), seed)
+        canvas = background(size, random)
+        for _ in range(2):
+            canvas = paint(canvas, *leaf(size, random, present=random.uniform(0, 1) < 0.5))
+        traits = dict(zip(CHOICES, species.unbind(1), strict=True))
+        front = traits | {key: random.uniform(*ends) for key, ends in POSE.items()}
+        behind = traits | {key: random.uniform(*ends) for key, ends in POSE.items()}
+        x, y = axes(size)
+        down = (y - front["y"]).clamp(min=0)  # a bent stem from the flower's middle downwards
+        bent = (x - front["x"] - random.uniform(-0.3, 0.3) * down**2).abs()
+        green = random.colour((0.22, 0.36), (0.4, 0.7), (0.25, 0.5))
+        canvas = paint(canvas, green, edge_cover(0.045 - bent) * (down > 0))
+        direction = random.uniform(0, 2 * math.pi)
+        behind["x"] = front["x"] + 0.75 * direction.cos()
+        behind["y"] = front["y"] + 0.75 * direction.sin()
+        behind["size"] = behind["size"] * 0.6
+        flowers = torch.zeros(len(species), size, size)
+        two = (random.uniform(0, 1) < 0.25).view(-1).nonzero().squeeze(1)
+        behind = {key: value[two] for key, value in behind.items()}
+        canvas[two], flowers[two] = bloom(canvas[two], behind)
+        canvas, cover = bloom(canvas, front)
+        colour, hidden = leaf(size, random, present=random.uniform(0, 1) < 0.2)
+        canvas = photograph(paint(canvas, colour, hidden), random)
+        masks = torch.maximum(flowers, cover) * (1 - hidden) > 0.5
+        return (canvas.clamp(0, 1) * 255).round().to(torch.uint8), masks
     finally:
         torch.set_num_threads(threads)
-
-
-@one_thread()
-def draw_scenes(species: Tensor, *, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """One picture for each row of `species` (B, 7), and where its flowers are.
-
-    Pictures are uint8 (B, 3, size, size); masks are bool (B, size, size), False where a leaf hides
-    the flower.
-    """
-    random = Randomness(len(species), seed)
-    canvas = background(size, random)
-    for _ in range(2):
-        canvas = paint(canvas, *leaf(size, random, present=random.chance(0.5)))
-    traits = dict(zip(CHOICES, species.unbind(1), strict=True))
-    front, behind = (
-        traits | {key: random.uniform(*ends) for key, ends in POSE.items()} for _ in range(2)
-    )
-    canvas = paint(canvas, *stem(size, front, random))
-    direction = random.uniform(0, 2 * math.pi)
-    behind["x"] = front["x"] + 0.75 * direction.cos()
-    behind["y"] = front["y"] + 0.75 * direction.sin()
-    behind["size"] = behind["size"] * 0.6
-    flowers = torch.zeros(len(species), size, size)
-    two = random.chance(0.25).view(-1).nonzero().squeeze(1)
-    canvas[two], flowers[two] = bloom(canvas[two], some(behind, two))
-    canvas, cover = bloom(canvas, front)
-    colour, hidden = leaf(size, random, present=random.chance(0.2))
-    canvas = photograph(paint(canvas, colour, hidden), random)
-    masks = torch.maximum(flowers, cover) * (1 - hidden) > 0.5
-    return (canvas.clamp(0, 1) * 255).round().to(torch.uint8), masks

@@ -1,7 +1,6 @@
 """What makes a species of practice flowers: seven traits in words, and the 102 species themselves.
 
-Whoever adds a word must raise PRACTICE_VERSION in practice.py: other species need other
-pictures and another backbone.
+A change here needs a higher PRACTICE_VERSION in practice.py.
 """
 
 from collections.abc import Sequence
@@ -33,11 +32,8 @@ CHOICES = {
         "tips": lambda u, d, edge: torch.sigmoid((d - 0.72) * 22),
         "ring": lambda u, d, edge: torch.sigmoid((0.11 - (d - 0.62).abs()) * 30),
     },
-    "accent": {  # hue relative to the petal's, saturation, value
-        "white": (0.0, 0.08, 1.0),
-        "dark": (0.0, 0.90, 0.30),
-        "contrasting": (0.40, 0.85, 1.0),
-    },
+    # Hue relative to the petal's, saturation, value.
+    "accent": {"white": (0, 0.08, 1), "dark": (0, 0.9, 0.3), "contrasting": (0.4, 0.85, 1)},
     "centre": {  # radius as a fraction of the flower's, hue, saturation, value
         "small yellow": (0.15, 0.14, 0.9, 0.95),
         "large yellow": (0.32, 0.13, 0.9, 0.90),
@@ -49,10 +45,10 @@ CHOICES = {
 }
 WORDS = {trait: tuple(table) for trait, table in CHOICES.items()}
 MOST_WORDS = max(map(len, WORDS.values()))
-
-NUM_SPECIES, RELATIVES = 102, 6  # species, and how many of them make a genus
 # ImageNet contains few flowers; in the same way the backbone's training contains none of these.
 UNSEEN = {"outline": ("fringed", "square"), "pattern": ("margin", "ring")}
+
+NUM_SPECIES, RELATIVES = 102, 6  # species, and how many of them make a genus
 _FIRST_NAMES = ("common", "alpine", "marsh", "dwarf", "silver", "wandering")
 _GENERA = (
     *("belora", "camithe", "dovanel", "elphira", "fenwisk", "galumey", "hessaly", "ilvane"),
@@ -62,61 +58,45 @@ _GENERA = (
 PRACTICE_NAMES = tuple(f"{first} {genus}" for genus in _GENERA for first in _FIRST_NAMES)
 
 
-def species_table(
-    count: int, *, seed: int, avoid: frozenset = frozenset(), unseen: dict | None = None
-) -> list[tuple]:
-    """Rows of `count` different species in genera of six, none of them in `avoid`.
+def species_table(count: int, *, seed: int, avoid: Sequence, unseen: dict) -> tuple[tuple, ...]:
+    """`count` species in genera of six: for each trait the position of its word in WORDS.
 
-    A row holds a position in WORDS for each trait; words in `unseen` do not occur. The species of a
-    genus differ from its first one in one or two traits, so that they are easily confused.
+    None of them is in `avoid`, and words in `unseen` do not occur. The species of a genus differ
+    from its first one in one or two traits, so that they are easily confused.
     """
     rng = np.random.default_rng(seed)
     known = [
-        [i for i, word in enumerate(words) if word not in (unseen or {}).get(trait, ())]
+        [i for i, word in enumerate(words) if word not in unseen.get(trait, ())]
         for trait, words in WORDS.items()
     ]
     rows: list[tuple] = []
     while len(rows) < count:
         place = len(rows) % RELATIVES
-        row = [rng.choice(words) for words in known] if place == 0 else list(rows[-place])
+        row = list(rows[-place]) if place else [int(rng.choice(words)) for words in known]
         if place:
             for trait in rng.choice(len(known), size=rng.integers(1, 3), replace=False):
-                row[trait] = rng.choice(known[trait])
-        key = tuple(int(value) for value in row)
-        if key not in avoid and key not in rows:
-            rows.append(key)
-    return rows
+                row[trait] = int(rng.choice(known[trait]))
+        if tuple(row) not in avoid and tuple(row) not in rows:
+            rows.append(tuple(row))
+    return tuple(rows)
 
 
-PRACTICE_SPECIES = tuple(species_table(NUM_SPECIES, seed=102))
-
-
-def source_species(count: int) -> list[tuple]:
-    """Rows of the species for pretraining; none of them is among the 102 practice species."""
-    return species_table(count, seed=2012, avoid=frozenset(PRACTICE_SPECIES), unseen=UNSEEN)
-
-
-def read_traits(logits: Tensor, names: Sequence[str]) -> list[dict[str, tuple[str, str]]]:
-    """For each flower `{trait: (predicted word, true word)}`, from the pretrained network's logits.
-
-    `logits` is (N, MOST_WORDS * 7), and `names` holds the species of each flower. A trait whose
-    true word is in UNSEEN is left out, because no example of it was in the pretraining.
-    """
-    flowers = []
-    for name, table in zip(names, logits.reshape(-1, MOST_WORDS, len(WORDS)), strict=True):
-        flowers.append({})
-        species = PRACTICE_SPECIES[PRACTICE_NAMES.index(name)]
-        for (trait, words), true, column in zip(WORDS.items(), species, table.T, strict=True):
-            if words[true] not in UNSEEN.get(trait, ()):
-                flowers[-1][trait] = (words[column[: len(words)].argmax()], words[true])
-    return flowers
+PRACTICE_SPECIES = species_table(NUM_SPECIES, seed=102, avoid=(), unseen={})
 
 
 def traits_in_words(logits: Tensor, names: Sequence[str]) -> list[str]:
-    """`read_traits` as a line for each flower: `petals five ✓, outline round ✗ (pointed)`."""
+    """A line for each flower, such as `petals five ✓, outline round ✗ (pointed)`.
 
-    def marked(trait: str, predicted: str, true: str) -> str:
-        return f"{trait} {predicted} " + ("✓" if predicted == true else f"✗ ({true})")
-
-    flowers = read_traits(logits, names)
-    return [", ".join(marked(trait, *pair) for trait, pair in row.items()) for row in flowers]
+    `logits` (N, MOST_WORDS * 7) are the pretrained network's, and `names` the species. A trait whose
+    true word is in UNSEEN is left out, because no example of it was in the pretraining.
+    """
+    lines = []
+    for name, table in zip(names, logits.reshape(-1, MOST_WORDS, len(WORDS)), strict=True):
+        species, parts = PRACTICE_SPECIES[PRACTICE_NAMES.index(name)], []
+        for (trait, words), true, column in zip(WORDS.items(), species, table.T, strict=True):
+            predicted = words[column[: len(words)].argmax()]
+            mark = "✓" if predicted == words[true] else f"✗ ({words[true]})"
+            if words[true] not in UNSEEN.get(trait, ()):
+                parts.append(f"{trait} {predicted} {mark}")
+        lines.append(", ".join(parts))
+    return lines

@@ -10,17 +10,8 @@ NOTEBOOK = Path(__file__).parents[2] / "resnet18_training.ipynb"
 
 
 def explain_missing_names(shell: Any = None, notebook: Path = NOTEBOOK) -> None:
-    """Let a NameError say which section of `notebook` makes the name, so that it can be run first.
-
-    `shell` is IPython's, by default the running one. In a plain script it does nothing. All other
-    errors keep their usual traceback.
-    """
-    if shell is None:
-        from IPython import get_ipython  # slow to import, and a script may run without it
-
-        shell = get_ipython()
-    if shell is None:
-        return
+    """Let a NameError in IPython's `shell` say which section of `notebook` makes the name."""
+    from IPython import get_ipython  # slow to import
 
     def explain(shell: Any, kind: type, error: NameError, traceback: Any, tb_offset: Any) -> None:
         section = sections_of_names(notebook).get(error.name)
@@ -29,18 +20,15 @@ def explain_missing_names(shell: Any = None, notebook: Path = NOTEBOOK) -> None:
             traceback = None  # the cell is in view, so its lines need no repetition
         shell.showtraceback((kind, error, traceback), tb_offset=tb_offset)
 
-    shell.set_custom_exc((NameError,), explain)
+    if shell := shell or get_ipython():  # None in a plain script
+        shell.set_custom_exc((NameError,), explain)
 
 
 def sections_of_names(notebook: Path) -> dict[str, str]:
-    """Each name that a cell makes, and the heading above the first such cell; {} if unreadable."""
-    try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError, KeyError):
-        return {}
+    """Each name that a cell makes, and the heading above the first such cell; {} without a file."""
     sections: dict[str, str] = {}
     heading = ""
-    for cell in cells:
+    for cell in json.loads(notebook.read_text("utf-8"))["cells"] if notebook.is_file() else []:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
             heading = [heading, *re.findall(r"(?m)^#{2,3} (.*)", source)][-1]
