@@ -228,6 +228,31 @@ def test_unsolved_exercises_stop_nothing(executed):
 
 
 @pytest.mark.slow
+def test_every_cell_can_be_run_again_after_a_complete_run(executed, project):
+    again = load()
+    # From the last to the first: so each one finds the names as the end of the page left them.
+    # (papermill sets its values behind the knobs, so these are not repeated.)
+    repeated = [c for c in again.cells if c.cell_type == "code" and "tags" not in c.metadata]
+    again.cells += reversed(repeated)
+    for position, cell in enumerate(again.cells):
+        again.cells[position] = nbformat.from_dict({**cell, "id": f"cell-{position}"})
+    nbformat.write(again, project / "again.ipynb")
+    shutil.rmtree(project / "models" / "smoke")
+    _, _, results = run_in(project, "again.ipynb", "again_run.ipynb")
+    assert numbers_of(results) == numbers_of(executed[2])
+
+
+def numbers_of(results):
+    """The test metrics, and the losses of every epoch of the two phases."""
+    losses = {
+        name: [(epoch["train_loss"], epoch["val_loss"]) for epoch in phase["history"]]
+        for name, phase in results["phases"].items()
+        if name in ("phase1", "phase2")
+    }
+    return results["test"], losses
+
+
+@pytest.mark.slow
 def test_a_cell_run_too_early_says_which_section_to_run():
     cells = {cell.id: cell for cell in code_cells()}
     early = [cells[name] for name in ("parameters", "imports", "phase1", "test")]
