@@ -79,14 +79,13 @@ def batches(
 
     This is what a `DataLoader` does, without its worker processes: they hang or crash in notebooks
     on Windows and macOS, and once photographs are decoded nothing is left for them to do.
-    `generator` draws the order of a shuffled pass.
+    `generator` draws the order of a shuffled pass, which leaves out a last batch of one photograph.
     """
     count = len(split)
     order = torch.randperm(count, generator=generator) if shuffle else torch.arange(count)
-    chunks = list(order.split(batch_size))
-    if shuffle and len(chunks) > 1 and len(chunks[-1]) == 1:
-        chunks.pop()  # BatchNorm cannot take statistics of a single photograph
-    for chosen in chunks:
+    for chosen in order.split(batch_size):
+        if shuffle and len(chosen) == 1 < count:
+            break  # BatchNorm cannot take statistics of a single photograph
         images = torch.from_numpy(split.images[chosen.numpy()])
         if device.torch_device.type == "cuda":
             images = images.pin_memory()  # only then is the copy to the card asynchronous
@@ -112,8 +111,8 @@ def check_data(data: FlowerData) -> None:
                 f"Labels of the {split.name} split are {labels.dtype} from {labels.min()} to "
                 f"{labels.max()}; they must be int64 from 0 to {data.num_classes - 1}."
             )
-    if len(data.train) < 2:
-        raise FlowersError("Training needs at least two photographs; add some to the train split.")
+    if len(data.train.labels.unique()) < 2:
+        raise FlowersError("The train split needs photographs of at least two classes; add some.")
     side = data.train.images.shape[-1]
     if side != data.resize_size or side < data.image_size:
         raise FlowersError(

@@ -34,12 +34,10 @@ class Device:
 
         In float32 it does nothing.
         """
-        reduced = self.precision is not torch.float32
-        dtype = self.precision if reduced else None
+        if self.precision is torch.float32:
+            return torch.autocast(self.torch_device.type, enabled=False)
         # No cache of rounded weights: after an interrupted pass it would still hold old ones.
-        return torch.autocast(
-            self.torch_device.type, dtype=dtype, enabled=reduced, cache_enabled=False
-        )
+        return torch.autocast(self.torch_device.type, self.precision, cache_enabled=False)
 
     def scaler(self) -> torch.amp.GradScaler:
         """Loss scaling. float16 needs it, or small gradients become 0; otherwise it does nothing."""
@@ -60,10 +58,8 @@ class Device:
 
     def synchronize(self) -> None:
         """Wait until the device has finished: GPUs work on after the call, so clocks need this."""
-        if self.torch_device.type == "cuda":
-            torch.cuda.synchronize(self.torch_device)
-        elif self.torch_device.type == "mps":
-            torch.mps.synchronize()
+        if self.torch_device.type != "cpu":
+            torch.accelerator.synchronize()
 
     def describe(self) -> str:
         """One line for the student, such as `CPU (x86_64, 2 threads), float32, channels_last`."""
@@ -73,10 +69,10 @@ class Device:
 
 
 def send(tensor: torch.Tensor, target: torch.device) -> torch.Tensor:
-    """The tensor on `target`. Copies to CUDA are asynchronous: the program does not wait for them.
+    """The tensor on `target`. From pinned memory, the program does not wait for a copy to CUDA.
 
-    On MPS an asynchronous copy may read memory that was freed meanwhile
-    (https://github.com/pytorch/pytorch/issues/189690), so there it waits.
+    On MPS a copy that nobody waits for may read memory that was freed meanwhile
+    (https://github.com/pytorch/pytorch/issues/189690).
     """
     return tensor.to(target, non_blocking=target.type == "cuda")
 
@@ -86,47 +82,30 @@ def choose_device(name: str | None = None, *, fast: bool = True) -> Device:
 
     `fast=False` switches reduced precision and channels_last off. Precision follows from what the
     hardware can do, never from a measurement: a busy moment must not change the result of a run.
-    Raises FlowersError for a device that is unknown or not available.
+    Raises FlowersError for a device that is not available.
     """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name is None:
-        name = next(kind for kind, here in available.items() if here)
-    if name not in available:
-        raise FlowersError(f"Device '{name}' is unknown; use 'cuda', 'mps', 'cpu' or None.")
-    if not available[name]:
-        here = ", ".join(f"'{kind}'" for kind, yes in available.items() if yes)
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    here = [kind for kind, yes in {"cuda": cuda, "mps": mps, "cpu": True}.items() if yes]
+    name = name or here[0]
+    if name not in here:
         raise FlowersError(
-            f"Device '{name}' is not available on this machine; available: {here}. "
+            f"Device {name!r} is not available on this machine; available: {', '.join(here)}. "
             "Call choose_device() to take the best one."
         )
-    if name == "cuda":
-        return _cuda_device(fast)
     if name == "mps":
         # float32 and contiguous whatever is asked: channels_last is many times slower on MPS.
         return Device(torch.device("mps"), f"Apple {platform.machine()}")
-    return _cpu_device(fast)
-
-
-def _cuda_device(fast: bool) -> Device:
-    device = torch.device("cuda", torch.cuda.current_device())
-    name = torch.cuda.get_device_name(device)
-    if not fast:
-        return Device(device, name)
-    # Ampere (8.0) and newer cards have bfloat16 units; older ones, such as the T4, have float16.
-    modern = torch.cuda.get_device_capability(device) >= (8, 0)
-    return Device(device, name, torch.bfloat16 if modern else torch.float16, channels_last=True)
-
-
-def _cpu_device(fast: bool) -> Device:
-    name = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-    if not fast:
-        return Device(torch.device("cpu"), name)
-    precision = torch.bfloat16 if cpu_has_bfloat16() else torch.float32
-    return Device(torch.device("cpu"), name, precision, channels_last=True)
+    if name == "cuda":
+        device = torch.device("cuda", torch.cuda.current_device())
+        title = torch.cuda.get_device_name(device)
+        # Ampere (8.0) and newer cards have bfloat16 units; older ones, such as the T4, have float16.
+        modern = torch.cuda.get_device_capability(device) >= (8, 0)
+        precision = torch.bfloat16 if modern else torch.float16
+    else:
+        device = torch.device("cpu")
+        title = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+        precision = torch.bfloat16 if cpu_has_bfloat16() else torch.float32
+    return Device(device, title, precision, channels_last=True) if fast else Device(device, title)
 
 
 def cpu_has_bfloat16() -> bool:
@@ -138,8 +117,7 @@ def cpu_has_bfloat16() -> bool:
         can = torch.cpu.get_capabilities()
         return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
     # Older releases of torch (before 2.10) have no public way to ask.
-    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, test, lambda: False)() for test in tests)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def keep_freed_memory() -> None:

@@ -21,13 +21,13 @@ class Backbone:
     groups: dict[str, tuple[str, ...]]  # parameter group -> its modules, first to last
 
 
-def _stages(stem: tuple[str, ...], stages: list[str]) -> dict[str, tuple[str, ...]]:
-    return {"stem": stem, **{stage: (stage,) for stage in stages}}
-
-
-_RESNET = _stages(("conv1", "bn1"), ["layer1", "layer2", "layer3", "layer4"])
-_EFFICIENTNET = _stages(("features.0",), [f"features.{i}" for i in range(1, 9)])
-_MOBILENET = _stages(("features.0",), [f"features.{i}" for i in range(1, 19)])
+_RESNET = {
+    "stem": ("conv1", "bn1"),
+    **{stage: (stage,) for stage in ("layer1", "layer2", "layer3", "layer4")},
+}
+# These two are one list of blocks, and each block is a group.
+_EFFICIENTNET = {f"features.{i}": (f"features.{i}",) for i in range(9)}
+_MOBILENET = {f"features.{i}": (f"features.{i}",) for i in range(19)}
 BACKBONES = {
     "resnet18": Backbone("fc", _RESNET),
     "resnet50": Backbone("fc", _RESNET),

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,6 @@ class Phase:
     seed: int = 0
     title: str = ""  # "Phase 1" if empty
     one_cycle: bool = False  # the learning rates rise and fall once; False: StepLR
-    smallest_crop: float | None = None  # proportion of the photograph; None: the lesson's crop
-    train_size: float = 1.0  # size of the images in training, as a proportion of the network's
     fit_head: bool = False  # after the last epoch, by logistic regression
 
     @property
@@ -42,33 +40,21 @@ class Phase:
         """Its name in those of its files, such as "phase1"."""
         return re.sub(r"\W+", "", self.name.lower()) or f"phase{self.number}"
 
-    def pixels(self, image_size: int) -> int:
-        """Size of the images in training; a multiple of 8, as fast convolutions need it."""
-        return (
-            image_size
-            if self.train_size == 1
-            else max(8, round(image_size * self.train_size / 8) * 8)
-        )
-
     def numbers(self) -> dict[str, Any]:
-        """The values that decide what is learned; of a faster recipe's only those in use."""
-        always = ("number", "epochs", "head_lr", "seed")
-        used = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "title"}
-        defaults = {f.name: f.default for f in fields(self)}
-        return {k: v for k, v in used.items() if k in always or v != defaults[k]}
+        """The values that decide what is learned."""
+        return {k: v for k, v in asdict(self).items() if k != "title" and v is not None}
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Means over the images of one pass: loss in nats, top-1 accuracy as a proportion 0..1.
+    """What one pass over a split measured.
 
-    On train they are measured on augmented images, while the weights change: so train can be worse
-    than val. `correct` `(N,)` says which images were classified correctly.
+    On train the images are augmented and the weights change meanwhile: so it can be worse than val.
     """
 
-    loss: float
-    top1: float
-    correct: Tensor
+    loss: float  # mean over the images, in nats
+    top1: float  # accuracy as a proportion 0..1
+    correct: Tensor  # bool (N,): which images were classified correctly, in the order of the pass
 
 
 @dataclass(frozen=True)
@@ -85,9 +71,7 @@ class PhaseResult:
     model: nn.Module
     checkpoint: Path
     history: list[dict[str, Any]]
-    val_correct: (
-        Tensor  # bool (epochs, N): which photographs of val each epoch classified correctly
-    )
+    val_correct: Tensor  # bool (rows of history, N photographs of val): classified correctly
     note: str = ""  # what the student should know: went on, was already finished, disk full
 
     @property
@@ -100,7 +84,7 @@ class PhaseResult:
 
     @property
     def seconds(self) -> float:
-        """Time spent training, in seconds, over all sittings."""
+        """Time of all epochs with their evaluation, in seconds, over all sittings."""
         return sum(row["seconds"] for row in self.history)
 
     def to_dict(self) -> dict[str, Any]:

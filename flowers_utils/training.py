@@ -89,7 +89,6 @@ def run_phase(
     history = best["history"]
     keep_freed_memory()
     validate = _validation(model, data, device, frozen=phase.backbone_lr is None)
-    views = {"size": phase.pixels(data.image_size), "smallest_crop": phase.smallest_crop}
     with Progress(phase.rows * len(data.train), phase.name, unit="image") as bar:
         bar.skip(len(history) * len(data.train))
         for epoch in range(len(history) + 1, phase.rows + 1):
@@ -98,7 +97,7 @@ def run_phase(
             generator = seed_everything(1_000_003 * phase.seed + 1009 * phase.number + epoch)
             lrs = {group["name"]: group["lr"] for group in optimizer.param_groups}
             if epoch <= phase.epochs:
-                batches = bar.follow(training_batches(data, device, generator, **views))
+                batches = bar.follow(training_batches(data, device, generator))
                 train = train_one_epoch(model, batches, optimizer, device, scaler)
                 scheduler.step()  # here the learning rates change: once an epoch
             else:
@@ -179,13 +178,10 @@ def _means(losses: list[Tensor], correct: list[Tensor]) -> EpochResult:
     return EpochResult(loss, int(all_correct.sum()) / len(all_correct), all_correct)
 
 
-def make_optimizer(
-    groups: list[dict], device: Device, *, weight_decay: float | None = None
-) -> AdamW:
-    """AdamW (Loshchilov and Hutter 2019) for parameter groups; None: the config's weight decay."""
-    decay = config.TRAINING_CONFIG["weight_decay"] if weight_decay is None else weight_decay
+def make_optimizer(groups: list[dict], device: Device) -> AdamW:
+    """AdamW (Loshchilov and Hutter 2019) for parameter groups, with the config's weight decay."""
     fused = device.torch_device.type != "mps"  # one kernel for all parameters; too new on MPS
-    return AdamW(groups, weight_decay=decay, fused=fused)
+    return AdamW(groups, weight_decay=config.TRAINING_CONFIG["weight_decay"], fused=fused)
 
 
 def make_scheduler(optimizer: Optimizer, phase: Phase) -> lr_scheduler.LRScheduler:
@@ -199,8 +195,8 @@ def make_scheduler(optimizer: Optimizer, phase: Phase) -> lr_scheduler.LRSchedul
 def one_cycle(done: float) -> float:
     """Proportion of the highest learning rate after `done` (0..1) of the training (Smith 2018).
 
-    It rises from a tenth within the first fifth, then falls along half a cosine to 0, so that the
-    weights settle.
+    It rises from a tenth within the first fifth, then falls along half a cosine towards 0, so that
+    the weights settle.
     """
     if done < 0.2:
         return 0.1 + 0.9 * done / 0.2
@@ -223,15 +219,13 @@ def fit_head(
     weight, bias = solver.coef_, solver.intercept_
     if len(solver.classes_) == 2:  # scikit-learn returns one row, for the second class
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    weight = weight / scaler.scale_  # standardising is linear too, so the head takes it over
+    bias = bias - weight @ scaler.mean_
     head = models.head_of(model)
     with torch.no_grad():
         head.weight.zero_()
         head.bias.fill_(-100.0)  # a class without training photographs is never predicted
-        weight = torch.from_numpy(weight / scaler.scale_).to(head.weight)
-        # Standardising is linear too, so the head takes it over.
-        shift = torch.from_numpy(bias).to(head.bias) - weight @ torch.from_numpy(scaler.mean_).to(
-            weight
-        )
-        head.weight[solver.classes_], head.bias[solver.classes_] = weight, shift
+        head.weight[solver.classes_] = torch.from_numpy(weight).to(head.weight)
+        head.bias[solver.classes_] = torch.from_numpy(bias).to(head.bias)
     batch = (features.to(device.torch_device), labels.to(device.torch_device))
     return evaluate(models.classifier_of(model), [batch], device)

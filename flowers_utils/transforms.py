@@ -72,41 +72,28 @@ def _mean_and_std(device: torch.device) -> list[Tensor]:
     return [send(torch.tensor(values).view(3, 1, 1), device) for values in pair]
 
 
-def augment_batch(
-    images: Tensor,
-    generator: torch.Generator,
-    *,
-    crop: int,
-    smallest_crop: float | None = None,
-    hue: float | None = None,
-) -> Tensor:
-    """uint8 images `(B, 3, R, R)` -> augmented, normalised float32 `(B, 3, crop, crop)`.
+def augment_batch(images: Tensor, generator: torch.Generator, *, crop: int) -> Tensor:
+    """Images `(B, 3, R, R)` in 0..255 -> augmented, normalised float32 `(B, 3, crop, crop)`.
 
     `generator` (on the CPU) draws for each image an angle, a position, a mirror image and colours.
-    `smallest_crop`: crops of this proportion of the photograph up to all of it, scaled to `crop`
-    (`RandomResizedCrop`); None: crops of `crop` pixels. `hue`: None takes the config's.
     """
     a, count, full = config.AUGMENTATION, len(images), images.shape[-1]
 
     def draw(low: float, high: float) -> Tensor:
         return torch.rand(count, generator=generator) * (high - low) + low
 
-    side = torch.full((count,), float(crop))
-    if smallest_crop:
-        side = full * draw(smallest_crop, 1.0).sqrt()  # the proportion is one of the area
-    top, left = ((full - side) * draw(0, 1) for _ in range(2))
+    top, left = draw(0, 1 - crop / full), draw(0, 1 - crop / full)
     geometry = affine_matrices(
         angle=draw(-a["rotation"], a["rotation"]),
         flip=draw(0, 1) < a["flip"],
-        box=torch.stack([left, top, side]) / full,
+        box=torch.stack([left, top, torch.full((count,), crop / full)]),
     )
-    hue = a["hue"] if hue is None else hue
     colours = [draw(max(0, 1 - a[k]), 1 + a[k]) for k in ("brightness", "contrast", "saturation")]
     # One resampling and one matrix: each of torchvision's six steps would read all pixels again.
     shape = (count, 3, crop, crop)
     grid = F.affine_grid(send(geometry, images.device), shape, align_corners=False)
     views = F.grid_sample(images.float(), grid, align_corners=False)
-    return colour_and_normalise(views, *colours, draw(-hue, hue))
+    return colour_and_normalise(views, *colours, draw(-a["hue"], a["hue"]))
 
 
 def affine_matrices(angle: Tensor, flip: Tensor, box: Tensor) -> Tensor:
@@ -119,10 +106,9 @@ def affine_matrices(angle: Tensor, flip: Tensor, box: Tensor) -> Tensor:
     radians = angle * (math.pi / 180)
     cos, sin = torch.cos(radians), torch.sin(radians)
     left, top, side = box
-    x = torch.stack(
-        [side * (1.0 - 2.0 * flip.float()), torch.zeros_like(side), 2 * left + side - 1]
-    )
-    y = torch.stack([torch.zeros_like(side), side, 2 * top + side - 1])
+    mirror, zero = 1 - 2 * flip.float(), torch.zeros_like(side)  # -1 where mirrored
+    x = torch.stack([side * mirror, zero, 2 * left + side - 1])
+    y = torch.stack([zero, side, 2 * top + side - 1])
     return torch.stack([cos * x - sin * y, sin * x + cos * y]).permute(2, 0, 1)
 
 
@@ -173,27 +159,17 @@ def eval_batch(images: Tensor, size: int) -> Tensor:
     return normalise(shrink(images, size) / 255)
 
 
-def training_batches(
-    data: FlowerData,
-    device: Device,
-    generator: torch.Generator,
-    *,
-    size: int | None = None,
-    smallest_crop: float | None = None,
-) -> Batches:
+def training_batches(data: FlowerData, device: Device, generator: torch.Generator) -> Batches:
     """Yield the training photographs once: shuffled, freshly augmented, normalised.
 
     Float32 images `(B, 3, S, S)` and labels `(B,)`, on the device. `generator` (on the CPU) draws
-    both the order and the augmentation. `size` in pixels (None: the network's): smaller images,
-    with the same part of the photograph on them. `smallest_crop` as in `augment_batch`.
+    both the order and the augmentation.
     """
-    crop = size or data.image_size
     batch_size = config.TRAINING_CONFIG["batch_size"]
     shuffled = batches(data.train, device, batch_size=batch_size, shuffle=True, generator=generator)
     for images, labels in shuffled:
-        images = shrink(images, round(data.resize_size * crop / data.image_size))
-        images = augment_batch(images, generator, crop=crop, smallest_crop=smallest_crop)
-        yield device.place_batch(images), labels
+        views = augment_batch(images, generator, crop=data.image_size)
+        yield device.place_batch(views), labels
 
 
 def evaluation_batches(split: Split, device: Device, *, image_size: int | None = None) -> Batches:

@@ -74,7 +74,7 @@ def test_a_split_that_cannot_be_trained_on_is_named(tiny_data, told):
 
 def test_too_few_or_too_small_photographs_to_train_on_are_told(tiny_data):
     check_data(replace(tiny_data, val=tiny_data.val.subset([0])))  # enough to evaluate
-    with pytest.raises(FlowersError, match="at least two photographs"):
-        check_data(replace(tiny_data, train=tiny_data.train.subset([0])))
+    with pytest.raises(FlowersError, match="at least two classes"):
+        check_data(replace(tiny_data, train=tiny_data.train.subset([0, 4])))
     with pytest.raises(FlowersError, match="36 pixels wide, but must have 40"):
         check_data(replace(tiny_data, resize_size=40))

@@ -22,9 +22,9 @@ CPU = torch.device("cpu")
 
 def test_a_device_that_is_not_available_or_unknown_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(FlowersError, match=r"'cuda' is not available.*'cpu'"):
+    with pytest.raises(FlowersError, match=r"'cuda' is not available.*: cpu"):
         choose_device("cuda")
-    with pytest.raises(FlowersError, match="'tpu' is unknown"):
+    with pytest.raises(FlowersError, match="'tpu' is not available"):
         choose_device("tpu")
 
 

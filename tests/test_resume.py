@@ -20,7 +20,7 @@ from flowers_utils.storage import files, resume
 
 pytestmark = pytest.mark.usefixtures("small_net")
 PHASE_1 = {"number": 1, "backbone_lr": None}
-RECIPE = {"one_cycle": True, "smallest_crop": 0.5, "train_size": 0.75, "fit_head": True}
+RECIPE = {"one_cycle": True, "fit_head": True}
 HALF = Device(CPU.torch_device, "test", torch.float16, channels_last=True)  # with loss scaling
 BFLOAT = Device(CPU.torch_device, "test", torch.bfloat16)
 BEST, STATE = f"{NAME}_phase2_best.pth", f"{NAME}_phase2_resume.pth"
@@ -192,7 +192,7 @@ def test_both_phases_are_saved_in_one_folder_even_if_a_cell_changes_the_director
 CHANGES = {
     "seed was 0 and is now 1": lambda patch: {"seed": 1},
     "head_lr was 0.02 and is now 0.03": lambda patch: {"head_lr": 0.03},
-    "one_cycle was None and is now True": lambda patch: {"one_cycle": True},
+    "one_cycle was False and is now True": lambda patch: {"one_cycle": True},
     "data was": lambda patch: {"data": small_data(val_seed=50)},
     "starting weights was": lambda patch: {"model": small_model(seed=5)},
     "hue was 0.1 and is now 0.2": lambda patch: patch.setitem(config.AUGMENTATION, "hue", 0.2),
