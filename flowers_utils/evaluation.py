@@ -30,18 +30,8 @@ def predict_logits(model: nn.Module, split: Split, device: Device) -> tuple[Tens
     return _collect(model, model, evaluation_batches(split, device), device)
 
 
-def predict_features(
-    model: nn.Module, split: Split, device: Device, *, image_size: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """What enters the head, `(N, F)` float32, and labels `(N,)`, on the CPU, in the split's order.
-
-    `image_size` in pixels is the network's: needed for the train split, which is stored larger.
-    """
-    return features_of(model, evaluation_batches(split, device, image_size=image_size), device)
-
-
 def features_of(model: nn.Module, batches: Batches, device: Device) -> tuple[Tensor, Tensor]:
-    """What enters the head for each image of `batches`, as `predict_features` has it."""
+    """What enters the head, `(N, F)` float32, and labels `(N,)`, on the CPU, in their order."""
     return _collect(partial(backbone_features, model), model, batches, device)
 
 

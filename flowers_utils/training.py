@@ -25,7 +25,7 @@ from flowers_utils.config_check import check_config, check_numbers
 from flowers_utils.data import FlowerData, check_data
 from flowers_utils.device import Device, keep_freed_memory, seed_everything
 from flowers_utils.errors import FlowersError, out_of_memory_explained
-from flowers_utils.evaluation import predict_features
+from flowers_utils.evaluation import features_of
 from flowers_utils.phases import EpochResult, Phase, PhaseResult, best_row, history_row
 from flowers_utils.progress import Progress
 from flowers_utils.storage.checkpoints import make_checkpoint
@@ -122,7 +122,7 @@ def _validation(
     if not frozen:
         return lambda: evaluate(model, evaluation_batches(data.val, device), device)
     # The features of a frozen backbone never change, so they are computed only once.
-    features, labels = predict_features(model, data.val, device)
+    features, labels = features_of(model, evaluation_batches(data.val, device), device)
     batch = (features.to(device.torch_device), labels.to(device.torch_device))
     return lambda: evaluate(models.classifier_of(model), [batch], device)
 
@@ -211,8 +211,11 @@ def fit_head(
     Each photograph and its mirror image count, not augmented. With its penalty of the squared
     weights this problem is convex, so it has one best answer and needs no learning rate.
     """
-    size, mirrored = data.image_size, replace(data.train, images=data.train.images[..., ::-1])
-    parts = [predict_features(model, s, device, image_size=size) for s in (data.train, mirrored)]
+    parts = []
+    for images in (data.train.images, data.train.images[..., ::-1]):
+        split = replace(data.train, images=images)
+        batches = evaluation_batches(split, device, image_size=data.image_size)
+        parts.append(features_of(model, batches, device))
     features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
     scaler = StandardScaler().fit(features)  # scikit-learn's penalty needs features of equal scale
     solver = LogisticRegression(C=c, max_iter=1000).fit(scaler.transform(features), labels)

@@ -14,7 +14,7 @@ from flowers_utils import evaluation
 from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import compute_metrics, fit_temperature, metrics_as_dict, wilson
 from flowers_utils.models import backbone_features, fingerprint
-from flowers_utils.transforms import eval_batch
+from flowers_utils.transforms import eval_batch, evaluation_batches
 
 
 def names(count):
@@ -113,7 +113,8 @@ def test_logits_and_features_keep_the_order_of_the_split_and_change_nothing(
     logits, labels = evaluation.predict_logits(model, tiny_data.val, cpu)
     # The train split is stored larger than the network's images.
     train = tiny_data.train
-    features, train_labels = evaluation.predict_features(model, train, cpu, image_size=32)
+    batches = evaluation_batches(train, cpu, image_size=32)
+    features, train_labels = evaluation.features_of(model, batches, cpu)
     assert torch.equal(torch.get_rng_state(), chance) and model.bn1.training
     assert fingerprint(model, backbone_only=False) == before and logits.dtype is torch.float32
     val, train = (torch.from_numpy(s.images) for s in (tiny_data.val, tiny_data.train))
