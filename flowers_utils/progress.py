@@ -4,6 +4,7 @@ Bars are for those who watch. In a run that nobody watches (papermill, a test) w
 empty and text bars would fill the log, so there a plain line is printed now and then.
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -34,14 +35,13 @@ def clock(seconds: float) -> str:
 
 
 def is_watched() -> bool:
-    """Whether somebody may see a bar: not in papermill and its like, not in a log file."""
-    try:
-        commands = [process.cmdline() for process in psutil.Process().parents()]
-    except psutil.Error:
-        commands = []  # processes of other users may not be read
-    # `papermill a.ipynb`, `python -m papermill`, `C:\venv\Scripts\papermill.exe`
-    if any(PurePath(word).stem in HEADLESS for command in commands for word in command[:3]):
-        return False
+    """Whether somebody may see a bar: not in papermill, pytest and their like, not in a log file."""
+    this = psutil.Process()
+    for process in (this, *this.parents()):
+        with contextlib.suppress(psutil.Error):  # processes of other users may not be read
+            # `papermill a.ipynb`, `python -m papermill`, `C:\venv\Scripts\papermill.exe`
+            if any(PurePath(word).stem in HEADLESS for word in process.cmdline()[:3]):
+                return False
     return "ipykernel" in sys.modules or sys.stderr.isatty()
 
 

@@ -4,6 +4,7 @@ import io
 import sys
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -56,17 +57,26 @@ def test_an_unknown_total_shows_amounts_and_no_percentage(now, capsys):
     assert capsys.readouterr().out == "Download: 12 MB\nDownload: 12 MB   20 s\n"
 
 
+KERNEL = "/venv/bin/python3.11 -m ipykernel_launcher -f kernel.json"
+
+
 @pytest.mark.parametrize(
-    ("command", "watched"),
+    ("own", "parent", "watched"),
     [
-        ("/venv/bin/python3.11 /venv/bin/papermill a.ipynb", False),
-        ("python -m pytest tests", False),
-        ("/venv/bin/python /venv/bin/jupyter-lab /papermill/lesson.ipynb", True),
+        (KERNEL, "/venv/bin/python /venv/bin/jupyter-lab /papermill/lesson.ipynb", True),
+        (KERNEL, "/venv/bin/python3.11 /venv/bin/papermill a.ipynb", False),
+        ("python -m pytest tests", "bash", False),
     ],
 )
-def test_a_program_is_recognised_by_its_name_and_not_by_its_folders(monkeypatch, command, watched):
-    parent = SimpleNamespace(cmdline=command.split)
-    monkeypatch.setattr("psutil.Process", lambda: SimpleNamespace(parents=lambda: [parent]))
+def test_who_watches_is_told_by_the_programs_and_not_by_their_folders(
+    monkeypatch, own, parent, watched
+):
+    def denied():
+        raise psutil.AccessDenied  # on macOS for the first process of all
+
+    parents = [SimpleNamespace(cmdline=denied), SimpleNamespace(cmdline=parent.split)]
+    this = SimpleNamespace(cmdline=own.split, parents=lambda: parents)
+    monkeypatch.setattr("psutil.Process", lambda: this)
     monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
     assert is_watched() is watched
     monkeypatch.delitem(sys.modules, "ipykernel")  # and a log file is watched by nobody
