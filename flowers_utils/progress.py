@@ -46,33 +46,34 @@ def is_watched() -> bool:
 
 
 class Progress:
-    """A progress bar as a context manager: how far the work is, and the time left.
-
-    `total` counts in `unit`s ("B" for bytes); None if it is unknown.
-    """
+    """A progress bar as a context manager; `total` is a count of `unit`s ("B": bytes), or unknown."""
 
     def __init__(self, total: int | None, title: str, *, unit: str = "step"):
         self.title, self.unit, self.text = title, unit, ""
+        self.done, self.total, self.first = 0, total, 0
         self.started = self.printed = time.monotonic()
         self.watched = is_watched()
-        # `disable` still counts; `leave=False`: a closed widget would not be saved in a notebook.
+        # `leave=False`: a closed widget would not be saved in a notebook.
         style = {"unit": unit, "unit_scale": unit == "B", "leave": False}
         self.bar = tqdm(total=total, desc=title, disable=not self.watched, **style)
-        self.done, self.total, self.first = 0, total, 0
 
     def skip(self, count: int) -> None:
         """Start at `count`: work that an earlier run did and that costs no time now."""
-        self.done = self.first = self.bar.initial = count
-        self.bar.n = count
+        self.done = self.first = self.bar.initial = self.bar.n = count
 
     def update(self, count: int = 1) -> None:
         """Advance by `count` units."""
         self.done += count
         self.bar.update(count)
-        if not self.watched and time.monotonic() - self.printed > BETWEEN_LINES:
-            self.printed = time.monotonic()
-            share = f"{100 * self.done / self.total:.0f} %" if self.total else self.amount()
-            say("   ".join(filter(None, [f"{self.title}: {share}", self.text, self.time_left()])))
+        if self.watched or time.monotonic() - self.printed < BETWEEN_LINES:
+            return
+        self.printed = time.monotonic()
+        if not self.total:
+            self._say(self.amount())
+            return
+        each = (self.printed - self.started) / max(self.done - self.first, 1)  # of this run alone
+        left = f"{clock(each * (self.total - self.done))} left"
+        self._say(f"{100 * self.done / self.total:.0f} %", left)
 
     def follow(self, batches: Iterable[tuple]) -> Iterator[tuple]:
         """Hand on (images, labels) as `tqdm(batches)` does, and advance by the images of each."""
@@ -83,8 +84,7 @@ class Progress:
     def note(self, text: str) -> None:
         """Show `text` beside the bar from now on, and in the line that stays."""
         self.text = text
-        if self.watched:
-            self.bar.set_postfix_str(text)
+        self.bar.set_postfix_str(text)
 
     def amount(self) -> str:
         """What is done: `1,020 images`, `345 MB`, or `12 of 64 steps` if it is not all."""
@@ -93,17 +93,13 @@ class Progress:
         total = f" of {self.total:,}" if self.total and self.done < self.total else ""
         return f"{self.done:,}{total} {self.unit}s"
 
-    def time_left(self) -> str:
-        if not self.total or self.done == self.first:
-            return ""
-        spent = time.monotonic() - self.started  # the rest takes as long as what this run did
-        return f"{clock(spent / (self.done - self.first) * (self.total - self.done))} left"
+    def _say(self, how_far: str, when: str = "") -> None:
+        say("   ".join(filter(None, [f"{self.title}: {how_far}", self.text, when])))
 
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.bar.close()
-        how_far = f"{'stopped after ' if kind else ''}{self.amount()}"
-        took = clock(time.monotonic() - self.started)
-        say("   ".join(filter(None, [f"{self.title}: {how_far}", self.text, took])))
+        stopped = "stopped after " if kind else ""
+        self._say(f"{stopped}{self.amount()}", clock(time.monotonic() - self.started))
