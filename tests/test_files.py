@@ -16,43 +16,30 @@ def path(tmp_path):
     return tmp_path / "file.bin"
 
 
-def failing(number):
-    def fail(*_, **__):
+def refuse_fsync(patch, number):
+    def refuse(_):
         raise OSError(number, os.strerror(number))
 
-    return fail
+    patch.setattr(os, "fsync", refuse)
 
 
-def test_a_write_that_fails_leaves_the_earlier_file_and_nothing_else(path):
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(errno.EIO, "was not written .* is untouched"), (errno.ENOSPC, "The disk is full")],
+)
+def test_a_write_that_fails_leaves_the_earlier_file_alone(path, monkeypatch, number, told):
     path.write_text("earlier")
-
-    def write(part):
-        part.write_text("half")
-        raise OSError(errno.EIO, "a broken disk")
-
-    with pytest.raises(FlowersError, match=r"was not written .*broken disk.* is untouched"):
-        files.atomic_write(path, write)
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
-    assert path.read_text() == "earlier"
-
-
-def test_a_disk_without_room_is_told_before_writing_starts(path):
-    with pytest.raises(FlowersError, match=r"disk is full.*1,000,000,000,000 MB are needed"):
-        files.atomic_write(path, pytest.fail, needed_bytes=10**18)
+    refuse_fsync(monkeypatch, number)
+    with pytest.raises(FlowersError, match=told):
+        files.atomic_write(path, lambda part: part.write_text("new"))
+    assert list(path.parent.iterdir()) == [path] and path.read_text() == "earlier"
 
 
 @pytest.mark.parametrize("number", [errno.ENOTSUP, errno.EINVAL, errno.ENOSYS])
 def test_a_drive_that_refuses_fsync_is_written_to_all_the_same(path, monkeypatch, number):
-    monkeypatch.setattr(os, "fsync", failing(number))
+    refuse_fsync(monkeypatch, number)
     files.atomic_write(path, lambda part: part.write_text("content"))
     assert path.read_text() == "content"
-
-
-def test_a_disk_that_turns_out_full_at_fsync_is_told(path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", failing(errno.ENOSPC))
-    with pytest.raises(FlowersError, match="disk is full"):
-        files.atomic_write(path, lambda part: part.write_text("content"))
-    assert not path.exists()
 
 
 def test_what_a_killed_run_left_half_written_is_removed_but_not_what_is_in_progress(path):
@@ -73,9 +60,9 @@ def test_one_earlier_file_is_kept_and_the_one_before_it_goes(path):
     assert list(path.parent.iterdir()) == [kept]
 
 
-def test_a_full_disk_and_a_folder_that_cannot_be_written_are_told(path):
+def test_a_full_disk_and_a_folder_that_cannot_be_written_are_told_before_writing_starts(path):
     with pytest.raises(FlowersError, match=r"too full: 1,000,000,000,000 MB are needed"):
-        files.check_writable(path.parent, 10**18)
+        files.atomic_write(path, pytest.fail, needed_bytes=10**18)
     path.write_text("a file where the folder should be")
     with pytest.raises(FlowersError, match=r"Nothing can be saved in .*Go away"):
         files.check_writable(path, advice="Go away.")

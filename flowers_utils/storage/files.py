@@ -19,10 +19,8 @@ from filelock import FileLock, Timeout
 from flowers_utils.errors import FlowersError
 from flowers_utils.progress import say
 
-RENAME_PAUSES = (0.1, 0.3, 1.0)  # seconds
 LEFTOVER_AFTER = 3600.0  # seconds untouched until a half-written file counts as a killed run's
 NO_FSYNC = (errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)  # network drives refuse it: only a hint
-TORCH_COULD_NOT_WRITE = ("PytorchStreamWriter", "unexpected pos", "iostream")  # in its own words
 
 
 def atomic_write(
@@ -34,20 +32,22 @@ def atomic_write(
     there is one, stays as it is.
     """
     path = Path(path)
+    check_writable(path.parent, needed_bytes)
+    _remove_leftovers(path)
     part = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(path.parent).free < needed_bytes:
-            raise OSError(errno.ENOSPC, f"{megabytes(needed_bytes)} are needed")
-        _remove_leftovers(path)
-        try:
-            write(part)
-            _push_to_disk(part)
-            rename(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        write(part)
+        _push_to_disk(part)
+        rename(part, path)
     except OSError as error:
-        raise FlowersError(_why_not_written(path, error)) from error
+        failed = (
+            f"'{path}' was not written ({error.strerror or error}); an earlier file is untouched"
+        )
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            failed = f"The disk is full: {failed}. Free some space and run the cell again"
+        raise FlowersError(f"{failed}.") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _push_to_disk(path: Path) -> None:
@@ -65,17 +65,16 @@ def _remove_leftovers(path: Path) -> None:
     for part in path.parent.glob(f".{path.stem}-????????{path.suffix}"):
         with contextlib.suppress(OSError):  # another run renames its own at any moment
             if time.time() - part.stat().st_mtime > LEFTOVER_AFTER:
-                part.unlink(missing_ok=True)
+                part.unlink()
 
 
 def rename(old: Path, new: Path) -> None:
-    """Rename a file or folder; on Windows a reader or a virus scanner may block it for a moment."""
-    for pause in RENAME_PAUSES:
-        try:
+    """Rename a file or folder; on Windows a virus scanner may hold it for a moment."""
+    for pause in (0.1, 0.3, 1.0):  # seconds
+        with contextlib.suppress(PermissionError):
             old.replace(new)
             return
-        except PermissionError:
-            time.sleep(pause)
+        time.sleep(pause)
     old.replace(new)
 
 
@@ -88,28 +87,13 @@ def keep_earlier(path: Path) -> Path | None:
     return kept
 
 
-def _why_not_written(path: Path, error: OSError) -> str:
-    failed = f"'{path}' was not written ({error.strerror or error}); an earlier file is untouched"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"The disk is full: {failed}. Free some space and run the cell again."
-    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-        return (
-            f"The folder '{path.parent}' cannot be written to, or another program holds the file: "
-            f"{failed}. Change that, or run the lesson from a folder of your own."
-        )
-    return f"{failed}."
-
-
 def save_tensors(path: str | os.PathLike, content: dict[str, Any]) -> None:
     """Write a dict of tensors and plain values that `torch.load(weights_only=True)` opens."""
 
     def write(part: Path) -> None:
         try:
             torch.save(content, part)
-        except RuntimeError as error:
-            if not any(word in str(error) for word in TORCH_COULD_NOT_WRITE):
-                raise
-            # Torch's own writer does not say why it failed; a full disk is the usual reason.
+        except RuntimeError as error:  # torch does not say why; a full disk is the usual reason
             raise OSError(errno.ENOSPC, "torch could not write all of it") from error
 
     atomic_write(path, write)
@@ -117,8 +101,7 @@ def save_tensors(path: str | os.PathLike, content: dict[str, Any]) -> None:
 
 def load_tensors(path: str | os.PathLike) -> dict[str, Any]:
     """Read what `save_tensors` wrote, never running code from it; FlowersError if it cannot be."""
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise FlowersError(f"There is no file '{path}'; run the cell that trains and saves first.")
     try:
         with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums inside
@@ -130,9 +113,8 @@ def load_tensors(path: str | os.PathLike) -> dict[str, Any]:
         content = None
     if not isinstance(content, dict):
         raise FlowersError(
-            f"'{path}' is damaged, or not a file of tensors that this lesson saved (then it is not "
-            "opened: it could run code). If this lesson made it, delete it and train again; else "
-            "name the correct file, such as 'models/resnet18_final.pth'."
+            f"'{path}' is damaged, or no file of tensors that this lesson saved; it is not opened, "
+            "because it could run code. If this lesson made it, delete it and train again."
         )
     return content
 
@@ -160,8 +142,9 @@ def check_writable(
         with tempfile.TemporaryFile(dir=folder):
             free = shutil.disk_usage(folder).free
     except OSError as error:
-        reason = f"Nothing can be saved in {folder} ({error.strerror})"
-        raise FlowersError(f"{reason}. {advice}") from error
+        raise FlowersError(
+            f"Nothing can be saved in {folder} ({error.strerror}). {advice}"
+        ) from error
     if free < needed:
         raise FlowersError(
             f"The disk of {folder} is too full: {megabytes(needed)} are needed, {megabytes(free)} "
