@@ -31,18 +31,12 @@ def flip_a_bit(path):
     path.write_bytes(content)
 
 
-def change(**values):
-    return lambda path: torch.save({**torch.load(path, weights_only=True), **values}, path)
-
-
 UNUSABLE = {
     "missing": (Path.unlink, "There is no file"),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:3000]), "damaged"),
     "one bit flipped": (flip_a_bit, "damaged"),
     "of another program": (lambda path: torch.save({"model": {}}, path), "no checkpoint of this"),
-    "of a newer lesson": (change(format_version=99), "another version"),
-    "other architecture": (change(architecture="vgg99"), "'vgg99'"),
-    "other head": (change(num_classes=5), "do not fit a small with 5 classes"),
+    "of a newer lesson": (lambda path: torch.save({"format_version": 99}, path), "another version"),
 }
 
 
@@ -51,7 +45,7 @@ def test_a_checkpoint_that_cannot_be_used_is_explained(path, how):
     spoil, told = UNUSABLE[how]
     spoil(path)
     with pytest.raises(FlowersError, match=told):
-        model_from_checkpoint(load_checkpoint(path))
+        load_checkpoint(path)
 
 
 def test_what_is_saved_are_the_weights_in_memory_at_that_moment(path):

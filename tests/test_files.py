@@ -3,7 +3,6 @@
 import errno
 import os
 import threading
-import time
 
 import pytest
 
@@ -42,13 +41,17 @@ def test_a_drive_that_refuses_fsync_is_written_to_all_the_same(path, monkeypatch
     assert path.read_text() == "content"
 
 
-def test_what_a_killed_run_left_half_written_is_removed_but_not_what_is_in_progress(path):
-    old, new = (path.with_name(f".file-{digits}.bin") for digits in ("01234567", "89abcdef"))
-    for part in (old, new):
-        part.write_text("half")
-    os.utime(old, (time.time() - 2 * files.LEFTOVER_AFTER,) * 2)
-    files.atomic_write(path, lambda part: part.write_text("content"))
-    assert new.exists() and not old.exists()
+def test_what_a_killed_run_left_half_written_does_not_stay(path):
+    parts = []
+
+    def write(part):
+        parts.append(part)
+        part.write_text("content")
+
+    files.atomic_write(path, write)
+    parts[0].write_text("half")
+    files.atomic_write(path, write)
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_one_earlier_file_is_kept_and_the_one_before_it_goes(path):

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import secrets
 import shutil
 import tempfile
 import time
@@ -19,7 +18,6 @@ from filelock import FileLock, Timeout
 from flowers_utils.errors import FlowersError
 from flowers_utils.progress import say
 
-LEFTOVER_AFTER = 3600.0  # seconds untouched until a half-written file counts as a killed run's
 NO_FSYNC = (errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)  # network drives refuse it: only a hint
 
 
@@ -28,24 +26,21 @@ def atomic_write(
 ) -> None:
     """Let `write` fill a file beside `path`, then rename it into place: all or nothing.
 
-    Raises FlowersError for a full disk or a folder that cannot be written; the earlier file, if
-    there is one, stays as it is.
+    Raises FlowersError for a full disk or a folder that cannot be written.
     """
     path = Path(path)
     check_writable(path.parent, needed_bytes)
-    _remove_leftovers(path)
-    part = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    part = path.with_name(f".{path.stem}-part{path.suffix}")  # overwrites what a killed run left
     try:
         write(part)
         _push_to_disk(part)
         rename(part, path)
     except OSError as error:
-        failed = (
-            f"'{path}' was not written ({error.strerror or error}); an earlier file is untouched"
-        )
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            failed = f"The disk is full: {failed}. Free some space and run the cell again"
-        raise FlowersError(f"{failed}.") from error
+        full = "The disk is full: " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise FlowersError(
+            f"{full}'{path}' was not written ({error.strerror or error}); an earlier file is "
+            "untouched. Free some space, or close what uses the file; then run the cell again."
+        ) from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -58,14 +53,6 @@ def _push_to_disk(path: Path) -> None:
         except OSError as error:
             if error.errno not in NO_FSYNC:
                 raise
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Half-written files of runs that were killed; those of a run in progress are younger."""
-    for part in path.parent.glob(f".{path.stem}-????????{path.suffix}"):
-        with contextlib.suppress(OSError):  # another run renames its own at any moment
-            if time.time() - part.stat().st_mtime > LEFTOVER_AFTER:
-                part.unlink()
 
 
 def rename(old: Path, new: Path) -> None:
@@ -107,8 +94,6 @@ def load_tensors(path: str | os.PathLike) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums inside
             sound = archive.testzip() is None
         content = torch.load(path, map_location="cpu", weights_only=True) if sound else None
-    except PermissionError as error:
-        raise FlowersError(f"'{path}' cannot be read: no permission. Change that.") from error
     except Exception:  # torch.load raises almost anything on a damaged file
         content = None
     if not isinstance(content, dict):

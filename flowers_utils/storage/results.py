@@ -13,7 +13,7 @@ from flowers_utils.device import PRECISION_NAMES, Device, peak_memory_bytes
 from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import Z_95
 from flowers_utils.storage.checkpoints import about, versions
-from flowers_utils.storage.files import atomic_write, keep_earlier
+from flowers_utils.storage.files import atomic_write, check_writable, keep_earlier
 
 # What a run writes under the names of the run before it; phases keep their own earlier files.
 FILES_OF_A_RUN = ("results.json", "*_final.*", "*_int8.onnx")
@@ -32,14 +32,11 @@ def begin_run(folder: str | Path, data: FlowerData, knobs: Mapping[str, Any]) ->
     content = json.dumps(run, indent=2).encode()
     if path.exists() and path.read_bytes() == content:
         return ""
-
-    def rename_and_write(part: Path) -> None:
-        for file in [file for name in FILES_OF_A_RUN for file in path.parent.glob(name)]:
-            if ".earlier" not in file.name:
-                kept.append(f"{file.name} is now {keep_earlier(file).name}")
-        part.write_bytes(content)
-
-    atomic_write(path, rename_and_write)  # if it is interrupted, the next run completes it
+    check_writable(path.parent)
+    for file in [file for name in FILES_OF_A_RUN for file in path.parent.glob(name)]:
+        if ".earlier" not in file.name:
+            kept.append(f"{file.name} is now {keep_earlier(file).name}")
+    atomic_write(path, lambda part: part.write_bytes(content))  # last: a stop leaves nothing undone
     told = "Files of a run with other data, knobs or configuration were renamed and replace"
     return f"{told} those kept before: {', '.join(kept)}." if kept else ""
 
@@ -93,13 +90,13 @@ def compare_runs(old: dict[str, Any], new: dict[str, Any]) -> str:
     for key in {**old, **new}:
         pair = (old.get(key), new.get(key))
         name = plain(re.sub("[._]", " ", key.removeprefix("phases.").removesuffix(".value")))
-        on_val = key.endswith(".best_val_accuracy")
         if key.split(".")[0] in SETTINGS and pair[0] != pair[1]:
             settings.append([f"`{key}`", *(plain(str(value)) for value in pair)])
-        elif on_val or (key.startswith("test.") and key.endswith(".value")):
-            images = "data.images.val" if on_val else "data.images.test"
-            measures.append([name, *_accuracies(pair, (old.get(images), new.get(images)))])
-        elif key.endswith(".seconds") and all(map(_number, pair)):
+        elif re.fullmatch(r"phases\..*\.best_val_accuracy|test\..*\.value", key):
+            split = "test" if key.startswith("test") else "val"
+            counts = [run.get(f"data.images.{split}") for run in (old, new)]
+            measures.append([name, *_accuracies(pair, counts)])
+        elif key.endswith(".seconds") and all(map(_is_amount, pair)):
             seconds = [f"{value:.0f}" for value in pair]
             measures.append([name, *seconds, f"{pair[1] / pair[0]:.2f} times"])
     table = markdown_table(["setting", "old", "new"], settings)
@@ -116,20 +113,22 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _number(value: Any, limit: float = 1e12) -> float | None:
-    """`value` if it is a number from 0 to `limit`; a file from elsewhere may hold anything."""
-    return value if type(value) in (int, float) and 0 <= value <= limit else None
+def _is_amount(value: Any) -> bool:
+    """Whether it can be calculated with; a file from elsewhere may hold anything."""
+    return type(value) in (int, float) and 0 < value < 1e12
 
 
-def _accuracies(pair: tuple[Any, Any], images: tuple[Any, Any]) -> list[str]:
-    """The cells "old", "new" and "difference" for two accuracies of 0 to 1."""
-    old, new = (_number(value, limit=1) for value in pair)
-    cells = ["none" if value is None else f"{value:.1%}" for value in (old, new)]
-    if old is None or new is None or not all(map(_number, images)):
+def _accuracies(pair: Sequence[Any], counts: Sequence[Any]) -> list[str]:
+    """The cells "old", "new" and "difference" for two accuracies of 0 to 1 on so many images."""
+    fine = [type(value) in (int, float) and 0 <= value <= 1 for value in pair]
+    cells = [f"{value:.1%}" if ok else "none" for value, ok in zip(pair, fine, strict=True)]
+    if not all(fine) or not all(map(_is_amount, counts)):
         return [*cells, ""]  # without the number of images nobody can say how large chance is
-    noise = Z_95 * math.sqrt(old * (1 - old) / images[0] + new * (1 - new) / images[1])
-    verdict = "beyond noise" if abs(new - old) > noise else "within noise"
-    return [*cells, f"{100 * (new - old):+.1f} points, {verdict} (±{100 * noise:.1f})"]
+    difference = pair[1] - pair[0]
+    variances = [p * (1 - p) / count for p, count in zip(pair, counts, strict=True)]
+    noise = Z_95 * math.sqrt(sum(variances))
+    verdict = "beyond noise" if abs(difference) > noise else "within noise"
+    return [*cells, f"{100 * difference:+.1f} points, {verdict} (±{100 * noise:.1f})"]
 
 
 def plain(text: str) -> str:

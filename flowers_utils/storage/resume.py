@@ -50,8 +50,8 @@ class PhaseFiles:
         self.name, stem = phase.name, f"{model.architecture}_{phase.stem}"
         self.checkpoint, self.state = folder / f"{stem}_best.pth", folder / f"{stem}_resume.pth"
         # Another place changes the last digits only: a finished phase stays valid there.
-        place = {"device": device.describe(), "torch": versions()["torch"]}
-        self.run = {"settings": settings_of(model, data, phase), "place": place}
+        self.place = {"device": device.describe(), "torch": versions()["torch"]}
+        self.settings = settings_of(model, data, phase)
         self.own = False  # whether the best weights on the disk are of this very phase
         self.epochs_saved, self.saved_at = 0, time.monotonic()
         self.note = ""  # what the student should know: went on, was finished, began anew
@@ -59,17 +59,14 @@ class PhaseFiles:
 
     def finished(self) -> dict[str, Any] | None:
         """The checkpoint of this very phase, if it was trained to its end on whatever device."""
-        saved, self.note = self._read(self.checkpoint, "settings")
+        saved = self._read(self.checkpoint, self.settings)
         self.own = saved is not None
         if saved is None or not saved.get("finished"):
             return None
         self.state.unlink(missing_ok=True)  # of a run that was killed at its very end
-        self.note = (
-            "This phase was already trained, so it is loaded. To train it again, first delete "
-            f"'{self.checkpoint.name}'."
-        )
-        there, here = saved["place"], self.run["place"]
-        if there != here:
+        self.note = "This phase was already trained, so it is loaded. "
+        self.note += f"To train it again, first delete '{self.checkpoint.name}'."
+        if (there := saved["place"]) != self.place:
             self.note += f" (It was trained on {there['device']} with torch {there['torch']}.)"
         say(self.note)
         return saved
@@ -77,16 +74,15 @@ class PhaseFiles:
     def restore(self, changing: dict[str, Any]) -> dict[str, Any] | None:
         """Take `changing` to where this very phase stopped; returns its best checkpoint so far.
 
-        `changing` are the things of PyTorch that training changes: each has `state_dict()` and
-        `load_state_dict()`. None if there is nothing to go on from. Best weights of another run are
-        renamed first, its resume state is removed; the note says so.
+        `changing` holds what training changes: things with `state_dict()` and `load_state_dict()`.
+        If there is nothing to go on from, returns None, and the best weights of another run are
+        renamed, its resume state is removed.
         """
-        saved, why_not = self._read(self.state, "settings", "place")
+        saved = self._read(self.state, self.settings | self.place)
         if saved is None:
-            kept = None if self.own else keep_earlier(self.checkpoint)
             self.state.unlink(missing_ok=True)
-            told = f"It is kept as '{kept.name}'." if kept else ""
-            self.note = " ".join(filter(None, [why_not or self.note, told]))
+            if not self.own and (kept := keep_earlier(self.checkpoint)):
+                self.note += f" It is kept as '{kept.name}'."
             say(self.note)
             return None
         for name, part in changing.items():
@@ -96,53 +92,52 @@ class PhaseFiles:
         say(self.note)
         return saved["best"]
 
-    def _read(self, path: Path, *parts: str) -> tuple[dict[str, Any] | None, str]:
-        """A file of this very run, else None and why not ("" if there is no file)."""
+    def _read(self, path: Path, run: dict[str, Any]) -> dict[str, Any] | None:
+        """A file of this very run; else None, and the note says what is different."""
         if not path.exists():
-            return None, ""
+            return None
         try:
             saved = load_tensors(path)
         except FlowersError as error:
-            return None, f"Training starts anew. {error}"
+            self.note = f"Training starts anew. {error}"
+            return None
+        before = saved.get("settings", {}) | saved.get("place", {})
         changes = [
-            f"{key} was {saved.get(part, {}).get(key)!r} and is now {value!r}"
-            for part in parts
-            for key, value in self.run[part].items()
-            if repr(saved.get(part, {}).get(key)) != repr(value)
+            f"{key} was {before.get(key)!r} and is now {value!r}"
+            for key, value in run.items()
+            if repr(before.get(key)) != repr(value)
         ]
-        if changes:
-            return None, f"'{path.name}' is of another run: {'; '.join(changes)}."
-        return saved, ""
+        if not changes:
+            return saved
+        self.note = f"'{path.name}' is of another run: {'; '.join(changes)}."
+        return None
 
     @contextlib.contextmanager
     def explain_stops(self) -> Iterator[None]:
         """What a stop or an error leaves behind, and how to go on, in one sentence."""
         try:
             yield
-        except KeyboardInterrupt as stop:
-            told = f"{self.name} stopped. {self._saved()} Run this cell again to go on."
-            raise Stopped(told) from stop
-        except FlowersError as error:
-            raise FlowersError(f"{self.name}: {error} {self._saved()}") from error
-
-    def _saved(self) -> str:
-        count = self.epochs_saved
-        return f"The first {count} epochs are saved." if count else "No epoch is saved yet."
+        except (KeyboardInterrupt, FlowersError) as error:
+            count = self.epochs_saved
+            saved = f"The first {count} epochs are saved." if count else "No epoch is saved yet."
+            if isinstance(error, FlowersError):
+                raise FlowersError(f"{self.name}: {error} {saved}") from error
+            raise Stopped(f"{self.name} stopped. {saved} Run this cell again to go on.") from error
 
     def save(self, changing: dict[str, Any], best: dict[str, Any], *, finished: bool) -> None:
         """Write both files now and then, at the end the first alone. A full disk stops nothing."""
         if not finished and time.monotonic() - self.saved_at < SECONDS_BETWEEN_SAVES:
             return
+        run = {"settings": self.settings, "place": self.place}
         try:
-            save_tensors(self.checkpoint, {**best, **self.run, "finished": finished})
+            save_tensors(self.checkpoint, {**best, **run, "finished": finished})
             if finished:
                 self.state.unlink(missing_ok=True)
             else:
                 states = {name: part.state_dict() for name, part in changing.items()}
-                save_tensors(self.state, {**self.run, "best": best, "changing": states})
+                save_tensors(self.state, {**run, "best": best, "changing": states})
+            self.problem, self.epochs_saved = "", len(best["history"])
+            self.saved_at = time.monotonic()
         except FlowersError as error:
             self.problem = f"Not everything could be saved: {error}"
             warnings.warn(f"Training goes on, but: {error}", stacklevel=2)
-            return
-        self.problem = ""
-        self.epochs_saved, self.saved_at = len(best["history"]), time.monotonic()
