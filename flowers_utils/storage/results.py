@@ -1,4 +1,4 @@
-"""What a run leaves for its readers: `models/results.json`, and to which run the files there belong."""
+"""What a run leaves: `models/results.json`, and to which run the files there belong."""
 
 import json
 import math
@@ -81,24 +81,21 @@ def load_results(path: str | Path) -> dict[str, Any]:
 
 
 def compare_runs(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Two runs side by side as Markdown: settings that differ, then numbers and their differences.
+    """Two runs side by side as Markdown: settings that differ, then accuracies.
 
-    A difference of two accuracies is beyond noise if it is more than the choice of images explains:
-    1.96 standard errors of a difference of two proportions. What a run lacks is "none".
+    A difference is beyond noise if it is more than the choice of images explains: 1.96 standard
+    errors of a difference of two proportions. What a run lacks is "none".
     """
     settings, measures, old, new = [], [], _flat(old), _flat(new)
     for key in {**old, **new}:
         pair = (old.get(key), new.get(key))
-        name = plain(re.sub("[._]", " ", key.removeprefix("phases.").removesuffix(".value")))
         if key.split(".")[0] in SETTINGS and pair[0] != pair[1]:
             settings.append([f"`{key}`", *(plain(str(value)) for value in pair)])
-        elif re.fullmatch(r"phases\..*\.best_val_accuracy|test\..*\.value", key):
-            split = "test" if key.startswith("test") else "val"
-            counts = [run.get(f"data.images.{split}") for run in (old, new)]
-            measures.append([name, *_accuracies(pair, counts)])
-        elif key.endswith(".seconds") and all(map(_is_amount, pair)):
-            seconds = [f"{value:.0f}" for value in pair]
-            measures.append([name, *seconds, f"{pair[1] / pair[0]:.2f} times"])
+        elif re.fullmatch(r"phases\..+\.best_val_accuracy|test\..+\.value", key):
+            images = "data.images.test" if key.startswith("test") else "data.images.val"
+            name = key.removeprefix("phases.").removesuffix(".value")
+            cells = _accuracies(pair, (old.get(images), new.get(images)))
+            measures.append([plain(re.sub("[._]", " ", name)), *cells])
     table = markdown_table(["setting", "old", "new"], settings)
     first = table if settings else "The settings of both runs are the same."
     return f"{first}\n\n{markdown_table(['measure', 'old', 'new', 'difference'], measures)}"
@@ -113,22 +110,16 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _is_amount(value: Any) -> bool:
-    """Whether it can be calculated with; a file from elsewhere may hold anything."""
-    return type(value) in (int, float) and 0 < value < 1e12
-
-
-def _accuracies(pair: Sequence[Any], counts: Sequence[Any]) -> list[str]:
-    """The cells "old", "new" and "difference" for two accuracies of 0 to 1 on so many images."""
+def _accuracies(pair: Sequence[Any], images: Sequence[Any]) -> list[str]:
+    """The cells "old", "new" and "difference" for accuracies of 0 to 1; a file may hold anything."""
     fine = [type(value) in (int, float) and 0 <= value <= 1 for value in pair]
     cells = [f"{value:.1%}" if ok else "none" for value, ok in zip(pair, fine, strict=True)]
-    if not all(fine) or not all(map(_is_amount, counts)):
+    if not all(fine) or not all(type(count) is int and 0 < count < 1e12 for count in images):
         return [*cells, ""]  # without the number of images nobody can say how large chance is
-    difference = pair[1] - pair[0]
-    variances = [p * (1 - p) / count for p, count in zip(pair, counts, strict=True)]
-    noise = Z_95 * math.sqrt(sum(variances))
-    verdict = "beyond noise" if abs(difference) > noise else "within noise"
-    return [*cells, f"{100 * difference:+.1f} points, {verdict} (±{100 * noise:.1f})"]
+    old, new = pair
+    noise = Z_95 * math.sqrt(old * (1 - old) / images[0] + new * (1 - new) / images[1])
+    verdict = "beyond noise" if abs(new - old) > noise else "within noise"
+    return [*cells, f"{100 * (new - old):+.1f} points, {verdict} (±{100 * noise:.1f})"]
 
 
 def plain(text: str) -> str:
