@@ -20,18 +20,16 @@ def main(argv: Sequence[str]) -> int:
     predict = commands.add_parser("predict", help="name the flowers in photographs")
     predict.add_argument("photographs", nargs="+", metavar="photo.jpg")
     predict.add_argument("--checkpoint", type=Path, default=default_checkpoint())
-    predict.add_argument("--top", type=int, default=5, help="how many names (default: 5)")
-    predict.add_argument("--mirrored", action="store_true", help="average with the mirror image")
     compare = commands.add_parser("compare", help="what differs between two runs")
     compare.add_argument("runs", nargs=2, type=Path, metavar="results.json")
     given = parser.parse_args(argv)
     try:
         if given.command == "predict":
-            predictor = Predictor(given.checkpoint, mirrored=given.mirrored)
+            predictor = Predictor(given.checkpoint)
             say(f"Model trained on {predictor.data_title}\n")
             for path in given.photographs:
-                names = predictor(path, top_k=given.top)
-                say("\n".join([path, *(f"  {p.probability:6.1%}  {p.name}" for p in names)]))
+                lines = [f"  {each.probability:6.1%}  {each.name}" for each in predictor(path)]
+                say("\n".join([path, *lines]))
         elif given.command == "compare":
             say(compare_runs(*map(load_results, given.runs)))
         else:

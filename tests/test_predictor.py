@@ -100,7 +100,7 @@ def test_the_command_names_flowers_on_any_console(checkpoint, photo, monkeypatch
     odd = photo.rename(photo.with_name("caf\udce9 花.png"))  # one byte that is not UTF-8
     out = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
     monkeypatch.setattr(sys, "stdout", out)
-    assert main(["predict", str(odd), "--mirrored", "--checkpoint", str(checkpoint)]) == 0
+    assert main(["predict", str(odd), "--checkpoint", str(checkpoint)]) == 0
     out.seek(0)
     assert {"sweet", "patches"} < set(out.read().split())
 
