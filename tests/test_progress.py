@@ -3,6 +3,7 @@
 import io
 import sys
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -68,13 +69,9 @@ KERNEL = "/venv/bin/python3.11 -m ipykernel_launcher -f kernel.json"
         ("python -m pytest tests", "bash", False),
     ],
 )
-def test_who_watches_is_told_by_the_programs_and_not_by_their_folders(
-    monkeypatch, own, parent, watched
-):
-    def denied():
-        raise psutil.AccessDenied  # on macOS for the first process of all
-
-    parents = [SimpleNamespace(cmdline=denied), SimpleNamespace(cmdline=parent.split)]
+def test_programs_tell_who_watches_and_their_folders_do_not(monkeypatch, own, parent, watched):
+    secret = Mock(side_effect=psutil.AccessDenied)  # on macOS the first process of all
+    parents = [SimpleNamespace(cmdline=secret), SimpleNamespace(cmdline=parent.split)]
     this = SimpleNamespace(cmdline=own.split, parents=lambda: parents)
     monkeypatch.setattr("psutil.Process", lambda: this)
     monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
