@@ -71,23 +71,17 @@ def check_config() -> None:
     crop, resize = augmentation["crop"], augmentation["resize"]
     check(crop <= resize, f"AUGMENTATION['crop'] is {crop}, but 'resize' is only {resize} pixels.")
     both, total = phases["phase1"]["epochs"] + phases["phase2"]["epochs"], training["total_epochs"]
-    must = (
-        f"TRAINING_CONFIG['total_epochs'] must be {both}, the sum of the epochs of the two PHASES"
-    )
-    check(total == both, f"{must}; it is {total}.")
+    told = f"total_epochs must be {both}, the sum of the epochs of both PHASES; it is {total}."
+    check(total == both, told)
 
 
 def check_knobs(
     data: Any, profile: Any, seed: Any, recipe: Any = "lesson"
 ) -> tuple[str, str, int, str]:
-    """The notebook's four knobs, cleaned: `" quick"` becomes `"quick"`, `"3"` becomes 3.
+    """The notebook's four knobs, with an absolute path in place of a folder.
 
     Raises FlowersError with one sentence for each of them that cannot work, all at once.
     """
-    data, profile, seed, recipe = (
-        v.strip() if isinstance(v, str) else v for v in (data, profile, seed, recipe)
-    )
-    seed = int(seed) if str(seed).isdecimal() else seed  # `papermill -r` hands it over as text
     folder = data if data in DATA_WORDS else _folder(data)
     problems = []
     if folder is None:

@@ -61,17 +61,19 @@ def test_settings_are_the_lessons_then_the_recipes_and_a_profile_only_shortens(m
     assert epochs == [5, 3, 1, 5]
 
 
-def test_knobs_are_cleaned_where_they_are_unambiguous(tmp_path, monkeypatch):
-    assert check_knobs(" auto", "quick ", "3", "fast ") == ("auto", "quick", 3, "fast")
+def test_knobs_that_can_work_come_back_with_an_absolute_path(tmp_path, monkeypatch):
+    assert check_knobs("auto", "quick", 3, "fast") == ("auto", "quick", 3, "fast")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert check_knobs("~", "full", 2**31 - 1) == (str(tmp_path), "full", 2**31 - 1, "lesson")
 
 
-@pytest.mark.parametrize(("data", "seed"), [(2024, -1), ("", 1.5), ("~nobody-here/x", 2**31)])
+@pytest.mark.parametrize(
+    ("data", "seed"), [(2024, -1), ("", 1.5), (" auto", "3"), ("~nobody-here/x", 2**31)]
+)
 def test_all_wrong_knobs_are_told_at_once_with_a_sentence_each(data, seed):
     with pytest.raises(FlowersError) as caught:
-        check_knobs(data, "fulll", seed, "worst")
+        check_knobs(data, "full ", seed, "worst")
     sentences = str(caught.value).splitlines()
     assert [sentence.split()[0] for sentence in sentences] == ["DATA", "PROFILE", "SEED", "RECIPE"]
     assert all(map(is_one_sentence, sentences))

@@ -1,7 +1,7 @@
 """Checkpoints: what one holds, how it is made, checked, and turned back into a network."""
 
-import os
 import platform
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,19 +57,19 @@ def make_checkpoint(
 
 
 def save_checkpoint(
-    path: str | os.PathLike, model: nn.Module, *, data: FlowerData, **content: Any
+    path: str | Path, model: nn.Module, *, data: FlowerData, **content: Any
 ) -> None:
     """Write `make_checkpoint(model, data, **content)` to `path`: completely, or not at all."""
     save_tensors(path, make_checkpoint(model, data, **content))
 
 
-def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint of this lesson, on the CPU; raises FlowersError if the file is none."""
     checkpoint = load_tensors(path)
-    if checkpoint.get("format_version") != FORMAT_VERSION:
-        told = "is no checkpoint of this lesson, or of another version of it; train again"
-        raise FlowersError(f"'{path}' {told}.")
-    return checkpoint
+    if checkpoint.get("format_version") == FORMAT_VERSION:
+        return checkpoint
+    told = "is no checkpoint of this lesson, or of another version of it; train again"
+    raise FlowersError(f"'{path}' {told}.")
 
 
 def model_from_checkpoint(checkpoint: dict[str, Any]) -> nn.Module:

@@ -21,9 +21,7 @@ from flowers_utils.progress import say
 NO_FSYNC = (errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)  # network drives refuse it: only a hint
 
 
-def atomic_write(
-    path: str | os.PathLike, write: Callable[[Path], None], *, needed_bytes: int = 0
-) -> None:
+def atomic_write(path: str | Path, write: Callable[[Path], None], *, needed_bytes: int = 0) -> None:
     """Let `write` fill a file beside `path`, then rename it into place: all or nothing.
 
     Raises FlowersError for a full disk or a folder that cannot be written.
@@ -74,7 +72,7 @@ def keep_earlier(path: Path) -> Path | None:
     return kept
 
 
-def save_tensors(path: str | os.PathLike, content: dict[str, Any]) -> None:
+def save_tensors(path: str | Path, content: dict[str, Any]) -> None:
     """Write a dict of tensors and plain values that `torch.load(weights_only=True)` opens."""
 
     def write(part: Path) -> None:
@@ -86,7 +84,7 @@ def save_tensors(path: str | os.PathLike, content: dict[str, Any]) -> None:
     atomic_write(path, write)
 
 
-def load_tensors(path: str | os.PathLike) -> dict[str, Any]:
+def load_tensors(path: str | Path) -> dict[str, Any]:
     """Read what `save_tensors` wrote, never running code from it; FlowersError if it cannot be."""
     if not Path(path).is_file():
         raise FlowersError(f"There is no file '{path}'; run the cell that trains and saves first.")
@@ -118,9 +116,7 @@ def file_md5(path: Path) -> str:
     return digest.hexdigest()
 
 
-def check_writable(
-    folder: Path, needed: int = 0, *, advice: str = "Choose another folder."
-) -> None:
+def check_writable(folder: Path, needed: int = 0, *, advice: str = "Use another folder.") -> None:
     """Make `folder` if need be; FlowersError if no file, or not `needed` bytes, can be saved in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -64,8 +64,8 @@ class PhaseFiles:
         if saved is None or not saved.get("finished"):
             return None
         self.state.unlink(missing_ok=True)  # of a run that was killed at its very end
-        self.note = "This phase was already trained, so it is loaded. "
-        self.note += f"To train it again, first delete '{self.checkpoint.name}'."
+        again = f"To train it again, first delete '{self.checkpoint.name}'."
+        self.note = f"This phase was already trained, so it is loaded. {again}"
         if (there := saved["place"]) != self.place:
             self.note += f" (It was trained on {there['device']} with torch {there['torch']}.)"
         say(self.note)
