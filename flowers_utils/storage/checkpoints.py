@@ -37,8 +37,8 @@ def make_checkpoint(
     """
     weights = {}
     for name, tensor in model.state_dict().items():
-        tensor = tensor.detach().to("cpu", copy=True).contiguous()  # training changes its own
-        weights[name] = tensor.float() if tensor.is_floating_point() else tensor
+        dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        weights[name] = tensor.to("cpu", dtype, copy=True).contiguous()  # training changes its own
     return {
         "format_version": FORMAT_VERSION,
         "architecture": model.architecture,
