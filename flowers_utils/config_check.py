@@ -10,18 +10,15 @@ DATA_WORDS = ("auto", "flowers102", "practice")
 # Lowest and highest value of each hyperparameter. A whole number as lowest: only whole numbers.
 LIMITS = {
     "batch_size": (2, 4096),
-    "weight_decay": (0.0, 1.0),
-    "gamma": (1e-6, 1.0),
     "smallest_crop": (0.05, 1.0),
     "train_size": (0.25, 2.0),
     "rotation": (0.0, 180.0),
     "hue": (0.0, 0.5),
     "seed": (0, 2**31 - 1),
-    "number": (1, 99),
-    **dict.fromkeys(("epochs", "total_epochs", "step_size"), (1, 10_000)),
-    **dict.fromkeys(("learning_rate", "head_lr", "backbone_lr"), (1e-8, 1.0)),
+    **dict.fromkeys(("epochs", "total_epochs", "step_size", "number"), (1, 10_000)),
+    **dict.fromkeys(("learning_rate", "head_lr", "backbone_lr", "gamma"), (1e-8, 1.0)),
+    **dict.fromkeys(("flip", "brightness", "contrast", "saturation", "weight_decay"), (0.0, 1.0)),
     **dict.fromkeys(("resize", "crop"), (32, 2048)),
-    **dict.fromkeys(("flip", "brightness", "contrast", "saturation"), (0.0, 1.0)),
 }
 CHOICES = {"optimizer": ("AdamW",), "scheduler": ("StepLR",)}  # one legal value each, to be read
 CHOICES |= dict.fromkeys(("one_cycle", "fit_head"), (True, False))
