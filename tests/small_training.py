@@ -1,9 +1,5 @@
-"""A network and a data set so small that a phase of training takes a moment.
+"""A network and a data set so small that a phase of training takes a moment."""
 
-As a program (`python tests/small_training.py FOLDER`) it trains until it ends or is killed.
-"""
-
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +11,11 @@ from flowers_utils.data import FlowerData, Split
 from flowers_utils.device import Device
 from flowers_utils.models import BACKBONES, Backbone, build_model
 from flowers_utils.phases import Phase, PhaseResult
-from flowers_utils.storage import resume
 from flowers_utils.storage.checkpoints import load_checkpoint
 from flowers_utils.training import train_phase
 
 CPU = Device(torch.device("cpu"), "test")
 NAME = "small"
-KILLED_EPOCHS = 60  # time enough to be killed in the middle
 
 
 class SmallNet(nn.Module):
@@ -93,10 +87,3 @@ def facts(result: PhaseResult) -> tuple:
         {key: value.tolist() for key, value in saved["state_dict"].items()},
         (saved["epoch"], saved["metrics"]),
     )
-
-
-if __name__ == "__main__":
-    register_small_net()
-    resume.SECONDS_BETWEEN_SAVES = 0.0  # every epoch is saved, however short
-    torch.set_num_threads(1)
-    small_phase(Path(sys.argv[1]), epochs=KILLED_EPOCHS)

@@ -1,16 +1,10 @@
 """An interrupted phase goes on where it stopped; a finished one is loaded; another run's is kept."""
 
 import errno
-import os
-import random
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
-from small_training import CPU, KILLED_EPOCHS, NAME, facts, small_data, small_model, small_phase
+from small_training import CPU, NAME, facts, small_data, small_model, small_phase
 
 import transfer_learning_config as config
 from flowers_utils import training
@@ -104,24 +98,6 @@ def test_where_epochs_are_short_few_are_saved_but_always_the_last(tmp_path, monk
     assert "No epoch is saved" in stopped_phase(tmp_path, 5)
     assert facts(small_phase(tmp_path)) == quiet
     assert "already trained" in small_phase(tmp_path).note
-
-
-@pytest.mark.slow
-def test_a_phase_killed_again_and_again_ends_bit_identical(tmp_path, monkeypatch):
-    monkeypatch.setitem(config.TRAINING_CONFIG, "batch_size", 32)  # as in the other process
-    root, state, moments = Path(__file__).parent.parent, tmp_path / STATE, random.Random(0)
-    command = [sys.executable, str(root / "tests" / "small_training.py"), str(tmp_path)]
-    for _ in range(3):
-        written = state.stat().st_mtime_ns if state.exists() else 0
-        child = subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
-        while child.poll() is None and (not state.exists() or state.stat().st_mtime_ns == written):
-            time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.3))
-        child.kill()
-        assert child.wait() != 0  # it was at work
-    resumed = small_phase(tmp_path, epochs=KILLED_EPOCHS)
-    assert "Going on after epoch" in resumed.note
-    assert facts(resumed) == facts(small_phase(tmp_path / "quiet", epochs=KILLED_EPOCHS))
 
 
 # A finished phase is finished
