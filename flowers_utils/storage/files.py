@@ -122,15 +122,12 @@ def check_writable(folder: Path, needed: int = 0, *, advice: str = "Use another 
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             free = shutil.disk_usage(folder).free
+        if free < needed:
+            room = f"{megabytes(needed)} are needed, {megabytes(free)} are free"
+            raise OSError(errno.ENOSPC, f"the disk is too full: {room}")
     except OSError as error:
-        raise FlowersError(
-            f"Nothing can be saved in {folder} ({error.strerror}). {advice}"
-        ) from error
-    if free < needed:
-        raise FlowersError(
-            f"The disk of {folder} is too full: {megabytes(needed)} are needed, {megabytes(free)} "
-            "are free. Delete what you do not need there, then run this again."
-        )
+        told = f"Nothing can be saved in {folder} ({error.strerror}). {advice}"
+        raise FlowersError(told) from error
 
 
 @contextlib.contextmanager

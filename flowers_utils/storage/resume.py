@@ -74,9 +74,8 @@ class PhaseFiles:
     def restore(self, changing: dict[str, Any]) -> dict[str, Any] | None:
         """Take `changing` to where this very phase stopped; returns its best checkpoint so far.
 
-        `changing` holds what training changes: things with `state_dict()` and `load_state_dict()`.
-        If there is nothing to go on from, returns None, and the best weights of another run are
-        renamed, its resume state is removed.
+        `changing` holds things with `state_dict()` and `load_state_dict()`. Where there is nothing
+        to go on from: None, and the best weights of another run are renamed, its state removed.
         """
         saved = self._read(self.state, self.settings | self.place)
         if saved is None:
