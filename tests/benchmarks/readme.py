@@ -11,7 +11,6 @@ folder with a finished run on practice flowers.
 import argparse
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
@@ -40,30 +39,23 @@ Row = dict[str, Any]
 def row_of(folder: Path, *, device: str | None = None, data: str | None = None) -> Row:
     """The figures of a finished run; `device` and `data` in words, None: as the run says them."""
     run = load_results(folder / "results.json")
+    phases, test = run["phases"], run["test"]
     row = {"data": data or run["data"]["title"], "device": device or run["device"]}
-    row |= {key: run.get(key, "lesson") for key in ("profile", "recipe", "seed", "precision")}
+    row |= {key: run[key] for key in ("profile", "recipe", "seed", "precision")}
     row["torch"] = run["versions"]["torch"].partition("+")[0]
-    phases = run["phases"]
     row["epochs"] = [len(phases[key]["history"]) for key in ("phase1", "phase2")]
     row |= {name: phases[key]["best_val_accuracy"] for key, name in PHASES.items() if key in phases}
     row["training_seconds"] = sum(phases[key]["seconds"] for key in ("phase1", "phase2"))
-    row["test"], test = run["test"]["top1"]["value"], run["test"]
+    row |= {"test": test["top1"]["value"], "test_ece": test["ece"]}
     row["test_interval"] = [test["top1"]["low"], test["top1"]["high"]]
     row |= {f"test_{key}": test[key]["value"] for key in ("top5", "mean_per_class")}
-    row |= {"test_ece": test["ece"], "peak_memory_bytes": run["peak_memory_bytes"]}
-    notebook = folder / "lesson_run.ipynb"  # where papermill noted how long all of it took
-    if notebook.exists():
-        metadata = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
-        row["lesson_seconds"] = metadata.get("papermill", {}).get("duration")
-    return row
+    return row | {"peak_memory_bytes": run["peak_memory_bytes"]}
 
 
 def kept(rows: Sequence[Row], new: Row) -> list[Row]:
-    """The rows with `new` in the place of an earlier row of the same run."""
-    same = [all(row[key] == new[key] for key in SAME_RUN) for row in rows]
-    if True not in same:
-        return [*rows, new]
-    return [new if is_same else row for row, is_same in zip(rows, same, strict=True)]
+    """The rows with `new` in the place of an earlier row of the same run, or at the end."""
+    by_run = {tuple(row[key] for key in SAME_RUN): row for row in [*rows, new]}
+    return list(by_run.values())
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -72,58 +64,48 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         short = "" if row["profile"] == "full" else f" ({row['profile']})"
         groups.setdefault(f"`{row['recipe']}`{short}, {row['data']}", []).append(row)
-    columns = list(groups.values())
-    lines = [
-        ["epochs", *(" + ".join(map(str, runs[0]["epochs"])) for runs in columns)],
-        ["runs", *(len(runs) for runs in columns)],
-        *([name, *(_accuracy(runs, key) for runs in columns)] for name, key in LINES.items()),
-        ["training", *(clock(mean(run["training_seconds"] for run in runs)) for runs in columns)],
-        [
-            "where",
-            *(
-                f"{runs[0]['device']}, {runs[0]['precision']}, torch {runs[0]['torch']}"
-                for runs in columns
-            ),
-        ],
-    ]
+    columns = [_column(runs) for runs in groups.values()]
+    lines = [[name, *(column[name] for column in columns)] for name in columns[0]]
     return markdown_table(["", *groups], lines)
 
 
-def _accuracy(runs: Sequence[Row], key: str) -> str:
-    values = [run[key] for run in runs if run.get(key) is not None]
-    text = mean_and_deviation(values) if values else "not measured"
-    if key == "test" and len(runs) == 1:
-        text += " ({:.1f} to {:.1f})".format(*(100 * end for end in runs[0]["test_interval"]))
-    return text
+def _column(runs: Sequence[Row]) -> dict[str, Any]:
+    """What stands in one column, by line; `runs` differ in their seed alone."""
+    first = runs[0]
+    cells = {"epochs": " + ".join(map(str, first["epochs"])), "runs": len(runs)}
+    for name, key in LINES.items():
+        values = [run[key] for run in runs if key in run]
+        cells[name] = mean_and_deviation(values) if values else "not measured"
+        if key == "test" and len(runs) == 1:
+            cells[name] += " ({:.1f} to {:.1f})".format(*(100 * e for e in first["test_interval"]))
+    cells["training"] = clock(mean(run["training_seconds"] for run in runs))
+    cells["where"] = f"{first['device']}, {first['precision']}, torch {first['torch']}"
+    return cells
 
 
 def with_table(text: str, rows: Sequence[Row]) -> str:
     """README's text with the table between `<!-- results -->` and `<!-- end of results -->`."""
-    pattern = r"(<!-- results -->\n).*?(\n<!-- end of results -->)"
-    return re.sub(
-        pattern, lambda marks: f"{marks[1]}{table(rows)}{marks[2]}", text, flags=re.DOTALL
-    )
+    pattern = r"(?s)(<!-- results -->\n).*?(\n<!-- end of results -->)"
+    return re.sub(pattern, lambda marks: f"{marks[1]}{table(rows)}{marks[2]}", text)
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folders", nargs="*", type=Path, help="each with the results.json of a run")
-    parser.add_argument("--device", help="the machine in words (default: as the run says it)")
-    parser.add_argument("--data", help="the data set in words (default: as the run says it)")
-    parser.add_argument(
-        "--picture", type=Path, help="the folder of a finished run on practice flowers"
-    )
+    add = parser.add_argument
+    add("folders", nargs="*", type=Path, help="each with the results.json of a run")
+    add("--device", help="the machine in words (default: as the run says it)")
+    add("--data", help="the data set in words (default: as the run says it)")
+    add("--picture", type=Path, help="the folder of a finished run on practice flowers")
     given = parser.parse_args()
     rows = json.loads(RESULTS.read_text(encoding="utf-8"))
     for folder in given.folders:
         rows = kept(rows, row_of(folder, device=given.device, data=given.data))
     if given.picture:
-        size = save_picture(given.picture, PICTURE)
-        print(f"{PICTURE.relative_to(ROOT)}: {size / 1e3:.0f} kB. Look at it.")
+        save_picture(given.picture, PICTURE)
+        print(f"Look at {PICTURE.relative_to(ROOT)}.")
     RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     README.write_text(with_table(README.read_text(encoding="utf-8"), rows), encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,44 +9,33 @@ of Flowers102 and to the epochs of the config.
 """
 
 import argparse
-import multiprocessing
-import statistics
+import json
+import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from statistics import median
 
 import transfer_learning_config as config
 from flowers_utils.progress import clock
 from flowers_utils.storage.results import markdown_table
-from tests.benchmarks import worker
-from tests.benchmarks.photos import listed, write_photographs
+from tests.benchmarks.photos import HELP, files_of, write_photographs
 
 SIDES = ("textbook", "lesson")
-STAGES = (("phase", "phase1"), ("phase", "phase2"), ("test",))
 Times = dict[str, dict[str, float]]  # side -> what -> median seconds
 
 
-def compare(folder: Path, args: argparse.Namespace) -> Times:
-    """Both sides measured in turn, each in a process of its own."""
+def compare(folder: Path, rounds: int) -> Times:
+    """Both sides measured in turn, each time in a fresh process (`worker.py`)."""
     samples = {side: defaultdict(list) for side in SIDES}
-    spawn = multiprocessing.get_context("spawn")
-    pools = {
-        side: ProcessPoolExecutor(1, spawn, worker.begin, (side, folder, args)) for side in SIDES
-    }
-    for turn in range(args.rounds):
-        stages = [(side, stage) for stage in STAGES for side in SIDES[:: 1 if turn % 2 else -1]]
-        for side, stage in [*stages, ("lesson", ("step",))]:
-            print(f"round {turn + 1} of {args.rounds}: {stage[-1]}, {side}", file=sys.stderr)
-            for what, value in pools[side].submit(worker.measured, *stage).result().items():
+    for turn in range(rounds):
+        for side in SIDES[:: 1 if turn % 2 else -1]:
+            print(f"round {turn + 1} of {rounds}: {side}", file=sys.stderr, flush=True)
+            command = [sys.executable, "-m", "tests.benchmarks.worker", side, folder]
+            for what, value in json.loads(subprocess.check_output(command)).items():
                 samples[side][what].append(value)
-    for pool in pools.values():
-        pool.shutdown()
-    return {
-        side: {what: statistics.median(values) for what, values in found.items()}
-        for side, found in samples.items()
-    }
+    return {side: {k: median(v) for k, v in found.items()} for side, found in samples.items()}
 
 
 def projected(times: dict[str, float], counts: dict[str, int]) -> dict[str, float]:
@@ -84,23 +73,15 @@ def report(times: Times, counts: dict[str, int]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--data", default="auto", help="flowers102, practice or a folder (default: as it is here)")
+    add("--data", default="practice", help=HELP)
     add("--images", type=int, default=256, help="photographs of each split; 0: all (default 256)")
     add("--jpeg-size", type=int, help="resize the photographs to this shorter side, in pixels")
     add("--rounds", type=int, default=3, help="rounds of measurement (default 3)")
-    add("--device", choices=("cuda", "mps", "cpu"), help="where to compute (default: the best)")
-    add("--float32", action="store_true", help="the lesson in float32, too")
-    add("--size", type=int, default=224, help="pixels that the network sees (default 224)")
-    add("--workers", type=int, default=0, help="of the textbook's DataLoader (default 0)")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        shown = write_photographs(
-            listed(args.data), folder / "photographs", limit=args.images, shorter=args.jpeg_size
-        )
-        splits = (folder / "photographs").iterdir()
-        counts = {split.name: len(list(split.rglob("*.jpg"))) for split in splits}
-        print(f"{shown}\n\n{report(compare(folder, args), counts)}")
+    with tempfile.TemporaryDirectory() as folder:
+        files = files_of(args.data)
+        counts = write_photographs(files, Path(folder), limit=args.images, shorter=args.jpeg_size)
+        print(report(compare(Path(folder), args.rounds), counts))
 
 
 if __name__ == "__main__":

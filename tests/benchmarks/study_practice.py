@@ -8,7 +8,6 @@ stopped goes on where it was.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 from statistics import mean, stdev
@@ -26,7 +25,6 @@ from flowers_utils.storage.results import markdown_table
 from flowers_utils.training import train_phase
 
 PICTURES = 200  # of the test split, for the heat
-UNTRAINED = {key: config.TRAINING_CONFIG["learning_rate"] for key in ("head_lr", "backbone_lr")}
 
 
 def heat_on_flowers(model: torch.nn.Module, device: Device, *, size: int, seed: int) -> float:
@@ -47,23 +45,21 @@ def study(seed: int, folder: Path) -> dict[str, float]:
     data = load_data("practice", seed=seed)
     weights = starting_weights(data, device, backbone="resnet18", seed=seed)
     found = {"drawing and pretraining, min": (time.perf_counter() - start) / 60}
-    pretrained, untrained = (
-        build_model(num_classes=data.num_classes, weights=start, seed=seed)
-        for start in (weights, None)
-    )
-    model = pretrained
-    for number, name in enumerate(config.PHASES, start=1):
-        result = train_phase(
-            model, data, device, Phase(number, seed=seed, **config.PHASES[name]), folder
-        )
+    rate, second = config.TRAINING_CONFIG["learning_rate"], config.PHASES["phase2"]
+    untrained = {**second, "head_lr": rate, "backbone_lr": rate, "title": "From scratch"}
+    model = build_model(num_classes=data.num_classes, weights=weights, seed=seed)
+    for number, settings in enumerate([*config.PHASES.values(), untrained], start=1):
+        if settings is untrained:
+            on_flowers = heat_on_flowers(model, device, size=data.image_size, seed=seed)
+            found["heat on flower / area"] = on_flowers
+            model = build_model(num_classes=data.num_classes, weights=None, seed=seed)
+        phase = Phase(number, seed=seed, **settings)
+        result = train_phase(model, data, device, phase, folder)
         model = result.model
-        found |= {f"{name}, val": result.best_val_accuracy, f"{name}, min": result.seconds / 60}
-    found["heat on flower / area"] = heat_on_flowers(model, device, size=data.image_size, seed=seed)
-    settings = {**config.PHASES["phase2"], **UNTRAINED, "title": "From scratch"}
-    result = train_phase(untrained, data, device, Phase(3, seed=seed, **settings), folder)
-    found |= {"scratch, val": result.best_val_accuracy, "scratch, min": result.seconds / 60}
-    found["phase 2 above phase 1"] = found["phase2, val"] - found["phase1, val"]
-    found["phase 2 above scratch"] = found["phase2, val"] - found["scratch, val"]
+        found |= {f"{phase.name}, val": result.best_val_accuracy}
+        found |= {f"{phase.name}, min": result.seconds / 60}
+    for other in ("Phase 1", "From scratch"):
+        found[f"Phase 2 above {other}"] = found["Phase 2, val"] - found[f"{other}, val"]
     return found
 
 
@@ -72,15 +68,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=Path("models/study_practice"))
     asked = parser.parse_args()
-    rows = []
-    for seed in range(asked.seeds):
-        folder = asked.folder.absolute() / f"seed{seed}"
-        folder.mkdir(parents=True, exist_ok=True)
-        rows.append(study(seed, folder))
-        (folder / "figures.json").write_text(json.dumps(rows[-1], indent=1))
+    runs = [study(seed, asked.folder.absolute() / f"seed{seed}") for seed in range(asked.seeds)]
     table = []
-    for key in rows[0]:
-        values = [row[key] for row in rows]
+    for key in runs[0]:
+        values = [run[key] for run in runs]
         deviation = f"{stdev(values):.3f}" if len(values) > 1 else ""
         table.append([key, f"{mean(values):.3f}", deviation, *(f"{value:.3f}" for value in values)])
     seeds = [f"seed {seed}" for seed in range(asked.seeds)]

@@ -6,54 +6,43 @@
     python -m tests.benchmarks.study_recipe scratch --data FOLDER     # without pretrained weights
     python -m tests.benchmarks.study_recipe batchnorm --data FOLDER   # what train mode costs
 
-FOLDER holds train/, val/ and test/ with one folder for each class; ImageNet's weights are on the disk.
-`trials` are cross-validated over train and val together, one change at a time; test is scored once,
-by `recipes`. Each result is a row of tests/benchmarks/photos.json (`--out mine.json`: of your own
-file), and what is there is not computed again: a study that was stopped goes on. The time is told
-beforehand, from the rows that are there.
+FOLDER holds train/, val/ and test/ with one folder for each class (or is the word flowers102);
+ImageNet's weights are on the disk. `trials` are cross-validated over train and val together, one
+change at a time; test is scored once, by `recipes`. Each result is a row of
+tests/benchmarks/photos.json (`--out mine.json`: of your own file), and what is there is not computed
+again: a study that was stopped goes on. The time is told beforehand, from the rows that are there.
 """
 
 import argparse
 import json
 import tempfile
+from itertools import product
 from pathlib import Path
+from statistics import mean
 from typing import Any
+
+import torch
 
 import flowers_utils as fu
 import transfer_learning_config as config
 from flowers_utils import models, training
 from flowers_utils.config_check import phase_settings
-from flowers_utils.data import FlowerData
+from flowers_utils.data import FlowerData, batches
 from flowers_utils.device import Device, peak_memory_bytes
-from flowers_utils.evaluation import compute_metrics, predict_logits
+from flowers_utils.evaluation import compute_metrics, fit_temperature, predict_logits
 from flowers_utils.progress import clock, say
 from flowers_utils.storage.checkpoints import versions
-from tests.benchmarks.trials import (
-    BASE,
-    TRIALS,
-    calibration,
-    fold_of,
-    read_folder,
-    top1,
-    trial,
-)
+from flowers_utils.transforms import eval_batch
+from tests.benchmarks.trials import TRIALS, run_trial, top1
 
-ROWS = Path(__file__).parent / "photos.json"
+ROWS = Path(__file__).with_name("photos.json")
 ORDER = ("base", "backbone 1e-4", "head fitted first", "8 epochs", "BatchNorm frozen")
 SMALL = 160  # pixels of a quick search
+Job = tuple[str, str, int]  # part, name, seed or fold
+Rows = dict[str, dict[str, Any]]  # of one job, by their name
 
 
-def run_trial(name: str, fold: int, folder: Path, device: Device, **size: int) -> dict[str, Any]:
-    """One change, trained on four fifths of train and val, measured on the rest."""
-    settings = {**TRIALS[name], **size}
-    cache = Path(config.PATHS["cache"])
-    splits = read_folder(folder, cache, aspect=settings.get("aspect", BASE["aspect"]))
-    learn, measure = fold_of(splits, fold)
-    row, _ = trial(learn, {"accuracy": measure}, settings, fold, device)
-    return row
-
-
-def start(data: FlowerData, seed: int, *, pretrained: bool = True):
+def start(data: FlowerData, seed: int, *, pretrained: bool = True) -> torch.nn.Module:
     """A ResNet18 with a new head; with ImageNet's weights or random ones."""
     weights = models.imagenet_weights(config.BACKBONE) if pretrained else None
     return models.build_model(num_classes=data.num_classes, weights=weights, seed=seed)
@@ -71,12 +60,17 @@ def run_recipe(name: str, seed: int, data: FlowerData, device: Device) -> dict[s
             row |= {f"phase {number}, seconds": result.seconds}
             row["seconds"] += result.seconds
     logits, labels = predict_logits(model, data.test, device)
-    scores = compute_metrics(logits, labels, class_names=data.class_names)
+    temperature, _ = fit_temperature(*predict_logits(model, data.val, device))
+    scores, calibrated = (
+        compute_metrics(x, labels, class_names=data.class_names)
+        for x in (logits, logits / temperature)
+    )
     row |= {"val": result.best_val_accuracy, "test": scores.top1.value}
     row |= {"low": scores.top1.low, "high": scores.top1.high}
     row |= {"top-5": scores.top5.value, "mean per class": scores.mean_per_class.value}
     row |= {"mirrored twin": top1(model, data.test, device, twin=True)}
-    row |= calibration(model, data.val, data.test, device)
+    row |= {"temperature": temperature, "ece": scores.ece}
+    row |= {"ece after temperature": calibrated.ece}
     return row | {"peak_memory_bytes": peak_memory_bytes(device.torch_device)}
 
 
@@ -91,31 +85,27 @@ def run_scratch(seed: int, data: FlowerData, device: Device) -> dict[str, Any]:
     return {"val": result.best_val_accuracy, "seconds": result.seconds}
 
 
-def run_batchnorm(seed: int, data: FlowerData, device: Device) -> dict[str, dict[str, Any]]:
+def run_batchnorm(seed: int, data: FlowerData, device: Device) -> Rows:
     """Val with a fitted head and a frozen backbone: in eval mode, and with each effect of train mode.
 
     Batch statistics: `model.train()` while classifying, shuffled batches of 32, 8 and 2.
     Running averages: eval mode again, after 1 and 10 epochs of `model.train()` on train.
     """
-    import torch
-
     model = device.place(start(data, seed))
     models.freeze_backbone(model)
     training.fit_head(model, data, device)
     rows = {"eval mode": {"val": top1(model, data.val, device)}}
     before = {key: value.clone() for key, value in model.state_dict().items()}
     for size in (32, 8, 2):
-        generator, correct = torch.Generator().manual_seed(seed), 0
+        generator, correct = torch.Generator().manual_seed(seed), []
+        shuffled = {"batch_size": size, "shuffle": True, "generator": generator}
+        model.train()
         with torch.no_grad():
-            order = torch.randperm(len(data.val), generator=generator)
-            shuffled = data.val.subset(order.tolist())
-            model.train()
-            for first in range(0, len(order), size):
-                part = shuffled.subset(range(first, min(first + size, len(order))))
-                images, labels = next(iter(fu.evaluation_batches(part, device)))
-                correct += int((model(images).argmax(dim=1) == labels).sum())
+            for photos, labels in batches(data.val, device, **shuffled):
+                logits = model(device.place_batch(eval_batch(photos, data.image_size)))
+                correct += (logits.argmax(dim=1) == labels).tolist()
         model.load_state_dict(before)
-        rows[f"batch statistics, {size} photographs"] = {"val": correct / len(data.val)}
+        rows[f"batch statistics, {size} photographs"] = {"val": mean(correct)}
     generator = fu.seed_everything(seed)
     for epoch in range(1, 11):
         model.train()
@@ -128,44 +118,36 @@ def run_batchnorm(seed: int, data: FlowerData, device: Device) -> dict[str, dict
     return rows
 
 
-def todo(asked: argparse.Namespace, rows: list[dict]) -> list[tuple[str, str, int]]:
-    """(part, name, seed or fold) of what is not in `rows` yet."""
-    if asked.part == "order":
-        jobs = [
-            (f"order at {size}", name, fold)
-            for size in (SMALL, 224)
-            for name in ORDER
-            for fold in range(asked.folds)
-        ]
-    else:
-        names = {"trials": list(TRIALS), "recipes": list(config.RECIPES)}.get(asked.part, [""])
-        count = asked.folds if asked.part == "trials" else asked.seeds
-        jobs = [(asked.part, n, i) for i in range(count) for n in names]
-    jobs = [job for job in jobs if not asked.only or job[1] in asked.only]
+def todo(asked: argparse.Namespace, rows: list[dict]) -> list[Job]:
+    """The jobs of a part whose rows are not there yet."""
+    names = {"order": ORDER, "trials": TRIALS, "recipes": config.RECIPES}.get(asked.part, ("",))
+    count = asked.folds if asked.part in ("order", "trials") else asked.seeds
+    parts = [f"order at {SMALL}", "order at 224"] if asked.part == "order" else [asked.part]
+    jobs = [(part, name, i) for part, i, name in product(parts, range(count), names)]
     done = {(row["part"], row.get("job", row["name"]), row["seed"]) for row in rows}
-    return [job for job in jobs if job not in done]
+    return [job for job in jobs if job not in done and (not asked.only or job[1] in asked.only)]
 
 
-def compute(
-    job: tuple[str, str, int], asked: argparse.Namespace, data: FlowerData, device: Device
-) -> dict[str, dict[str, Any]]:
+def compute(job: Job, asked: argparse.Namespace, device: Device) -> Rows:
     """The rows of one job, by their name."""
     part, name, seed = job
-    if part in ("scratch", "batchnorm"):
-        if part == "batchnorm":
-            return run_batchnorm(seed, data, device)
+    if part == "trials" or part.startswith("order"):
+        sizes = {"size": int(part.split()[-1])} if part != "trials" else {}
+        if part == "trials" and asked.size:
+            sizes = {"size": asked.size, "use": asked.size}
+        return {name: run_trial(name, seed, asked.data, device, **sizes)}
+    data = fu.load_data(asked.data)
+    if part == "batchnorm":
+        return run_batchnorm(seed, data, device)
+    if part == "scratch":
         return {"from scratch": run_scratch(seed, data, device)}
-    if part == "recipes":
-        return {name: run_recipe(name, seed, data, device)}
-    size = {"size": int(part.split()[-1])} if part.startswith("order") else {}
-    size = size or ({"size": asked.size, "use": asked.size} if asked.size else {})
-    return {name: run_trial(name, seed, asked.data, device, **size)}
+    return {name: run_recipe(name, seed, data, device)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=("order", "trials", "recipes", "scratch", "batchnorm"))
-    parser.add_argument("--data", type=Path, required=True, help="a folder, or flowers102")
+    parser.add_argument("--data", required=True, help="a folder, or flowers102")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--folds", type=int, default=2)
     parser.add_argument("--size", type=int, help="pixels of all trials")
@@ -174,19 +156,15 @@ def main() -> None:
     asked = parser.parse_args()
     rows = json.loads(asked.out.read_text()) if asked.out.is_file() else []
     jobs, device = todo(asked, rows), fu.choose_device()
-    took = [r["seconds"] for r in rows if r["part"] == asked.part and "seconds" in r]
-    average = sum(took) / len(took) if took else 0.0
-    expected = f"about {clock(average * len(jobs))}" if took else "no row to tell the time from"
+    took = [r["seconds"] for r in rows if r["part"].startswith(asked.part) and "seconds" in r]
+    expected = f"about {clock(mean(took) * len(jobs))}" if took else "no row to tell the time from"
     say(f"{len(jobs)} to compute, {expected} on the machine that made the rows.")
-    data = None
-    if asked.part in ("recipes", "scratch", "batchnorm"):
-        data = fu.load_data(str(asked.data))
-    about = {"device": device.describe(), "torch": versions()["torch"], "data": asked.data.name}
+    about = {"device": device.describe(), "torch": versions()["torch"]}
+    about["data"] = Path(asked.data).name
     for job in jobs:
-        for name, row in compute(job, asked, data, device).items():
-            rows.append(
-                {"part": job[0], "job": job[1], "name": name, "seed": job[2], **row, **about}
-            )
+        for name, row in compute(job, asked, device).items():
+            which = {"part": job[0], "job": job[1], "name": name, "seed": job[2]}
+            rows.append({**which, **row, **about})
             say(json.dumps(rows[-1]))
         asked.out.write_text(json.dumps(rows, indent=1) + "\n")
 

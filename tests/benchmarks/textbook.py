@@ -6,58 +6,41 @@ It computes the lesson's recipe, so that `speed.py` and `accuracy.py` can compar
 import copy
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
-from torchvision.models import resnet18
 
 import transfer_learning_config as config
 from flowers_utils.transforms import eval_transform, train_transform
 
 
-def make_loaders(
-    folder: Path, *, resize: int, crop: int, workers: int = 0
-) -> dict[str, DataLoader]:
+def make_loaders(folder: Path) -> dict[str, DataLoader]:
     """A loader for each of the folders train, val and test in `folder`."""
-    use = eval_transform(size=crop)
+    resize, crop = config.AUGMENTATION["resize"], config.AUGMENTATION["crop"]
+    use, size = eval_transform(size=crop), config.TRAINING_CONFIG["batch_size"]
     transforms = {"train": train_transform(resize=resize, crop=crop), "val": use, "test": use}
     return {
-        split: DataLoader(
-            ImageFolder(str(folder / split), transform),
-            batch_size=config.TRAINING_CONFIG["batch_size"],
-            shuffle=split == "train",
-            num_workers=workers,
-        )
+        split: DataLoader(ImageFolder(folder / split, transform), size, shuffle=split == "train")
         for split, transform in transforms.items()
     }
-
-
-def make_network(num_classes: int, weights: dict[str, Any] | None, device: torch.device):
-    """A ResNet18 with a new head."""
-    model = resnet18()
-    if weights:
-        model.load_state_dict(weights)
-    model.fc = nn.Linear(model.fc.in_features, num_classes)
-    return model.to(device)
 
 
 def train_phase(
     model: nn.Module, loaders: dict[str, DataLoader], name: str, *, epochs: int
 ) -> list[dict[str, float]]:
-    """Train `model` in place for "phase1" or "phase2"; it keeps the weights that were best on val.
+    """Train a ResNet in place for "phase1" or "phase2"; it keeps the weights that were best on val.
 
     Returns val accuracy (0..1) and seconds of each epoch.
     """
     rates, recipe = config.PHASES[name], config.TRAINING_CONFIG
     frozen, device = "backbone_lr" not in rates, model.fc.weight.device
-    for parameter_name, parameter in model.named_parameters():
-        parameter.requires_grad = not frozen or parameter_name.startswith("fc.")
+    backbone = [p for n, p in model.named_parameters() if not n.startswith("fc.")]
+    for parameter in backbone:
+        parameter.requires_grad = not frozen
     groups = [{"params": model.fc.parameters(), "lr": rates["head_lr"]}]
     if not frozen:
-        backbone = [p for n, p in model.named_parameters() if not n.startswith("fc.")]
         groups.append({"params": backbone, "lr": rates["backbone_lr"]})
     optimizer = torch.optim.AdamW(groups, weight_decay=recipe["weight_decay"])
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, recipe["step_size"], recipe["gamma"])

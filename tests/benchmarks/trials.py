@@ -1,6 +1,5 @@
 """One trial of the study: Phase 1, Phase 2, a fitted head, each with one change at a time."""
 
-import copy
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +19,9 @@ from flowers_utils import models, training
 from flowers_utils.data import FlowerData, Split, batches
 from flowers_utils.datasets.photos import open_photo
 from flowers_utils.device import Device
-from flowers_utils.evaluation import compute_metrics, fit_temperature, predict_logits
+from flowers_utils.evaluation import predict_logits
 from flowers_utils.transforms import augment_batch, denormalise, normalise, shrink
+from tests.benchmarks.photos import files_of
 
 FOLDS, LARGEST = 5, 320  # pixels: every trial is cut from photographs of this size
 BASE: dict[str, Any] = {
@@ -39,7 +39,7 @@ BASE: dict[str, Any] = {
     "fit_last": True,
     "head_c": training.HEAD_C,
     "smallest_crop": None,
-    "hue": None,
+    "hue": config.AUGMENTATION["hue"],
     "change": None,  # "smoothing", "mixup", "trivial", "rand"
     "ema": 0.0,  # decay of a running mean of the weights
 }
@@ -57,12 +57,8 @@ TRIALS: dict[str, dict[str, Any]] = {
     "head not fitted last": {"fit_last": False},
     "penalty 3 times": {"head_c": training.HEAD_C / 3},
     "penalty a third": {"head_c": training.HEAD_C * 3},
-    "8 epochs": {"epochs": 8},
-    "20 epochs": {"epochs": 20},
-    "30 epochs": {"epochs": 30},
-    "crops from 35 %": {"smallest_crop": 0.35},
-    "crops from 60 %": {"smallest_crop": 0.6},
-    "crops from 80 %": {"smallest_crop": 0.8},
+    **{f"{count} epochs": {"epochs": count} for count in (8, 20, 30)},
+    **{f"crops from {part} %": {"smallest_crop": part / 100} for part in (35, 60, 80)},
     "aspect kept": {"aspect": True},
     "aspect kept, crops from 35 %": {"aspect": True, "smallest_crop": 0.35},
     "no hue": {"hue": 0.0},
@@ -71,29 +67,23 @@ TRIALS: dict[str, dict[str, Any]] = {
     "TrivialAugment": {"change": "trivial"},
     "RandAugment": {"change": "rand"},
     "weights averaged": {"ema": 0.98},
-    "trained at 128": {"size": 128},
-    "trained at 160": {"size": 160},
-    "trained at 192": {"size": 192},
-    "trained at 256": {"size": 256},
-    "used at 256": {"use": 256},
-    "used at 288": {"use": 288},
+    **{f"trained at {size}": {"size": size} for size in (128, 160, 192, 256)},
+    **{f"used at {size}": {"use": size} for size in (256, 288)},
 }
 
 
-def read_folder(folder: Path, cache: Path, *, aspect: bool) -> dict[str, Split]:
-    """train, val and test of a folder at LARGEST pixels: squashed, or their middle square."""
-    splits = {}
-    for name in ("train", "val", "test"):
-        files = sorted((folder / name).glob("*/*.jpg"))
-        classes = sorted({file.parent.name for file in files})
-        labels = torch.tensor([classes.index(file.parent.name) for file in files])
-        path = cache / f"study-{name}-{LARGEST}-{'aspect' if aspect else 'squashed'}.npy"
+def read_splits(data: str, *, aspect: bool) -> dict[str, Split]:
+    """train, val and test at LARGEST pixels: squashed, or the middle square of each photograph."""
+    shape = LARGEST if aspect else (LARGEST, LARGEST)
+    steps, splits = v2.Compose([v2.Resize(shape), v2.CenterCrop(LARGEST)]), {}
+    for name, (files, labels) in files_of(data).items():
+        title = f"study-{Path(data).name}-{name}-{LARGEST}-{'aspect' if aspect else 'squashed'}.npy"
+        path = Path(config.PATHS["cache"], title)
         if not path.is_file():
-            steps = [v2.Resize(LARGEST if aspect else (LARGEST, LARGEST)), v2.CenterCrop(LARGEST)]
-            photos = (np.asarray(v2.Compose(steps)(open_photo(file))) for file in files)
+            photos = [np.asarray(steps(open_photo(file))).transpose(2, 0, 1) for file in files]
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, np.stack([photo.transpose(2, 0, 1) for photo in photos]))
-        splits[name] = Split(name, np.load(path, mmap_mode="r"), labels)
+            np.save(path, np.stack(photos))
+        splits[name] = Split(name, np.load(path, mmap_mode="r"), torch.tensor(labels))
     return splits
 
 
@@ -116,65 +106,59 @@ def resized(split: Split, size: int) -> Split:
     return replace(split, images=torch.cat(parts).numpy())
 
 
-def trial(
-    learn: Split, measured: dict[str, Split], settings: dict[str, Any], seed: int, device: Device
-) -> tuple[dict[str, Any], torch.nn.Module]:
-    """Train on `learn`; a row with the results on each of `measured`, and the network.
+def run_trial(name: str, fold: int, data: str, device: Device, **sizes: int) -> dict[str, Any]:
+    """One change, trained on four fifths of train and val, measured on the rest; `fold` is the seed.
 
     The weights of the last epoch count, not those of the best: so a fold chooses nothing.
     """
-    s, began = {**BASE, **settings}, time.perf_counter()
-    room = round(s["size"] * 256 / 224)  # the lesson's, at every size
-    train, use = resized(learn, room), resized(learn, s["use"])
-    names = tuple(str(label) for label in range(int(learn.labels.max()) + 1))
-    sizes = {"resize_size": room, "image_size": s["size"]}
-    data = FlowerData("folder", "study", names, train, use, use, **sizes)
+    s = {**BASE, **TRIALS[name], **sizes}
+    learn, measure = fold_of(read_splits(data, aspect=s["aspect"]), fold)
+    began, room = time.perf_counter(), round(s["size"] * 256 / 224)  # the lesson's, at every size
+    names, val = tuple(map(str, range(int(learn.labels.max()) + 1))), resized(measure, s["use"])
+    train = FlowerData("folder", "study", names, resized(learn, room), val, val, room, s["size"])
+    use = replace(train, train=resized(learn, s["use"]), resize_size=s["use"], image_size=s["use"])
     weights = models.imagenet_weights(config.BACKBONE)
-    model = models.build_model(num_classes=len(names), weights=weights, seed=seed)
-    model, generator = device.place(model), fu.seed_everything(seed)
-    at_use = replace(data, train=use, resize_size=s["use"], image_size=s["use"])
+    model = models.build_model(num_classes=len(names), weights=weights, seed=fold)
+    model, generator = device.place(model), fu.seed_everything(fold)
     models.freeze_backbone(model)
     if s["start"] == "fitted":
-        training.fit_head(model, at_use, device, c=s["head_c"])
+        training.fit_head(model, use, device, c=s["head_c"])
     else:
-        _fine_tune(model, data, device, generator, {**s, "epochs": s["head_epochs"], "ema": 0})
+        first = {**s, "epochs": s["head_epochs"], "head_lr": s["first_lr"], "ema": 0}
+        _fine_tune(model, train, device, generator, first)
     models.unfreeze(model)
     if s["batchnorm"] == "frozen":
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.requires_grad_(False)
-    model = _fine_tune(model, data, device, generator, {**s, "first_lr": s["head_lr"]})
-    row: dict[str, Any] = {"seconds": time.perf_counter() - began}
-    measured = {name: resized(split, s["use"]) for name, split in measured.items()}
-    row |= {f"{name}, trained head": top1(model, x, device) for name, x in measured.items()}
+    model = _fine_tune(model, train, device, generator, s)
+    row = {"accuracy, trained head": top1(model, val, device)}
     if s["fit_last"]:
-        training.fit_head(model, at_use, device, c=s["head_c"])
-    row["seconds"] = time.perf_counter() - began
-    for name, split in measured.items():
-        row[name] = top1(model, split, device)
-        row[f"{name}, mirrored twin"] = top1(model, split, device, twin=True)
-    return row, model
+        training.fit_head(model, use, device, c=s["head_c"])
+    row |= {"seconds": time.perf_counter() - began, "accuracy": top1(model, val, device)}
+    return row | {"accuracy, mirrored twin": top1(model, val, device, twin=True)}
 
 
 def _fine_tune(model, data: FlowerData, device: Device, generator, s: dict[str, Any]):
     """Train what is not frozen for `epochs`; returns the network, or its averaged weights."""
-    rates = {"backbone_lr": s["backbone_lr"], "head_lr": s["first_lr"]}
+    rates = {"backbone_lr": s["backbone_lr"], "head_lr": s["head_lr"]}
     optimizer = training.make_optimizer(models.parameter_groups(model, **rates), device)
     scheduler = _schedule(optimizer, s)
     decay = get_ema_multi_avg_fn(s["ema"])
     mean = AveragedModel(model, multi_avg_fn=decay, use_buffers=True) if s["ema"] else None
+    config.AUGMENTATION["hue"] = s["hue"]
+    size, smoothing = config.TRAINING_CONFIG["batch_size"], 0.1 * (s["change"] == "smoothing")
     for _ in range(s["epochs"]):
         models.train_mode(model)
-        size = config.TRAINING_CONFIG["batch_size"]
-        shuffled = {"batch_size": size, "shuffle": True, "generator": generator}
-        for photos, labels in batches(data.train, device, **shuffled):
-            views = {"smallest_crop": s["smallest_crop"], "hue": s["hue"]}
-            images = augment_batch(photos, generator, crop=data.image_size, **views)
+        shuffled = batches(data.train, device, batch_size=size, shuffle=True, generator=generator)
+        for photos, labels in shuffled:
+            views = {"crop": data.image_size, "smallest_crop": s["smallest_crop"]}
+            images = augment_batch(photos, generator, **views)
             images, labels = _changed(images, labels, s["change"], data.num_classes)
             optimizer.zero_grad()
             with device.autocast():
                 logits = model(device.place_batch(images))
-            F.cross_entropy(logits.float(), labels).backward()
+            F.cross_entropy(logits.float(), labels, label_smoothing=smoothing).backward()
             optimizer.step()
             if mean:
                 mean.update_parameters(model)
@@ -193,8 +177,6 @@ def _schedule(optimizer, s: dict[str, Any]) -> LRScheduler:
 
 
 def _changed(images, labels, change: str | None, classes: int):
-    if change == "smoothing":
-        return images, F.one_hot(labels, classes) * 0.9 + 0.1 / classes
     if change == "mixup":
         return v2.MixUp(alpha=0.2, num_classes=classes)(images, labels)
     if change in ("trivial", "rand"):
@@ -208,21 +190,6 @@ def top1(model, split: Split, device: Device, *, twin: bool = False) -> float:
     """Accuracy on a split; `twin`: of the mean of the logits of each picture and its mirror image."""
     logits, labels = predict_logits(model, split, device)
     if twin:
-        logits = logits + predict_logits(model, mirrored(split), device)[0]
+        mirrored = replace(split, images=np.ascontiguousarray(split.images[..., ::-1]))
+        logits = logits + predict_logits(model, mirrored, device)[0]
     return float((logits.argmax(dim=1) == labels).float().mean())
-
-
-def mirrored(split: Split) -> Split:
-    return replace(split, images=np.ascontiguousarray(split.images[..., ::-1]))
-
-
-def calibration(model, val: Split, test: Split, device: Device) -> dict[str, float]:
-    """ECE on test before and after a temperature that is fitted on val."""
-    model = copy.deepcopy(model)
-    names = tuple(str(i) for i in range(models.head_of(model).out_features))
-    temperature, _ = fit_temperature(*predict_logits(model, val, device))
-    logits, labels = predict_logits(model, test, device)
-    before, after = (
-        compute_metrics(x, labels, class_names=names).ece for x in (logits, logits / temperature)
-    )
-    return {"temperature": temperature, "ece": before, "ece after temperature": after}
