@@ -1,8 +1,8 @@
 """Run the lesson in full on practice flowers and keep its outputs: `python -m tests.remake_outputs`.
 
-It runs in a copy of the project, so that nothing trained before is loaded, takes as long as the
-lesson, and writes the outputs into `resnet18_training.ipynb`. Run it again whenever a change alters
-what a reader sees; `test_notebook.py` fails as long as the code cells and their outputs differ.
+It runs in a copy of the project, takes as long as the lesson, and writes the outputs into
+`resnet18_training.ipynb`. Run it again whenever a change alters what a reader sees;
+`test_notebook.py` fails as long as the code cells and their outputs differ.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "resnet18_training.ipynb"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-PROJECT = ("flowers_utils", "transfer_learning_config.py", "requirements.txt", ".github")
+PROJECT = ("flowers_utils", "tests/benchmarks", "transfer_learning_config.py", "requirements.txt")
 LIMIT = 2_000_000  # bytes of the notebook with its outputs
 PLACES = re.compile(r"(?<![\w./:])/(?:[\w.-]+/)+[\w.-]+|[A-Z]:\\\\?\w+")
 
@@ -41,20 +41,19 @@ def paths_in(notebook: nbformat.NotebookNode) -> list[str]:
     return [found for text in texts for found in PLACES.findall(text)]
 
 
-def run(folder: Path, *, profile: str) -> nbformat.NotebookNode:
-    """The notebook executed in a copy of the project in `folder`, its sources as they were."""
-    for name in PROJECT:
+def copy_project(folder: Path) -> None:
+    """Copy what the notebook's cells need to `folder`, so that nothing trained before is loaded."""
+    for name in (*PROJECT, NOTEBOOK.name):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
-    shutil.copytree(ROOT / "tests" / "benchmarks", folder / "tests" / "benchmarks")
-    backbone = ROOT / "models" / "practice_backbone.pth"
-    if backbone.is_file():  # it depends on nothing that the notebook does, and takes minutes
-        (folder / "models").mkdir()
-        shutil.copy(backbone, folder / "models")
+
+
+def run(folder: Path) -> nbformat.NotebookNode:
+    """The notebook executed on practice flowers in `folder`, its sources as they were."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     knobs = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
-    source = knobs.source
-    knobs.source = source.replace('"auto"', '"practice"').replace('"full"', f'"{profile}"')
+    source, knobs.source = knobs.source, knobs.source.replace('"auto"', '"practice"')
     resources = {"metadata": {"path": str(folder)}}
     NotebookClient(notebook, timeout=None, record_timing=False, resources=resources).execute()
     knobs.source = source
@@ -85,15 +84,13 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="full", choices=("full", "quick", "smoke"))
-    parser.add_argument(
-        "--keep", type=Path, help="copy what the run leaves in models/ to this folder"
-    )
+    parser.add_argument("--keep", type=Path, help="copy what the run leaves in models/ to here")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        notebook = clean(run(Path(folder), profile=given.profile))
+        copy_project(Path(folder))
+        notebook = clean(run(Path(folder)))
         if given.keep:  # README's numbers and picture are made from it
             shutil.copytree(Path(folder) / "models", given.keep, dirs_exist_ok=True)
     nbformat.write(notebook, ROOT / "models" / "with_outputs.ipynb")  # to look at, if refused
@@ -104,8 +101,7 @@ def main() -> int:
         sys.exit(f"Not written: with its outputs the notebook has {len(text):,} bytes.")
     NOTEBOOK.write_text(text + "\n", encoding="utf-8")
     print(f"Written: {len(text):,} bytes with outputs.")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib import import_module
 from importlib.util import find_spec
 
 import pytest
@@ -33,19 +34,13 @@ def test_the_table_holds_the_rows_of_the_results_file():
 
 
 def test_the_text_repeats_only_numbers_of_the_rows_and_of_the_config():
-    def percents(text):
-        return set(re.findall(r"\d+(?:\.\d+)?(?= ?%)", text))
-
-    promised = [float(n) for n in re.findall(r"0\.\d+", str(config.EXPECTED))]
-    known = percents(table(ROWS)) | {f"{100 * value:.{d}f}" for value in promised for d in (0, 1)}
     photographs = json.loads(RESULTS.with_name("photos.json").read_text(encoding="utf-8"))
-    known |= {f"{100 * row['val']:.1f}" for row in photographs if "val" in row}
-    known |= {
-        "95",
-        "66.7",
-        "69.8",
-    }  # the interval; top-1 on ImageNet, by the sources of the weights
-    assert percents(TEXT) <= known
+    known = {row["val"] for row in photographs if "val" in row}
+    known |= {float(number) for number in re.findall(r"0\.\d+", str(config.EXPECTED))}
+    known |= {0.95, 0.667, 0.698}  # intervals; top-1 on ImageNet, by the sources of the weights
+    shown = {f"{100 * value:.{digits}f}" for value in known for digits in (0, 1)}
+    text, of_rows = (re.findall(r"\d+(?:\.\d+)?(?= ?%)", part) for part in (TEXT, table(ROWS)))
+    assert set(text) <= shown | set(of_rows)
 
 
 def test_the_picture_is_there_and_small():
@@ -63,6 +58,11 @@ def test_every_link_file_and_module_named_is_there():
     assert files and links and {"flowers_utils", "papermill", "pytest"} <= modules
     assert not [name for name in {*links, *files} - MADE if not (ROOT / name).exists()]
     assert not [name for name in modules if find_spec(name) is None]
+
+
+def test_every_benchmark_finds_the_names_that_it_imports():
+    for file in RESULTS.parent.glob("*.py"):
+        import_module(f"tests.benchmarks.{file.stem}")
 
 
 def test_names_from_the_code_are_correct():
@@ -83,43 +83,35 @@ def test_graders_find_the_verdicts_of_the_checks():
 
 
 @pytest.fixture
-def run(tmp_path):
-    """The folder of a finished run, and its results as the notebook writes them."""
-
-    def phase(name, val):
-        history = [{"epoch": 1, "val_accuracy": val}]
-        return {"name": name, "best_val_accuracy": val, "seconds": 61.0, "history": history}
-
-    top1 = {"value": 0.8, "low": 0.75, "high": 0.84}
-    content = {
+def content():
+    """The results of a finished run, as the notebook writes them."""
+    top1, phases = {"value": 0.8, "low": 0.75, "high": 0.84}, {}
+    for key, val in (("phase1", 0.5), ("phase2", 0.7)):
+        phases[key] = {"name": key, "best_val_accuracy": val, "seconds": 61.0, "history": [{}]}
+    return {
         "data": {"title": "test patches"},
         **{"device": "CPU", "precision": "float32", "profile": "full", "recipe": "lesson"},
         **{"seed": 0, "versions": {"torch": "2.14.1+cpu"}, "peak_memory_bytes": 10**9},
-        "phases": {"phase1": phase("Phase 1", 0.5), "phase2": phase("Phase 2", 0.7)},
+        "phases": phases,
         "test": {"top1": top1, "top5": top1, "mean_per_class": top1, "ece": 0.1},
     }
+
+
+def test_a_finished_run_becomes_a_row_and_seeds_share_a_column(content, tmp_path):
     save_results(tmp_path / "results.json", content)
-    return tmp_path, content
-
-
-def test_a_finished_run_becomes_a_row_and_a_column(run):
-    row = row_of(run[0], device="two cores")
-    shown = table([row])
+    first = row_of(tmp_path, device="two cores")
+    shown = table([first])
     assert "`lesson`, test patches" in shown and "| epochs | 1 + 1 |" in shown
     assert "| 80.0 % (75.0 to 84.0) |" in shown and "| 2 min 02 s |" in shown
     assert "| not measured |" in shown and "two cores, float32, torch 2.14.1" in shown
-
-
-def test_seeds_share_a_column_and_a_run_made_again_replaces_its_row(run):
-    first = row_of(run[0])
     rows = kept([first], first | {"seed": 1, "test": 0.9})
     assert len(rows) == 2 and "| **test, scored once** | 85.0 % ± 7.1 |" in table(rows)
-    assert kept(rows, first | {"test": 0.6}) == [first | {"test": 0.6}, rows[1]]
+    assert kept(rows, first | {"test": 0.6}) == [first | {"test": 0.6}, rows[1]]  # made again
 
 
-def test_seeds_give_mean_and_standard_deviation(run):
-    better = run[1] | {"test": {"top1": {"value": 0.9}}}
-    assert "| test top-1 | 85.0 % ± 7.1 | 80.0 % | 90.0 % |" in over_seeds([run[1], better])
+def test_seeds_give_mean_and_standard_deviation(content):
+    better = content | {"test": {"top1": {"value": 0.9}}}
+    assert "| test top-1 | 85.0 % ± 7.1 | 80.0 % | 90.0 % |" in over_seeds([content, better])
 
 
 def test_the_picture_shows_three_correct_predictions_and_a_mistake():
