@@ -9,31 +9,109 @@ of Flowers102 and to the epochs of the config.
 """
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+import torch
+
 import transfer_learning_config as config
+from flowers_utils import models
+from flowers_utils.data import FlowerData
+from flowers_utils.datasets.load import load_data
+from flowers_utils.device import Device, choose_device, peak_memory_bytes
+from flowers_utils.evaluation import predict_logits
+from flowers_utils.machine.speed import measure
+from flowers_utils.phases import Phase
 from flowers_utils.progress import clock
 from flowers_utils.storage.results import markdown_table
+from flowers_utils.training import make_optimizer, train_one_epoch, train_phase
+from flowers_utils.transforms import augment_batch, training_batches
+from tests.benchmarks import textbook
 from tests.benchmarks.photos import HELP, files_of, write_photographs
 
-SIDES = ("textbook", "lesson")
 Times = dict[str, dict[str, float]]  # side -> what -> median seconds
+STEPS = 8  # of Phase 1, for the proportion that the network takes
+
+
+def textbook_side(folder: Path) -> dict[str, float]:
+    """Seconds of the second epoch of each phase (the first warms up) and of a pass over test."""
+    device = choose_device(fast=False).torch_device
+    loaders = textbook.make_loaders(folder)
+    classes = len(loaders["train"].dataset.classes)
+    model = models.build_model(num_classes=classes, weights=None).to(device)
+    times = {
+        name: textbook.train_phase(model, loaders, name, epochs=2)[1]["seconds"]
+        for name in config.PHASES
+    }
+    test = measure(lambda: textbook.accuracy(model, loaders["test"]), repeats=1)
+    return times | {"test": test[0], "memory": peak_memory_bytes(device)}
+
+
+def lesson_side(folder: Path) -> dict[str, float]:
+    """The same by the lesson's functions; decoding, and what stands around the epochs, too."""
+    device = choose_device()
+    with tempfile.TemporaryDirectory() as made:
+        config.PATHS["cache"] = made
+        start = time.perf_counter()
+        data = load_data(str(folder))
+        times = {"decoding": time.perf_counter() - start}
+        model = models.build_model(num_classes=data.num_classes, weights=None)
+        for number, name in enumerate(config.PHASES, start=1):
+            phase = Phase(number, **{**config.PHASES[name], "epochs": 2})
+            start = time.perf_counter()
+            result = train_phase(model, data, device, phase, made)
+            times[f"{name} around"] = time.perf_counter() - start - result.seconds
+            times[name] = result.history[1]["seconds"]
+        test = measure(lambda: predict_logits(model, data.test, device), repeats=1)
+        times |= step_times(model, data, device)
+    return times | {"test": test[0], "memory": peak_memory_bytes(device.torch_device)}
+
+
+def step_times(model: torch.nn.Module, data: FlowerData, device: Device) -> dict[str, float]:
+    """The proportion of a Phase 1 step in the network, and seconds to augment a batch."""
+    model, generator = device.place(model), torch.Generator().manual_seed(0)
+    models.freeze_backbone(model)
+    groups = models.parameter_groups(model, backbone_lr=0.0, head_lr=1e-3)
+    optimizer = make_optimizer(groups, device)
+
+    def augmented() -> Iterable:
+        return islice(training_batches(data, device, generator), STEPS)
+
+    def seconds(batches: Callable[[], Iterable]) -> float:
+        return measure(lambda: train_one_epoch(model, batches(), optimizer, device), repeats=1)[0]
+
+    ready = list(augmented())
+    photos = np.array(data.train.images[: config.TRAINING_CONFIG["batch_size"]])
+    photos, crop = torch.from_numpy(photos).to(device.torch_device), data.image_size
+    augmenting = measure(lambda: augment_batch(photos, generator, crop=crop), repeats=9)
+    proportion = seconds(lambda: ready) / seconds(augmented)
+    return {"in the network": proportion, "augmenting": median(augmenting)}
+
+
+SIDES = {"textbook": textbook_side, "lesson": lesson_side}
 
 
 def compare(folder: Path, rounds: int) -> Times:
-    """Both sides measured in turn, each time in a fresh process (`worker.py`)."""
-    samples = {side: defaultdict(list) for side in SIDES}
+    """Both sides measured in turn, each time in a fresh process.
+
+    The lesson changes how its process keeps freed memory; the textbook loop must not profit from it.
+    """
+    samples, spawn = {side: defaultdict(list) for side in SIDES}, get_context("spawn")
     for turn in range(rounds):
-        for side in SIDES[:: 1 if turn % 2 else -1]:
+        for side in list(SIDES)[:: 1 if turn % 2 else -1]:
             print(f"round {turn + 1} of {rounds}: {side}", file=sys.stderr, flush=True)
-            command = [sys.executable, "-m", "tests.benchmarks.worker", side, folder]
-            for what, value in json.loads(subprocess.check_output(command)).items():
+            with ProcessPoolExecutor(1, spawn) as pool:
+                found = pool.submit(SIDES[side], folder).result()
+            for what, value in found.items():
                 samples[side][what].append(value)
     return {side: {k: median(v) for k, v in found.items()} for side, found in samples.items()}
 
