@@ -10,8 +10,6 @@ DATA_WORDS = ("auto", "flowers102", "practice")
 # Lowest and highest value of each hyperparameter. A whole number as lowest: only whole numbers.
 LIMITS = {
     "batch_size": (2, 4096),
-    "smallest_crop": (0.05, 1.0),
-    "train_size": (0.25, 2.0),
     "rotation": (0.0, 180.0),
     "hue": (0.0, 0.5),
     "seed": (0, 2**31 - 1),

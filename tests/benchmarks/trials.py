@@ -147,13 +147,16 @@ def _fine_tune(model, data: FlowerData, device: Device, generator, s: dict[str, 
     decay = get_ema_multi_avg_fn(s["ema"])
     mean = AveragedModel(model, multi_avg_fn=decay, use_buffers=True) if s["ema"] else None
     config.AUGMENTATION["hue"] = s["hue"]
+    crops = _crops(s["smallest_crop"] or 1.0, data.image_size)
     size, smoothing = config.TRAINING_CONFIG["batch_size"], 0.1 * (s["change"] == "smoothing")
     for _ in range(s["epochs"]):
         models.train_mode(model)
         shuffled = batches(data.train, device, batch_size=size, shuffle=True, generator=generator)
         for photos, labels in shuffled:
-            views = {"crop": data.image_size, "smallest_crop": s["smallest_crop"]}
-            images = augment_batch(photos, generator, **views)
+            if s["smallest_crop"]:
+                images = torch.stack([crops(photo) for photo in photos])
+            else:
+                images = augment_batch(photos, generator, crop=data.image_size)
             images, labels = _changed(images, labels, s["change"], data.num_classes)
             optimizer.zero_grad()
             with device.autocast():
@@ -164,6 +167,21 @@ def _fine_tune(model, data: FlowerData, device: Device, generator, s: dict[str, 
                 mean.update_parameters(model)
         scheduler.step()
     return mean.module if mean else model
+
+
+def _crops(smallest: float, size: int) -> v2.Compose:
+    """The lesson's augmentation of one photograph, but with crops from `smallest` of its area up."""
+    a = config.AUGMENTATION
+    return v2.Compose(
+        [
+            v2.RandomRotation(a["rotation"], v2.InterpolationMode.BILINEAR),
+            v2.RandomResizedCrop(size, (smallest, 1.0), ratio=(1.0, 1.0)),
+            v2.RandomHorizontalFlip(a["flip"]),
+            v2.ColorJitter(a["brightness"], a["contrast"], a["saturation"], a["hue"]),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(**config.NORMALIZATION),
+        ]
+    )
 
 
 def _schedule(optimizer, s: dict[str, Any]) -> LRScheduler:
