@@ -6,7 +6,6 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from faulty_server import FaultyServer
@@ -19,12 +18,6 @@ from flowers_utils.datasets.folder import describe_folder
 from flowers_utils.datasets.load import data_root, load_data, split_table
 from flowers_utils.errors import FlowersError
 from flowers_utils.transforms import eval_batch, eval_transform
-
-
-def jpeg(number: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (10 * number, 100, 50)).save(buffer, "JPEG")
-    return buffer.getvalue()
 
 
 def archive_of(members: dict[str, bytes | str]) -> bytes:
@@ -40,32 +33,29 @@ def archive_of(members: dict[str, bytes | str]) -> bytes:
     return buffer.getvalue()
 
 
-PHOTOS = {f"jpg/image_{number:05d}.jpg": jpeg(number) for number in range(1, 7)}
-SMALL_SET = {"flowers.tgz": archive_of(PHOTOS), "labels.mat": b"labels", "setid.mat": b"splits"}
+PHOTOS = {f"jpg/image_{number:05d}.jpg": b"photo %d" % number for number in range(1, 7)}
+SMALL_SET = {"labels.mat": b"labels", "setid.mat": b"splits", "flowers.tgz": archive_of(PHOTOS)}
 
 
 @pytest.fixture
 def server(monkeypatch):
     """Serves a set of six photographs, and describes it in the config."""
-    with FaultyServer({}) as running:
-        monkeypatch.setitem(config.DATASET, "base_urls", (running.base,))
+    with FaultyServer(dict(SMALL_SET)) as running:
+        monkeypatch.setitem(config.DATASET, "base_urls", (running.url(""),))
         monkeypatch.setitem(config.DATASET, "splits", {"train": 2, "val": 2, "test": 2})
-
-        def serve(files):
-            running.files = dict(files)
-            keys = ("archive", "labels", "setid")
-            for key, (name, content) in zip(keys, files.items(), strict=True):
-                md5 = hashlib.md5(content).hexdigest()
-                monkeypatch.setitem(config.DATASET, key, {"name": name, "md5": md5})
-
-        running.serve = serve
-        serve(SMALL_SET)
+        for key, name in zip(flowers102.ALL_FILES, SMALL_SET, strict=True):
+            describe(monkeypatch, key, name, SMALL_SET[name])
         yield running
+
+
+def describe(monkeypatch, key: str, name: str, content: bytes) -> None:
+    file = {"name": name, "md5": hashlib.md5(content).hexdigest()}
+    monkeypatch.setitem(config.DATASET, key, file)
 
 
 @pytest.fixture
 def base(tmp_path):
-    return tmp_path / "flowers-102"
+    return tmp_path / "a" / "flowers-102"
 
 
 def ensure(base: Path) -> Path:
@@ -78,37 +68,29 @@ def unpacked(base: Path) -> dict[str, bytes]:
 
 def test_flowers102_is_fetched_unpacked_and_then_left_alone(server, base, monkeypatch):
     assert ensure(base) == base and unpacked(base) == PHOTOS
-    assert (base / "setid.mat").read_bytes() == b"splits"
-    seen = sorted(file.name for file in base.iterdir() if not file.name.startswith("."))
-    assert seen == sorted([*SMALL_SET, "jpg"])
+    assert {name: (base / name).read_bytes() for name in SMALL_SET} == SMALL_SET
     server.requests.clear()
     monkeypatch.setattr(flowers102, "check_writable", pytest.fail)  # it may be read-only
     ensure(base)
     assert server.requests == []
 
 
-def test_a_half_extracted_set_is_completed_from_the_kept_archive(server, base):
-    ensure(base)
-    (base / "jpg" / "image_00003.jpg").unlink()
-    (base / "jpg" / "image_00005.jpg").write_bytes(b"")
-    assert flowers102.missing_images(base.parent) == ["image_00003.jpg", "image_00005.jpg"]
-    server.requests.clear()
-    ensure(base)
-    assert unpacked(base) == PHOTOS and server.requests == []
-
-
-@pytest.mark.parametrize("folder", [".", "flowers-102"])
-def test_files_put_there_by_hand_are_used_without_a_network(server, base, folder):
-    (base.parent / folder).mkdir(exist_ok=True)
-    for name, content in SMALL_SET.items():
-        (base.parent / folder / name).write_bytes(content)
+def test_a_half_extracted_set_and_files_put_there_by_hand_need_no_network(server, base):
+    (base / "jpg").mkdir(parents=True)
+    for name, content in {**SMALL_SET, "jpg/image_00005.jpg": b""}.items():
+        (base / name).write_bytes(content)
+    for photo in ("image_00001.jpg", "image_00002.jpg"):
+        (base / "jpg" / photo).write_bytes(PHOTOS[f"jpg/{photo}"])
+    missing = [f"image_{number:05d}.jpg" for number in (3, 4, 5, 6)]
+    assert flowers102.missing_images(base.parent) == missing
     assert flowers102.flowers102_lies_ready(base.parent)
     ensure(base)
     assert unpacked(base) == PHOTOS and server.requests == []
 
 
 def test_what_cannot_be_fetched_is_told_with_all_that_is_needed(server, base):
-    by_hand = base.parent / "flowers.tgz"
+    base.mkdir(parents=True)
+    by_hand = base / "flowers.tgz"
     by_hand.write_bytes(SMALL_SET["flowers.tgz"][:100])
     server.misbehave("flowers.tgz", "404")
     with pytest.raises(FlowersError) as raised:
@@ -118,11 +100,13 @@ def test_what_cannot_be_fetched_is_told_with_all_that_is_needed(server, base):
     assert by_hand.exists()
 
 
-def test_an_archive_writes_nothing_but_photographs_and_must_hold_all(server, tmp_path):
-    base = tmp_path / "a" / "flowers-102"
+def test_an_archive_writes_nothing_but_photographs_and_must_hold_all(
+    server, base, tmp_path, monkeypatch
+):
     others = {"jpg/../../evil.jpg": b"x", "jpg/image_00005.jpg": "image_00001.jpg"}
     few = dict(list(PHOTOS.items())[:4])
-    server.serve({**SMALL_SET, "flowers.tgz": archive_of({**others, **few})})
+    server.files["flowers.tgz"] = archive_of({**others, **few})
+    describe(monkeypatch, "archive", "flowers.tgz", server.files["flowers.tgz"])
     with pytest.raises(FlowersError, match=r"lacks image_00005\.jpg and more"):
         ensure(base)
     assert unpacked(base) == few and list(tmp_path.rglob("evil*")) == []
@@ -132,11 +116,8 @@ def test_splits_are_those_of_torchvision(mini_flowers102):
     for name in ("train", "val", "test"):
         files, labels = flowers102.read_split(mini_flowers102, name)
         theirs = Flowers102(mini_flowers102, split=name)
-        assert len(theirs) == len(files)
-        for i in (0, len(files) - 1):
-            picture, label = theirs[i]
-            assert label == labels[i]
-            assert np.array_equal(np.asarray(picture), np.asarray(Image.open(files[i])))
+        assert [label for _, label in theirs] == labels
+        assert theirs[-1][0].tobytes() == Image.open(files[-1]).tobytes()
 
 
 def test_auto_takes_flowers102_that_is_there_as_torchvision_would(mini_flowers102, monkeypatch):
@@ -154,7 +135,7 @@ def test_auto_takes_flowers102_that_is_there_as_torchvision_would(mini_flowers10
     assert "70 photographs, since this profile is short" in table
 
 
-def test_the_set_is_found_wherever_one_points_into_it(mini_flowers102, monkeypatch):
+def test_the_set_is_found_wherever_one_points_into_it(mini_flowers102, tmp_path, monkeypatch):
     for place in ("flowers-102", "flowers-102/jpg", "."):
         given = str(mini_flowers102 / place)
         assert load_data(given, profile="smoke").source == "flowers102"
@@ -164,21 +145,15 @@ def test_the_set_is_found_wherever_one_points_into_it(mini_flowers102, monkeypat
     other = (mini_flowers102 / "flowers-102").rename(mini_flowers102 / "oxford")
     with pytest.raises(FlowersError, match=r"oxford' holds Flowers102.*Rename it"):
         load_data(str(other))
+    monkeypatch.setenv("FLOWERS_DATA_DIR", str(tmp_path / "flowers-102"))  # not complete
+    assert data_root() == tmp_path
 
 
-def test_an_incomplete_set_is_completed_where_it_is(base, monkeypatch):
-    monkeypatch.setenv("FLOWERS_DATA_DIR", str(base))
-    assert data_root() == base.parent
-
-
-def test_a_relative_data_folder_does_not_move_with_the_working_folder(tmp_path, monkeypatch):
+def test_the_data_folder_does_not_move_and_its_home_must_be_known(tmp_path, monkeypatch):
     monkeypatch.setenv("FLOWERS_DATA_DIR", "somewhere")
     before = data_root()
     monkeypatch.chdir(tmp_path)
     assert data_root() == before and before.is_absolute()
-
-
-def test_a_home_folder_that_nobody_knows_is_told_and_not_made(monkeypatch):
     monkeypatch.setattr("pathlib.os.path.expanduser", lambda path: path)  # as where nobody knows it
     monkeypatch.setenv("FLOWERS_DATA_DIR", "~/data")
     with pytest.raises(FlowersError, match="write the complete path"):
@@ -187,19 +162,20 @@ def test_a_home_folder_that_nobody_knows_is_told_and_not_made(monkeypatch):
 
 def test_a_damaged_photograph_is_unpacked_again(mini_flowers102, monkeypatch, capsys):
     base = mini_flowers102 / "flowers-102"
-    members = {f"jpg/{photo.name}": photo.read_bytes() for photo in (base / "jpg").iterdir()}
-    archive = archive_of(members)
-    file = {"name": "flowers.tgz", "md5": hashlib.md5(archive).hexdigest()}
-    monkeypatch.setitem(config.DATASET, "archive", file)
+    photos = unpacked(base)
+    archive = archive_of(photos)
+    describe(monkeypatch, "archive", "flowers.tgz", archive)
     monkeypatch.setitem(config.DATASET, "base_urls", ())
-    damaged = base / "jpg" / "image_00001.jpg"
-    damaged.write_bytes(damaged.read_bytes()[:300])
+    damaged = [base / "jpg" / f"image_{number:05d}.jpg" for number in (1, 103)]  # of train and val
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(FlowersError, match=r"flowers\.tgz could not be downloaded"):
         load_data("flowers102", profile="smoke")
-    assert f"'{damaged}' cannot be opened" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert all(f"'{path}' cannot be opened" in told for path in damaged)
     (base / "flowers.tgz").write_bytes(archive)
     load_data("flowers102", profile="smoke")
-    assert damaged.read_bytes() == members["jpg/image_00001.jpg"]
+    assert unpacked(base) == photos
 
 
 def test_auto_falls_back_to_practice_and_says_so(tmp_path, monkeypatch):

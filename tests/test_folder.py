@@ -53,13 +53,15 @@ def told(folder: Path) -> str:
 # Layouts
 
 
-@pytest.mark.parametrize("names", ["train val test", "Training VALID test_set"])
+@pytest.mark.parametrize(
+    "names", ["train val test", "Training VALID test_set", "a/train b/val c/test"]
+)
 def test_split_folders_of_any_usual_spelling_are_taken_as_they_are(folder, names):
     for name, count in zip(names.split(), (4, 3, 2), strict=True):
         fill(folder / name, "rose", "tulip", count=count)
     own = read_folder(folder, seed=0)
     assert own.class_names == ("rose", "tulip") and counts(own) == [8, 6, 4]
-    assert (own.note, own.left_out) == ("", {})
+    assert own.note == own.left_out == ""
 
 
 @pytest.mark.parametrize(
@@ -75,35 +77,31 @@ def test_a_missing_split_is_cut_from_train_alike_for_a_seed_and_told(folder, giv
         fill(folder / name, "rose", "tulip", count=10)
     own = read_folder(folder, seed=3)
     assert counts(own) == expected and cut in own.note and "seed 3" in own.note
-    for split in SPLITS:
-        labels = own.files[split][1]
-        assert labels.count(0) == labels.count(1) == len(labels) // 2
+    assert all(labels.count(0) == labels.count(1) for _, labels in own.files.values())
     assert read_folder(folder, seed=3).files == own.files != read_folder(folder, seed=4).files
-    paths = [path for split in SPLITS for path in own.files[split][0]]
+    paths = [path for photos, _ in own.files.values() for path in photos]
     assert len(set(paths)) == len(paths)
 
 
-def test_a_folder_around_the_set_is_entered_and_what_is_not_read_is_named(folder):
+def test_folders_around_the_classes_are_entered_and_what_is_not_read_is_told(folder):
     fill(folder / "flowers" / "train", "rose", "tulip")
-    photo(folder / "flowers" / "test" / "1.jpg")  # without labels, as competitions give it
-    photo(folder / ".hidden.jpg")
+    for other in (
+        "flowers/test/1.jpg",
+        "flowers/a.jpg",
+        "flowers/train/b.jpg",
+        "drafts/lily/1.jpg",
+    ):
+        photo(folder / other)  # test without labels, as competitions give it
+    for hidden in ("@lily/1.jpg", "flowers/train/rose/.hidden.jpg", "flowers/train/rose/@y.jpg"):
+        photo(folder / hidden)
+    for system in ("__MACOSX/1.jpg", "@eaDir/1.jpg", "flowers/train/rose/.git/1.jpg"):
+        photo(folder / system)
     own = read_folder(folder, seed=0)
     assert counts(own) == [6, 2, 2]
-    assert "'.hidden.jpg', 'flowers/test' (beside" in own.left_out[""]
-
-
-def test_what_computers_hide_is_passed_over_and_what_its_name_hides_is_told(folder):
-    fill(folder, "rose", "tulip")
-    for place in ("__MACOSX", "@eaDir", "rose/.git"):
-        photo(folder / place / "1.jpg")
-    (folder / "rose" / "._1.jpg").write_bytes(b"x")
-    assert read_folder(folder, seed=0).left_out == {}
-    for hidden in ("@lily/1.jpg", "rose/.hidden.jpg", "rose/@y.jpg"):
-        photo(folder / hidden)
-    own = read_folder(folder, seed=0)
-    assert own.class_names == ("rose", "tulip") and sum(counts(own)) == 10
-    assert "3 hidden by their names" in own.left_out["train"]
-    assert all(f"'{name}'" in own.left_out["train"] for name in ("@lily", "rose/@y.jpg"))
+    assert "4 outside the class folders: 'flowers/a.jpg'" in own.left_out
+    assert "3 hidden by their names, or made by this lesson: '@lily', " in own.left_out
+    assert all(name in own.left_out for name in ("'flowers/test/1.jpg'", "train/rose/@y.jpg'"))
+    assert not any(name in own.left_out for name in ("MACOSX", "eaDir", ".git"))
 
 
 def test_the_lessons_own_outputs_are_no_classes(folder, monkeypatch):
@@ -113,7 +111,7 @@ def test_the_lessons_own_outputs_are_no_classes(folder, monkeypatch):
         monkeypatch.setitem(config.PATHS, name, str(folder / name))
         photo(folder / name / output)
     own = read_folder(folder, seed=0)
-    assert own.files == before.files and "('cache', 'models')" in own.left_out["train"]
+    assert own.files == before.files and "lesson: 'cache', 'models'" in own.left_out
 
 
 @pytest.mark.parametrize(
@@ -122,13 +120,11 @@ def test_the_lessons_own_outputs_are_no_classes(folder, monkeypatch):
         ("1.jpg", "one sub-folder for each class"),
         ("train/1.jpg, test/1.jpg", "inside each split folder"),
         ("val/rose/1.jpg, test/rose/1.jpg", "no 'train' folder"),
-        ("rose/1.jpg, tulip/old/1.jpg", "has folders of its own ('old')"),
+        ("rose/1.jpg, tulip/old/1.jpg", "beside each other (see 'rose', 'tulip/old')"),
+        ("train/a/1.jpg, train/b/1.jpg, training/a/2.jpg", "(see 'train/b', 'training/a')"),
         ("rose/1.jpg, tulip/1.jpg", "'rose' has 1 different photographs, but needs 3"),
         ("train/rose/1.jpg, train/lily/1.jpg, val/rose/1.jpg, val/a/1.jpg", "for train of 'a'"),
-        (
-            "Rose/1.jpg, rose/1.jpg, lily/1.jpg, lily /1.jpg",
-            "'Rose' and 'rose'; 'lily' and 'lily '",
-        ),
+        ("Rose/1.jpg, rose/1.jpg, a/1.jpg, a /1.jpg", "'Rose' and 'rose'; 'a' and 'a '"),
         ("train/a_b/1.jpg, train/c/1.jpg, val/a b/1.jpg, val/c/1.jpg", "'a b' and 'a_b'"),
     ],
 )
@@ -146,7 +142,6 @@ def test_photographs_are_known_by_their_content_and_the_rest_is_counted(folder):
     for name, kind in (("a.jfif", "JPEG"), ("b.dat", "PNG"), ("noending", "WEBP")):
         photo(folder / "rose" / name, kind)
     photo(folder / "rose" / "c.dng", "TIFF")  # a raw file, of which Pillow opens the thumbnail
-    photo(folder / "loose.jpg")
     for name in ("1.heic", "2.heic", "clip.mov"):
         (folder / "tulip" / name).write_bytes(b"\0\0\0\x18ftyp")
     (folder / "lily").mkdir()
@@ -154,10 +149,10 @@ def test_photographs_are_known_by_their_content_and_the_rest_is_counted(folder):
     (folder / "lily").rmdir()
     own = read_folder(folder, seed=0)
     assert sum(counts(own)) == 9
-    left = own.left_out["train"]
-    for words in ("2 .heic", "1 .dng", "save as JPEG", "1 .mov", "1 file outside the class"):
-        assert words in left
-    assert left in split_table(load_data(str(folder))) and left in describe_folder(folder)
+    for words in ("2 .heic (save photographs as JPEG): 'tulip/1.heic', ", "1 .dng", "1 .mov"):
+        assert words in own.left_out
+    assert own.left_out in split_table(load_data(str(folder)))
+    assert own.left_out in describe_folder(folder)
 
 
 def test_broken_photographs_of_all_splits_are_listed_in_one_go(folder):
@@ -179,7 +174,20 @@ def test_a_folder_without_permission_is_not_called_empty(folder, monkeypatch):
         return listing(self)
 
     monkeypatch.setattr(Path, "iterdir", denied)
-    assert f"'{folder / 'tulip'}' cannot be read (no permission)" in told(folder)
+    assert f"'{folder / 'tulip'}' cannot be read (Permission denied)" in told(folder)
+
+
+def test_names_are_compared_as_people_see_them_and_must_be_text(folder):
+    for split, form in (("train", "NFC"), ("val", "NFD"), ("test", "NFC")):
+        fill(folder / split, unicodedata.normalize(form, "Ros\u00e9"), "tulip", count=1)
+    assert read_folder(folder, seed=0).class_names == ("Ros\u00e9", "tulip")
+    try:
+        photo(folder / "train" / os.fsdecode(b"\xe9glantine/1.jpg"))
+    except (OSError, UnicodeError):
+        pytest.skip("this file system refuses such names itself")
+    message = told(folder)
+    assert "cannot be read as text" in message and "\\udc" in message
+    message.encode()  # so that it can be shown and saved
 
 
 # Copies of photographs
@@ -216,14 +224,14 @@ def test_copies_of_a_photograph_stay_in_one_split(folder):
 def test_copies_in_given_splits_are_warned_about(folder):
     for split in SPLITS:
         fill(folder / split, "rose", "tulip", count=3)
-    for copy in copies_of(folder / "train" / "rose" / "0.jpg")[1:]:
+    for copy in copies_of(folder / "train" / "rose" / "0.jpg")[1:4]:
         copy.rename(folder / "test" / "rose" / copy.name.replace("0_", "test "))
     source = photo(folder / "train" / "rose" / "IMG_7.jpg")
     shutil.move(copies_of(source)[4], folder / "test" / "rose")  # known by its name alone
     for left in folder.glob("train/rose/*_*_*.jpg"):
         left.unlink()
     note = load_data(str(folder)).note
-    assert "copies of 4 of the 12 photographs of test ('IMG_7_rot5.jpg'," in note
+    assert "copies of 4 of the 10 photographs of test ('IMG_7_rot5.jpg'," in note
     assert "of val" not in note and "Compared were" in note
 
 
@@ -234,60 +242,36 @@ def test_a_number_that_each_split_uses_makes_no_copies(folder):
     assert read_folder(folder, seed=0).note == ""
 
 
-def test_names_of_annotation_tools_are_copies_of_one_original(folder):
-    fill(folder, "tulip")
+def test_names_of_annotation_tools_are_copies_and_plain_pictures_are_not(folder):
     for name in ("IMG_0_jpg.rf.a1", "IMG_0_jpg.rf.b2", "IMG_1.rf.c3", "IMG_2", "IMG_2_flip"):
         photo(folder / "rose" / f"{name}.jpg")
-    assert "(2 of 10 files are copies)" in read_folder(folder, seed=0).note
-
-
-def test_pictures_without_any_form_are_told_apart(folder):
     for number in range(12):
-        path = folder / ("rose", "tulip")[number % 2] / f"{number}.png"
+        path = folder / "tulip" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (64, 64), (100 + number, 100, 50)).save(path)
-    assert "(0 of 12 files are copies)" in read_folder(folder, seed=0).note
+    assert "(2 of 17 files are copies)" in read_folder(folder, seed=0).note
 
 
 def test_one_photograph_in_two_classes_is_named_and_left_out(folder):
     fill(folder, "rose", "tulip")
     shutil.copy(folder / "rose" / "1.jpg", folder / "tulip" / "copy.jpg")
     own = read_folder(folder, seed=0)
-    assert "2 files, each photograph in two classes" in own.left_out[""]
-    assert "'rose/1.jpg', 'tulip/copy.jpg'" in own.left_out[""] and sum(counts(own)) == 9
+    assert "2 files, each photograph in two classes: 'rose/1.jpg', 'tulip/cop" in own.left_out
+    assert sum(counts(own)) == 9
 
 
-# Names, and what is shown
-
-
-def test_names_are_compared_as_people_see_them(folder):
-    for split, form in (("train", "NFC"), ("val", "NFD"), ("test", "NFC")):
-        fill(folder / split, unicodedata.normalize(form, "Ros\u00e9"), "tulip", count=1)
-    assert read_folder(folder, seed=0).class_names == ("Ros\u00e9", "tulip")
-
-
-def test_a_name_that_cannot_be_decoded_is_refused_by_name(folder):
-    fill(folder, "rose", "tulip")
-    try:
-        photo(folder / os.fsdecode(b"\xe9glantine/1.jpg"))
-    except (OSError, UnicodeError):
-        pytest.skip("this file system refuses such names itself")
-    message = told(folder)
-    assert "cannot be read as text" in message and "\\udc" in message
-    message.encode()  # so that it can be shown and saved
+# What is shown, and kept
 
 
 def test_the_table_shows_each_split_with_its_smallest_and_largest_class(folder):
     for split, (roses, tulips) in {"train": (4, 7), "val": (2, 3), "test": (3, 2)}.items():
         fill(folder / split, "$R$ 5$", count=roses)
         fill(folder / split, "tulip|", count=tulips)
-    (folder / "val" / "tulip|" / "notes.txt").write_text("x")
     data = load_data(str(folder))
     table = split_table(data).splitlines()
     assert table[0].startswith("| split | photographs | classes | smallest class | largest class |")
     assert table[2] == r"| train | 11 | 2 | 4 (\$R\$ 5\$) | 7 (tulip\|) | nothing |"
-    assert table[3].startswith(r"| val | 5 | 2 | 2 (\$R\$ 5\$) | 3 (tulip\|) | 1 .txt (")
-    assert "21 photographs of 2 classes (train 11, val 5, test 5)" in describe_folder(folder)
+    assert "2 classes (train 11, val 5, test 5)" in describe_folder(folder)
     assert data.photo_side == 60
 
 

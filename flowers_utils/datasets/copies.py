@@ -2,13 +2,14 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from itertools import product
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
+
+from flowers_utils.datasets.listing import Photo
 
 LOOK_SIDE = 8  # pixels of the small versions that are compared
 # How far two of them may differ (root of the mean square, of 255): a part of their own contrast, and
@@ -22,57 +23,52 @@ EDITED = re.compile(
     re.IGNORECASE,
 )
 COMPARED = (
-    f"Compared were small versions of the photographs ({LOOK_SIDE} x {LOOK_SIDE} pixels), also "
-    "mirrored and in quarter turns, and names such as IMG_3_flip, IMG_3_rot5, IMG_3_aug1 or "
-    "IMG_3.rf.1a2b beside IMG_3; copies that were changed in other ways are not found."
+    "Compared were 8 x 8 pixels of each photograph, also mirrored and in quarter turns, and names such "
+    "as IMG_3_flip, IMG_3_rot5 or IMG_3.rf.1a2b beside IMG_3; other changed copies are not found."
 )
-Place = tuple[str, str, Path]  # split, class, photograph
+BLOCK = 500  # photographs compared with all others at a time
 
 
-def number_pictures(places: Sequence[Place], looks: np.ndarray) -> list[int]:
+def number_pictures(photos: Sequence[Photo], looks: np.ndarray) -> list[int]:
     """A number for each photograph, the same for copies; `looks` are uint8 `(N, 3, 8, 8)`."""
-    pairs = np.array([*_alike(looks), *_named_alike(places)]).reshape(-1, 2)
-    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(places), len(places)))
+    pairs = np.concatenate([*_alike(looks), _named_alike(photos)])
+    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(photos), len(photos)))
     return connected_components(graph, directed=False)[1].tolist()
 
 
-def _alike(looks: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs that look the same, one of them perhaps mirrored or turned."""
-    small, first, which = np.unique(looks, axis=0, return_index=True, return_inverse=True)
-    small, pairs = small.astype(np.float32), [*enumerate(first[which.ravel()])]
-    views = [np.rot90(s, k, (2, 3)) for s in (small, small[..., ::-1]) for k in range(4)]
+def _alike(looks: np.ndarray) -> Iterator[np.ndarray]:
+    """Pairs `(P, 2)` that look the same, one of them perhaps mirrored or turned."""
+    small = looks.astype(np.float32) - 128
     allowed = ROUNDING + OF_CONTRAST * np.sqrt(small.var(axis=(2, 3)).mean(axis=1))
-    # The mean of all views is the same for a picture and its mirror image, and lies no farther from
-    # that of another one than the pictures themselves: so a search tree of it finds the candidates.
-    half = LOOK_SIDE // 2
-    means = 2 * np.mean(views, axis=0)[:, :, :half, :half].reshape(len(small), -1)
-    reach = allowed.max() * np.sqrt(small[0].size)
-    near = cKDTree(means).query_pairs(reach, output_type="ndarray")
-    for a, b in (part.T for part in np.array_split(near, len(near) // 10_000 + 1)):
-        gaps = [np.sqrt(((small[a] - view[b]) ** 2).mean(axis=(1, 2, 3))) for view in views]
-        same = np.min(gaps, axis=0) <= np.minimum(allowed[a], allowed[b])
-        pairs += zip(first[a[same]], first[b[same]], strict=True)
-    return pairs
+    flat = small.reshape(len(small), -1)
+    squares = (flat**2).sum(axis=1)
+    views = [np.rot90(s, turns, (2, 3)) for s in (small, small[..., ::-1]) for turns in range(4)]
+    for view, start in product(views, range(0, len(small), BLOCK)):
+        block = slice(start, start + BLOCK)
+        products = view[block].reshape(-1, flat.shape[1]) @ flat.T
+        distances = (squares[block, None] + squares - 2 * products) / flat.shape[1]
+        limits = np.minimum(allowed[block, None], allowed) ** 2
+        yield np.argwhere(distances <= limits) + np.array([start, 0])
 
 
-def _named_alike(places: Sequence[Place]) -> list[tuple[int, int]]:
-    """Pairs of an edited copy, by its name, and its original in the same class.
+def _named_alike(photos: Sequence[Photo]) -> np.ndarray:
+    """Pairs `(P, 2)` of an edited copy, by its name, and its original in the same class.
 
-    The original is looked for in the copy's own split first, since splits may count from 1 each.
-    Without any, copies of one original belong together if a digit makes its name one of a kind.
+    The original in the copy's own split comes first, since splits may count from 1 each. A copy
+    stands for a missing original if a digit makes its name one of a kind.
     """
-    originals: dict[tuple, int] = {}
-    edited: dict[tuple, list] = defaultdict(list)
-    for i, (split, name, photo) in enumerate(places):
-        stem = EDITED.sub("", photo.stem)
-        if stem == photo.stem:
-            originals[split, name, stem] = originals[name, stem] = i
+    originals: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)  # -> split -> position
+    edited, pairs = [], []
+    for i, photo in enumerate(photos):
+        stem = EDITED.sub("", photo.path.stem)
+        if stem == photo.path.stem:
+            originals[photo.name, stem][photo.split] = i
         else:
-            edited[name, stem].append((split, i))
-    pairs = []
-    for (name, stem), copies in edited.items():
-        sibling = copies[0][1] if any(c.isdigit() for c in stem) else None
-        for split, i in copies:
-            original = originals.get((split, name, stem), originals.get((name, stem), sibling))
-            pairs += [] if original is None else [(i, original)]
-    return pairs
+            edited.append((i, photo.split, (photo.name, stem)))
+    for i, split, (name, stem) in edited:
+        known = originals[name, stem]
+        if not known and any(letter.isdigit() for letter in stem):
+            known[split] = i
+        if known:
+            pairs.append((i, known.get(split, min(known.values()))))
+    return np.array(pairs, dtype=int).reshape(-1, 2)

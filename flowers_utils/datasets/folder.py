@@ -1,147 +1,94 @@
-"""A student's own flowers: one sub-folder a class, with or without split folders around them.
-
-Nothing happens silently: what is left out, cut off or doubtful is said in `OwnFolder`.
-"""
+"""A student's own flowers. Nothing happens silently: `Listing` says what is left out, cut or doubtful."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 import transfer_learning_config as config
+from flowers_utils.config_check import check
 from flowers_utils.datasets.cache import decoded
 from flowers_utils.datasets.copies import COMPARED, LOOK_SIDE, number_pictures
 from flowers_utils.datasets.flowers102 import root_of
-from flowers_utils.datasets.listing import check_names, first_few, list_classes, split_folders
-from flowers_utils.errors import FlowersError
+from flowers_utils.datasets.listing import Photo, first_few, list_photos
 
 SPLITS = ("train", "val", "test")
 Files = dict[str, tuple[list[Path], list[int]]]  # split -> photographs, labels
 
 
-class Photo(NamedTuple):
-    """Where a photograph stands; copies of it have the same `picture`."""
-
-    split: str
-    name: str  # of its class
-    path: Path
-    picture: int
-
-
 @dataclass(frozen=True)
-class OwnFolder:
-    """A student's folder, ready to be decoded; `note` and `left_out` as in FlowerData."""
+class Listing:
+    """A data set's photographs, before they are decoded; title and note as in FlowerData."""
 
+    title: str
+    folder: Path
     class_names: tuple[str, ...]
     files: Files
-    note: str
-    left_out: dict[str, str]
+    note: str = ""
+    left_out: str = ""
 
 
-def read_folder(folder: Path, *, seed: int) -> OwnFolder:
-    """List the photographs of train, val and test, and find copies among them.
+def read_folder(folder: Path, *, seed: int) -> Listing:
+    """The photographs of a folder of classes, or of split folders with classes; or FlowersError.
 
-    Split folders are taken as they are. A missing val or test is cut from train: a fifth of each
-    class, always alike for the same `seed`, with copies of a photograph in one split.
-    Raises FlowersError for a folder that no classifier can be trained on.
+    A missing val or test is cut from train, always alike for the same `seed`.
     """
-    if not folder.is_dir():
-        raise FlowersError(f"There is no folder '{folder}'; set DATA to that of your classes.")
-    places, beside = split_folders(folder.resolve())
-    found, left_out, names = [], {"": beside}, set()
-    for split, place in places.items():
-        classes, left_out[split] = list_classes(place)
-        names |= classes.keys()
-        found += [(split, name, path) for name, paths in classes.items() for path in paths]
-    check_names(names)
-    cache, title = Path(config.PATHS["cache"]), cache_name("folder-copies", folder)
-    looks = decoded([path for *_, path in found], size=LOOK_SIDE, cache=cache, name=title)
-    pictures = number_pictures(found, looks)
-    photos = [Photo(*where, picture) for where, picture in zip(found, pictures, strict=True)]
-    photos, wrong = _without_contradictions(photos)
-    left_out[""] = "; ".join(filter(None, (beside, wrong)))
-    for split in places:
-        _check_complete(split, names - {p.name for p in photos if p.split == split}, left_out)
-    notes = _overlaps(photos)
-    if missing := [split for split in SPLITS if split not in places]:
+    photos, names, left_out = list_photos(folder.resolve())
+    _check_complete(photos, names, left_out)
+    looks = decoded([p.path for p in photos], size=LOOK_SIDE, folder=folder, name="copies")
+    pictures, classes = number_pictures(photos, looks), defaultdict(set)
+    photos = [p._replace(picture=number) for p, number in zip(photos, pictures, strict=True)]
+    for photo in photos:
+        classes[photo.picture].add(photo.name)
+    if wrong := [f"{p.name}/{p.path.name}" for p in photos if len(classes[p.picture]) > 1]:
+        photos = [photo for photo in photos if len(classes[photo.picture]) == 1]
+        in_two = f"{len(wrong)} files, each photograph in two classes: {first_few(wrong)}"
+        left_out = f"{left_out}; {in_two}".strip("; ")
+        _check_complete(photos, names, left_out)
+    notes = [_overlap(photos, split) for split in ("val", "test")]
+    if missing := [split for split in SPLITS if split not in {photo.split for photo in photos}]:
         photos, cut = _cut(photos, missing, seed)
         notes.insert(0, cut)
-    return OwnFolder(
-        class_names=tuple(sorted(names)),
-        files=in_order(photos, sorted(names)),
-        note="\n".join([*notes, COMPARED] if notes else []),
-        left_out={split: text for split, text in left_out.items() if text},
-    )
+    files = {}
+    for split in SPLITS:
+        chosen = sorted(photo for photo in photos if photo.split == split)
+        files[split] = [p.path for p in chosen], [names.index(p.name) for p in chosen]
+    note = "\n".join([*filter(None, notes), COMPARED]) if any(notes) else ""
+    title = f"own flowers '{folder.resolve().name}'"
+    return Listing(title, folder, tuple(names), files, note, left_out)
 
 
 def describe_folder(path: str | Path) -> str:
-    """What is in a student's own folder, in one line, as `load_data` will use it.
-
-    Raises FlowersError for a folder that cannot be used.
-    """
+    """What is in a student's own folder, in one line, as `load_data` will use it; or FlowersError."""
     if root := root_of(Path(path)):
         return f"{config.DATASET['name']}, found in {root}"
     own = read_folder(Path(path), seed=0)
-    counts = {split: len(own.files[split][1]) for split in SPLITS}
-    splits = ", ".join(f"{split} {count}" for split, count in counts.items())
-    text = f"{sum(counts.values())} photographs of {len(own.class_names)} classes ({splits})"
-    for split, left in own.left_out.items():
-        text += f"; left out{f' of {split}' if split else ''}: {left}"
-    return f"{text}. {' '.join(own.note.splitlines())}".strip()
+    counts = ", ".join(f"{split} {len(labels)}" for split, (_, labels) in own.files.items())
+    left_out = f" Left out: {own.left_out}." if own.left_out else ""
+    note = " ".join(own.note.splitlines())
+    return f"{len(own.class_names)} classes ({counts}).{left_out} {note}".strip()
 
 
-def cache_name(title: str, folder: Path) -> str:
-    """A name for what is decoded of a folder: of its own, so that two folders keep both."""
-    return f"{title}-{sha256(str(folder.resolve()).encode()).hexdigest()[:8]}"
-
-
-def in_order(photos: Iterable[Photo], names: Sequence[str]) -> Files:
-    """Photographs and labels of each split, in the order of the class `names`."""
-    files: Files = {split: ([], []) for split in SPLITS}
-    for photo in sorted(photos, key=lambda photo: names.index(photo.name)):
-        paths, labels = files[photo.split]
-        paths.append(photo.path)
-        labels.append(names.index(photo.name))
-    return files
-
-
-def _without_contradictions(photos: list[Photo]) -> tuple[list[Photo], str]:
-    """Leave out photographs that stand in two classes, because one of the labels must be wrong."""
-    classes = defaultdict(set)
-    for photo in photos:
-        classes[photo.picture].add(photo.name)
-    kept = [photo for photo in photos if len(classes[photo.picture]) == 1]
-    wrong = [f"{p.name}/{p.path.name}" for p in photos if len(classes[p.picture]) > 1]
-    told = f"{len(wrong)} files, each photograph in two classes ({first_few(wrong)})"
-    return kept, told if wrong else ""
-
-
-def _check_complete(split: str, empty: set[str], left_out: dict[str, str]) -> None:
+def _check_complete(photos: list[Photo], names: list[str], left_out: str) -> None:
     """Raise FlowersError if classes have no photographs in a split."""
-    if empty:
-        found = "; ".join(filter(None, left_out.values())) or "nothing"
-        raise FlowersError(
-            f"No photographs for {split} of {first_few(sorted(empty))}. Each class needs some, best "
-            f"as JPEG, in each split. Left out: {found}."
-        )
+    for split in SPLITS:
+        found = {photo.name for photo in photos if photo.split == split}
+        empty = [name for name in names if name not in found and (found or split == "train")]
+        told = f"No photographs for {split} of {first_few(empty)}. Each class needs some, best as JPEG,"
+        check(not empty, f"{told} in each split. Left out: {left_out or 'nothing'}.")
 
 
-def _overlaps(photos: list[Photo]) -> list[str]:
-    """A warning for val and test, where they are given and share photographs with train."""
-    train, warnings = {photo.picture for photo in photos if photo.split == "train"}, []
-    for split in SPLITS[1:]:
-        given = [photo for photo in photos if photo.split == split]
-        if shared := [photo.path.name for photo in given if photo.picture in train]:
-            warnings.append(
-                f"Warning: train holds copies of {len(shared)} of the {len(given)} photographs of "
-                f"{split} ({first_few(shared)}), so the accuracy on {split} will be too high. Take "
-                "them out of one of the two."
-            )
-    return warnings
+def _overlap(photos: list[Photo], split: str) -> str:
+    """A warning if train holds copies of photographs of another `split`, else ""."""
+    train = {photo.picture for photo in photos if photo.split == "train"}
+    given = [photo for photo in photos if photo.split == split]
+    shared = [photo.path.name for photo in given if photo.picture in train]
+    return bool(shared) * (
+        f"Warning: train holds copies of {len(shared)} of the {len(given)} photographs of {split} "
+        f"({first_few(shared)}), so the accuracy on {split} will be too high. Take them out of one "
+        "of the two."
+    )
 
 
 def _cut(photos: list[Photo], missing: list[str], seed: int) -> tuple[list[Photo], str]:
@@ -154,16 +101,14 @@ def _cut(photos: list[Photo], missing: list[str], seed: int) -> tuple[list[Photo
     for photo in train:
         pictures[photo.name][photo.picture] = None  # a dict, because its order is always alike
     for name in sorted(pictures):
-        count = len(pictures[name])
-        if count <= len(missing):
-            raise FlowersError(
-                f"Class '{name}' has {count} different photographs, but needs {len(missing) + 1} or "
-                "more: one for each split. Copies of a photograph count as one."
-            )
-        mixed, held = rng.permutation(list(pictures[name])).tolist(), max(1, count // 5)
-        for split in missing:
-            moved |= dict.fromkeys(mixed[:held], split)
-            mixed = mixed[held:]
+        mixed = rng.permutation(list(pictures[name])).tolist()
+        told = (
+            f"Class '{name}' has {len(mixed)} different photographs, but needs {len(missing) + 1}"
+        )
+        check(len(mixed) > len(missing), f"{told}: one for each split. Copies count as one.")
+        held = max(1, len(mixed) // 5)
+        for number, split in enumerate(missing):
+            moved |= dict.fromkeys(mixed[number * held : (number + 1) * held], split)
     cut = [photo._replace(split=moved.get(photo.picture, "train")) for photo in train]
     sizes = " and ".join(f"{split} ({sum(p.split == split for p in cut)})" for split in missing)
     copies = len(cut) - len({photo.picture for photo in cut})

@@ -1,13 +1,15 @@
 """What lies in a student's folder: splits, classes, photographs, and what cannot be used."""
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 from unicodedata import normalize
 
 import transfer_learning_config as config
-from flowers_utils.datasets.photos import BROKEN, PHOTO, kind_of
+from flowers_utils.config_check import check
+from flowers_utils.datasets.photos import why_no_photo
 from flowers_utils.errors import FlowersError
 
 SHOWN = 10  # so many names stand in a message; the rest is counted
@@ -25,6 +27,15 @@ NO_TEXT = re.compile("[\ud800-\udfff]")  # so Python keeps bytes of a name that 
 SEPARATORS = re.compile(r"(?<!\d)[\s_-]+|[\s_-]+(?!\d)")  # "red_lily" is "red lily", "1_1" not "11"
 
 
+class Photo(NamedTuple):
+    """Where a photograph is; copies of it have the same `picture`."""
+
+    split: str
+    name: str  # of its class
+    path: Path
+    picture: int = 0
+
+
 def first_few(names: Iterable[object]) -> str:
     """Names as a list for a message: the first ten, and how many more there are."""
     quoted = [f"'{name}'" for name in names]
@@ -32,114 +43,94 @@ def first_few(names: Iterable[object]) -> str:
     return ", ".join(quoted[:SHOWN]) + more
 
 
-def look_into(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
-    """Folders, files, and what is passed over: hidden by its name, or the lesson's own output.
+def list_photos(folder: Path) -> tuple[list[Photo], list[str], str]:
+    """The photographs in `folder`, broken ones too; all classes; and what is left out, in words.
 
-    Raises FlowersError if it cannot be read, or for names that could not be shown and saved later.
+    A class is a folder without folders of its own. Its split is the nearest folder around it with
+    the name of one; if no folder has such a name, everything is train.
     """
-    folders, files, passed = [], [], []
+    left_out: dict[str, list[Path]] = defaultdict(list)
+    files, photos, names = _innermost_folders(folder, left_out), [], set()
+    for split, places in _by_split(folder, list(files)).items():
+        for place in places:
+            names.add(name := normalize("NFC", place.name))  # macOS writes é as two characters
+            for file in files.pop(place):
+                if why := why_no_photo(file):
+                    left_out[f"{why} (save photographs as JPEG)"].append(file)
+                else:
+                    photos.append(Photo(split, name, file))
+    left_out["outside the class folders"] += [file for rest in files.values() for file in rest]
+    told = "; ".join(
+        f"{len(paths)} {why}: {first_few(path.relative_to(folder).as_posix() for path in paths)}"
+        for why, paths in left_out.items()
+        if paths
+    )
+    _check_names(sorted(names), folder, told)
+    return photos, sorted(names), told
+
+
+def _innermost_folders(folder: Path, left_out: dict[str, list[Path]]) -> dict[Path, list[Path]]:
+    """The folders in `folder` that have no folders of their own, each with its files."""
+    cache, models = (Path(config.PATHS[key]) for key in ("cache", "models"))
+    outputs = {models, cache, cache / "flowers-102", *cache.glob("practice*")}
+    folders, files = [], []
     try:
         paths = [path for path in sorted(folder.iterdir()) if not SYSTEM.fullmatch(path.name)]
-        for path in paths:
-            if path.name[0] in ".@" or (path.is_dir() and _is_output(path)):
-                passed.append(path)
-            else:
-                (folders if path.is_dir() else files).append(path)
     except OSError as error:
-        why = "no permission" if isinstance(error, PermissionError) else error.strerror
         advice = "Change that, or copy the photographs to a folder of your own."
-        raise FlowersError(f"The folder '{folder}' cannot be read ({why}). {advice}") from error
-    if odd := [ascii(str(path)) for path in paths if NO_TEXT.search(str(path))]:
-        raise FlowersError(f"Names that cannot be read as text, so give others: {first_few(odd)}.")
-    return folders, files, passed
-
-
-def _is_output(folder: Path) -> bool:
-    """Whether the lesson itself writes into this folder, so that it cannot be a class."""
-    cache, models = (Path(config.PATHS[key]).resolve() for key in ("cache", "models"))
-    ours = folder.name.startswith(("practice", "flowers-102"))
-    return folder.resolve() in (cache, models) or (ours and folder.resolve().parent == cache)
-
-
-def split_folders(folder: Path) -> tuple[dict[str, Path], str]:
-    """The folder of each split, and what is left out beside them. Without any, all of it is train.
-
-    A single folder that only wraps the classes or splits is entered.
-    """
-    beside: list[Path] = []
-    top, folder = folder, _enter(folder, beside)
-    (folders, files, passed), splits = look_into(folder), {}
-    others = [*files, *passed]
-    for place in folders:
-        match = SPLIT_NAME.fullmatch(place.name)
-        if match and match[1].lower() not in splits and look_into(place)[0]:
-            splits[match[1].lower()] = _enter(place, beside)
+        raise FlowersError(f"'{folder}' cannot be read ({error.strerror}). {advice}") from error
+    for path in paths:
+        told = f"The name of {str(path)!a} cannot be read as text, nor saved later. Rename it."
+        check(not NO_TEXT.search(path.name), told)
+        if path.name[0] in ".@" or path in outputs:
+            left_out["hidden by their names, or made by this lesson"].append(path)
         else:
-            others.append(place)
-    if splits and "train" not in splits:
-        raise FlowersError(
-            f"'{folder}' has {first_few(splits)} but no 'train' folder with class folders in it. "
-            "Add one, or give DATA a folder of class folders only."
+            (folders if path.is_dir() else files).append(path)
+    if not folders:
+        return {folder: files}
+    left_out["outside the class folders"] += files
+    return {k: v for inner in folders for k, v in _innermost_folders(inner, left_out).items()}
+
+
+def _by_split(folder: Path, places: list[Path]) -> dict[str, list[Path]]:
+    """The class folders of each split; those of `places` that are none are left out."""
+    found = defaultdict(list)
+    for place in places:
+        parts = place.relative_to(folder).parts
+        splits = [match[1].lower() for match in map(SPLIT_NAME.fullmatch, parts) if match]
+        if parts and not SPLIT_NAME.fullmatch(place.name):  # else its photographs have no class
+            found[splits[-1] if splits else ""].append(place)
+    without_split = found.pop("", [])
+    found = found or {"train": without_split}
+    told = (
+        f"'{folder}' has folders for {first_few(found)}, but no 'train' folder with classes in it."
+    )
+    check("train" in found, f"{told} Add one, or give DATA a folder of class folders only.")
+    for split, group in found.items():
+        homes = {place.parent: place for place in group}
+        apart = first_few(place.relative_to(folder).as_posix() for place in homes.values())
+        told = (
+            f"The classes for {split} in '{folder}' do not stand beside each other (see {apart})."
         )
-    beside += others if splits else []  # else `list_classes` tells them
-    names = first_few(sorted(path.relative_to(top).as_posix() for path in beside))
-    return splits or {"train": folder}, f"{names} (beside the folders that are read)" * bool(beside)
+        check(len(homes) < 2, f"{told} Put them into one folder, and no folder into a class.")
+    return found
 
 
-def _enter(folder: Path, beside: list[Path]) -> Path:
-    """The innermost folder around classes or splits; what lies around it goes into `beside`."""
-    for _ in range(5):  # no endless descent where a link leads back
-        inside, files, passed = look_into(folder)
-        if len(inside) != 1 or not look_into(inside[0])[0]:
-            break
-        beside += files + passed
-        folder = inside[0]
-    return folder
-
-
-def list_classes(folder: Path) -> tuple[dict[str, list[Path]], str]:
-    """The photographs in each class folder, broken ones too, and what is left out, in words.
-
-    Class names are compared as people see them (NFC).
-    """
-    folders, files, passed = look_into(folder)
-    photos: dict[str, list[Path]] = {}
-    left = Counter("file outside the class folders" for _ in files)
-    for place in folders:
-        inner, files, hidden = look_into(place)
-        if inner:
-            raise FlowersError(
-                f"Class folder '{place}' has folders of its own ({first_few(p.name for p in inner)}). "
-                "If these are the classes, put them beside the other classes; if not, put their "
-                f"photographs directly into '{place.name}'."
-            )
-        kinds = {file: kind_of(file) for file in files}
-        usable = [file for file in files if kinds[file] in (PHOTO, BROKEN)]
-        photos.setdefault(normalize("NFC", place.name), []).extend(usable)
-        left.update(kind for kind in kinds.values() if kind not in (PHOTO, BROKEN))
-        passed = passed + hidden
-    counted = ", ".join(f"{count} {kind}" for kind, count in left.items())
-    advice = f"{counted} (what is a photograph among them: save as JPEG)" if counted else ""
-    names = first_few(path.relative_to(folder).as_posix() for path in passed)
-    hidden = f"{len(passed)} hidden by their names, or made by this lesson ({names})"
-    told = "; ".join(filter(None, (advice, hidden if passed else "")))
-    if len(photos) < 2 or all(SPLIT_NAME.fullmatch(name) for name in photos):
-        raise FlowersError(
-            f"Class folders in '{folder}': {first_few(photos) or 'none'}. Make one sub-folder for "
-            "each class, at least two, and put its photographs there (inside each split folder, if "
-            f"there are any).{f' Left out: {told}.' if told else ''}"
-        )
-    return photos, told
-
-
-def check_names(names: Iterable[str]) -> None:
-    """Raise FlowersError for class names so alike that one class was meant, or none could tell."""
+def _check_names(names: list[str], folder: Path, left_out: str) -> None:
+    """Raise FlowersError for fewer than two classes, or names so alike that one was meant."""
+    check(
+        len(names) > 1,
+        f"Class folders in '{folder}': {first_few(names) or 'none'}. Make one sub-folder for each "
+        "class, at least two, and put its photographs there (inside each split folder, if there are "
+        f"any). Left out: {left_out or 'nothing'}.",
+    )
     alike = defaultdict(list)
-    for name in sorted(names):
+    for name in names:
         alike[SEPARATORS.sub("", name.casefold())].append(name)
-    if twins := [" and ".join(map(repr, group)) for group in alike.values() if len(group) > 1]:
-        raise FlowersError(
-            f"Class folders whose names differ only in case, spaces or underscores: "
-            f"{'; '.join(twins)}. If they are one class, put all its photographs into one folder (of "
-            "the same name in each split); if not, give them names that differ in more."
-        )
+    twins = "; ".join(" and ".join(map(repr, same)) for same in alike.values() if len(same) > 1)
+    check(
+        not twins,
+        f"Class folders whose names differ only in case, spaces or underscores: {twins}. If they are "
+        "one class, put all photographs into one folder (of the same name in each split); if not, "
+        "give them names that differ in more.",
+    )

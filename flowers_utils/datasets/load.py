@@ -14,8 +14,8 @@ from flowers_utils.config_check import DATA_WORDS, check_knobs
 from flowers_utils.data import FlowerData, Split, check_data
 from flowers_utils.datasets import flowers102, practice
 from flowers_utils.datasets.cache import decoded
-from flowers_utils.datasets.folder import SPLITS, Files, Photo, cache_name, in_order, read_folder
-from flowers_utils.datasets.photos import BrokenPhotos, check_photos
+from flowers_utils.datasets.folder import SPLITS, Listing, read_folder
+from flowers_utils.datasets.photos import BrokenPhotos
 from flowers_utils.datasets.practice_species import PRACTICE_NAMES
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
@@ -40,9 +40,8 @@ def data_root() -> Path:
         raise FlowersError(
             f"The home folder in '{text}' is not known here; write the complete path without '~'."
         ) from error
-    if folder.name == "flowers-102" and not (folder / folder.name).is_dir():
-        folder = folder.parent  # the set itself was named, be it complete or not
-    return flowers102.root_of(folder) or folder
+    incomplete = folder.name == "flowers-102" and not (folder / folder.name).is_dir()
+    return flowers102.root_of(folder) or (folder.parent if incomplete else folder)
 
 
 def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> FlowerData:
@@ -60,82 +59,66 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
         choice = "flowers102"
         if not (flowers102.flowers102_lies_ready(root) or flowers102.flowers102_is_reachable()):
             choice, note = "practice", PRACTICE_BANNER.format(root=root)
-    if choice == "practice":
-        data = load_practice(limit=limit, seed=seed, note=note)
-    elif choice == "flowers102":
-        data = _load_flowers102(root, limit)
+    if choice == "flowers102":
+        data = _flowers102(root, limit)
+    elif choice == "practice":
+        found = _practice_listing(seed, limit)
+        data = replace(_decoded("practice", found, limit), note=note, photo_side=None)
     else:
-        data = _load_own_folder(Path(choice), limit, seed)
+        data = _decoded("folder", read_folder(Path(choice), seed=seed), limit)
     check_data(data)
     return data
 
 
-def _load_flowers102(root: Path, limit: int | None) -> FlowerData:
+def _flowers102(root: Path, limit: int | None) -> FlowerData:
     """Oxford Flowers102 with its official splits, downloaded if need be."""
-    base = flowers102.ensure_flowers102(root)
+    base, names = flowers102.ensure_flowers102(root), flowers102.FLOWERS102_NAMES
     files = {name: flowers102.read_split(root, name) for name in SPLITS}
+    listing = Listing(config.DATASET["name"], base, names, files)
     try:
-        data = _decoded("flowers102", base, flowers102.FLOWERS102_NAMES, files, limit)
+        data = _decoded("flowers102", listing, limit)
     except BrokenPhotos as error:
         say(f"{error}\nThey are replaced by those in the archive, which is fetched if need be.")
-        flowers102.ensure_flowers102(root, damaged=error.paths)
-        data = _decoded("flowers102", base, flowers102.FLOWERS102_NAMES, files, limit)
+        flowers102.ensure_flowers102(root, damaged=error.reasons)
+        data = _decoded("flowers102", listing, limit)
     small = data.photo_side < flowers102.FULL_SIDE  # such copies score lower
-    copies = f" (copies, {data.photo_side} pixels)" if small else ""
-    return replace(data, title=config.DATASET["name"] + copies)
+    return (
+        replace(data, title=f"{data.title} (copies, {data.photo_side} pixels)") if small else data
+    )
 
 
-def _load_own_folder(folder: Path, limit: int | None, seed: int) -> FlowerData:
-    """A student's own photographs; `read_folder` says what may lie in the folder."""
-    own = read_folder(folder, seed=seed)
-    data = _decoded("folder", folder, own.class_names, own.files, limit)
-    texts = {split: (own.left_out.get(split), data.left_out.get(split)) for split in ("", *SPLITS)}
-    left_out = {split: "; ".join(filter(None, both)) for split, both in texts.items() if any(both)}
-    title = f"own flowers '{folder.resolve().name}'"
-    return replace(data, title=title, note=own.note, left_out=left_out)
-
-
-def load_practice(*, limit: int | None = None, seed: int = 0, note: str = "") -> FlowerData:
-    """The built-in practice flowers: classes and splits like those of Flowers102, smaller pictures.
-
-    Drawn once as PNG files in the cache's folder, which are then read as an own folder is.
-    """
+def _practice_listing(seed: int, limit: int | None) -> Listing:
+    """The practice flowers, drawn as PNG files in the cache's folder if they are not there yet."""
     folder = practice.draw_practice_folder(Path(config.PATHS["cache"]), seed=seed, limit=limit)
-    drawn = sorted(folder.glob("*/*/*.png"))
-    photos = (Photo(path.parts[-3], path.parent.name, path, 0) for path in drawn)
-    files, left_out = in_order(photos, PRACTICE_NAMES), {}
-    for split, complete in practice.SPLIT_SIZES.items():
-        left_out |= _short(split, complete - len(files[split][0]))
-    data = _decoded("practice", folder, PRACTICE_NAMES, files, limit)
-    return replace(data, title="practice flowers", note=note, left_out=left_out, photo_side=None)
+    files = {}
+    for split in SPLITS:
+        found = [(PRACTICE_NAMES.index(p.parent.name), p) for p in folder.glob(f"{split}/*/*.png")]
+        files[split] = [path for _, path in sorted(found)], [label for label, _ in sorted(found)]
+    return Listing("practice flowers", folder, PRACTICE_NAMES, files)
 
 
-def _decoded(
-    source: str, folder: Path, names: tuple[str, ...], files: Files, limit: int | None
-) -> FlowerData:
+def _decoded(source: str, listing: Listing, limit: int | None) -> FlowerData:
     """Photographs as FlowerData, or one BrokenPhotos for the broken ones of all splits."""
     resize, crop = config.AUGMENTATION["resize"], config.AUGMENTATION["crop"]
     if source == "practice":
         resize, crop = practice.PRACTICE_RESIZE, practice.PRACTICE_CROP
-    splits, left_out, broken = {}, {}, []
-    for split, (photos, labels) in files.items():
-        chosen = _limited(labels, limit)
-        left_out |= _short(split, len(photos) - len(chosen))
+    splits, left_out, broken = {}, {"": listing.left_out}, {}
+    for split, (photos, labels) in listing.files.items():
+        chosen, size = _limited(labels, limit), resize if split == "train" else crop
+        if more := len(photos) - len(chosen):
+            left_out[split] = f"{more:,} photographs, since this profile is short"
+        chosen_photos, name = [photos[i] for i in chosen], f"{source}-{split}-{limit or 'all'}"
         try:
-            images = decoded(
-                [photos[i] for i in chosen],
-                size=resize if split == "train" else crop,
-                cache=Path(config.PATHS["cache"]),
-                name=cache_name(f"{source}-{split}-{limit or 'all'}", folder),
-            )
+            images = decoded(chosen_photos, size=size, folder=listing.folder, name=name)
             splits[split] = Split(split, images, torch.tensor(labels)[chosen])
         except BrokenPhotos as error:
-            broken += error.paths
-    check_photos(broken)  # raises; the other splits have been tried too
-    with Image.open(files["train"][0][0]) as image:  # one stands for all: a set is of one making
-        side = min(image.size)
-    sizes = {"resize_size": resize, "image_size": crop, "photo_side": side}
-    return FlowerData(source, "", names, **splits, **sizes, left_out=left_out)
+            broken |= error.reasons
+    if broken:
+        raise BrokenPhotos(broken)
+    with Image.open(listing.files["train"][0][0]) as image:  # a set is of one making
+        sizes = {"resize_size": resize, "image_size": crop, "photo_side": min(image.size)}
+    texts = {"note": listing.note, "left_out": left_out}
+    return FlowerData(source, listing.title, listing.class_names, **splits, **sizes, **texts)
 
 
 def _limited(labels: list[int], limit: int | None) -> list[int]:
@@ -149,33 +132,27 @@ def _limited(labels: list[int], limit: int | None) -> list[int]:
     return sorted(place for *_, place in sorted(turns)[:limit])
 
 
-def _short(split: str, left_out: int) -> dict[str, str]:
-    text = f"{left_out:,} photographs, since this profile is short"
-    return {split: text} if left_out else {}
-
-
 def split_table(data: FlowerData) -> str:
     """A Markdown table: what each split holds, and what was left out and why."""
     rows = []
     for split in (data.train, data.val, data.test):
         counts = Counter(split.labels.tolist())
-        sizes = [(counts[label], name) for label, name in enumerate(data.class_names)]
-        ends = [f"{count} ({plain(name)})" for count, name in (min(sizes), max(sizes))]
+        sizes = [(counts[label], plain(name)) for label, name in enumerate(data.class_names)]
+        ends = ["{} ({})".format(*end) for end in (min(sizes), max(sizes))]
         left = plain(data.left_out.get(split.name, "nothing"))
         rows.append([split.name, len(split), len(counts), *ends, left])
     headers = ["split", "photographs", "classes", "smallest class", "largest class", "left out"]
-    everywhere = plain(data.left_out.get("", ""))
-    table = markdown_table(headers, rows)
-    return f"{table}\n\nLeft out of all splits: {everywhere}." if everywhere else table
+    everywhere = data.left_out.get("")
+    told = f"\n\nLeft out of all splits: {plain(everywhere)}." if everywhere else ""
+    return markdown_table(headers, rows) + told
 
 
 def starting_weights(
     data: FlowerData, device: Device, *, backbone: str, seed: int = 0
 ) -> dict[str, torch.Tensor]:
-    """The state dict that the backbone starts from, as `build_model` takes it, with its old head.
+    """The state dict that the backbone starts from, with its old head: ImageNet's for photographs.
 
-    ImageNet's for photographs; for practice flowers one pretrained here and now on other species of
-    the same formula (some minutes, kept in `models/` for every profile).
+    For practice flowers it is pretrained now, in some minutes, on other species; kept in `models/`.
     """
     if not data.is_practice:
         return imagenet_weights(backbone)

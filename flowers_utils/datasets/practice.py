@@ -1,7 +1,6 @@
 """Practice flowers: 102 invented species drawn as PNG files, and a backbone pretrained on others.
 
-They are for places without data and without network. The backbone was never trained on any of the
-102 species, so transfer is real.
+The backbone was never trained on any of the 102 species, so transfer is real.
 """
 
 import contextlib
@@ -41,10 +40,7 @@ PNG_BYTES = 14_000  # of one picture, at most
 def practice_scenes(
     split: str, *, size: int, seed: int, limit: int | None = None
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Label, picture uint8 (3, size, size) and mask bool (size, size) of each flower of a split.
-
-    Species take turns, so that the first `limit` flowers are of many species.
-    """
+    """Label, picture uint8 (3, size, size) and mask bool (size, size); species take turns."""
     species, stream = torch.tensor(flowers.PRACTICE_SPECIES), 1 + list(SPLIT_SIZES).index(split)
     count = min(limit or SPLIT_SIZES[split], SPLIT_SIZES[split])
     for start in range(0, count, DRAWING_BATCH):
@@ -56,10 +52,7 @@ def practice_scenes(
 
 
 def draw_practice_folder(root: Path, *, seed: int, limit: int | None) -> Path:
-    """The folder with `{train,val,test}/<species>/<number>.png`, which is drawn if need be.
-
-    A `limit` for each split has a folder of its own. FlowersError if nothing can be saved there.
-    """
+    """The folder with `{train,val,test}/<species>/<number>.png`, which is drawn if need be."""
     folder = root / ("practice" if limit is None else f"practice-first-{limit}")
     facts = f"version {PRACTICE_VERSION}, seed {seed}"
     with files.one_at_a_time(folder):
@@ -126,10 +119,7 @@ def _train_source(settings: dict, device: Device) -> dict[str, Tensor]:
 
 
 def pretrain_backbone(path: str | Path, *, device: Device, seed: int = 0) -> dict[str, Tensor]:
-    """State dict of a ResNet18 that predicts traits, pretrained on source flowers; kept in `path`.
-
-    Float32, on the CPU. Only a complete file made with the same settings is reused.
-    """
+    """State dict (float32, CPU) of a ResNet18 that predicts traits of source flowers; kept in `path`."""
     settings = dict(PRETRAINING, crop=PRACTICE_CROP, seed=seed, version=PRACTICE_VERSION)
     with contextlib.suppress(FlowersError):  # missing or damaged: it is made again
         content = files.load_tensors(path)

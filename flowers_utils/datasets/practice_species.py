@@ -59,10 +59,10 @@ PRACTICE_NAMES = tuple(f"{first} {genus}" for genus in _GENERA for first in _FIR
 
 
 def species_table(count: int, *, seed: int, avoid: Sequence, unseen: dict) -> tuple[tuple, ...]:
-    """`count` species in genera of six: for each trait the position of its word in WORDS.
+    """`count` species in genera of six, not in `avoid` and without words in `unseen`.
 
-    None of them is in `avoid`, and words in `unseen` do not occur. The species of a genus differ
-    from its first one in one or two traits, so that they are easily confused.
+    For each trait the position of its word in WORDS. Species of a genus are easily confused, because
+    they differ from its first one in one or two traits.
     """
     rng = np.random.default_rng(seed)
     known = [
@@ -87,8 +87,8 @@ PRACTICE_SPECIES = species_table(NUM_SPECIES, seed=102, avoid=(), unseen={})
 def traits_in_words(logits: Tensor, names: Sequence[str]) -> list[str]:
     """A line for each flower, such as `petals five ✓, outline round ✗ (pointed)`.
 
-    `logits` (N, MOST_WORDS * 7) are the pretrained network's, and `names` the species. A trait whose
-    true word is in UNSEEN is left out, because no example of it was in the pretraining.
+    `logits` (N, MOST_WORDS * 7) are the pretrained network's, `names` the species. Traits whose true
+    word is in UNSEEN are left out.
     """
     lines = []
     for name, table in zip(names, logits.reshape(-1, MOST_WORDS, len(WORDS)), strict=True):
