@@ -84,11 +84,11 @@ def _overlap(photos: list[Photo], split: str) -> str:
     train = {photo.picture for photo in photos if photo.split == "train"}
     given = [photo for photo in photos if photo.split == split]
     shared = [photo.path.name for photo in given if photo.picture in train]
-    return bool(shared) * (
-        f"Warning: train holds copies of {len(shared)} of the {len(given)} photographs of {split} "
-        f"({first_few(shared)}), so the accuracy on {split} will be too high. Take them out of one "
-        "of the two."
+    told = (
+        f"Warning: train holds copies of {len(shared)} of the {len(given)} photographs of {split}"
     )
+    advice = f"so the accuracy on {split} will be too high. Take them out of one of the two."
+    return f"{told} ({first_few(shared)}), {advice}" if shared else ""
 
 
 def _cut(photos: list[Photo], missing: list[str], seed: int) -> tuple[list[Photo], str]:

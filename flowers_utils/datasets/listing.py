@@ -102,35 +102,28 @@ def _by_split(folder: Path, places: list[Path]) -> dict[str, list[Path]]:
             found[splits[-1] if splits else ""].append(place)
     without_split = found.pop("", [])
     found = found or {"train": without_split}
-    told = (
-        f"'{folder}' has folders for {first_few(found)}, but no 'train' folder with classes in it."
-    )
+    told = f"'{folder}' has {first_few(found)} but no 'train' folder with class folders in it."
     check("train" in found, f"{told} Add one, or give DATA a folder of class folders only.")
     for split, group in found.items():
         homes = {place.parent: place for place in group}
         apart = first_few(place.relative_to(folder).as_posix() for place in homes.values())
-        told = (
-            f"The classes for {split} in '{folder}' do not stand beside each other (see {apart})."
-        )
+        told = f"The classes for {split} in '{folder}' are not beside each other (see {apart})."
         check(len(homes) < 2, f"{told} Put them into one folder, and no folder into a class.")
     return found
 
 
 def _check_names(names: list[str], folder: Path, left_out: str) -> None:
     """Raise FlowersError for fewer than two classes, or names so alike that one was meant."""
-    check(
-        len(names) > 1,
-        f"Class folders in '{folder}': {first_few(names) or 'none'}. Make one sub-folder for each "
-        "class, at least two, and put its photographs there (inside each split folder, if there are "
-        f"any). Left out: {left_out or 'nothing'}.",
+    told = (
+        f"Classes in '{folder}': {first_few(names) or 'none'}. Left out: {left_out or 'nothing'}."
     )
+    advice = "Make one sub-folder for each class, at least two (inside each split folder, if any)."
+    check(len(names) > 1, f"{told} {advice}")
     alike = defaultdict(list)
     for name in names:
         alike[SEPARATORS.sub("", name.casefold())].append(name)
     twins = "; ".join(" and ".join(map(repr, same)) for same in alike.values() if len(same) > 1)
+    told = f"Names of classes that differ only in case, spaces or underscores: {twins}."
     check(
-        not twins,
-        f"Class folders whose names differ only in case, spaces or underscores: {twins}. If they are "
-        "one class, put all photographs into one folder (of the same name in each split); if not, "
-        "give them names that differ in more.",
+        not twins, f"{told} Make one folder of one class; give two classes names unlike each other."
     )

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import transfer_learning_config as config
-from flowers_utils.config_check import DATA_WORDS, check_knobs
+from flowers_utils.config_check import DATA_WORDS, check, check_knobs
 from flowers_utils.data import FlowerData, Split, check_data
 from flowers_utils.datasets import flowers102, practice
 from flowers_utils.datasets.cache import decoded
@@ -37,9 +37,10 @@ def data_root() -> Path:
     try:
         folder = STARTED_IN / Path(text).expanduser()
     except RuntimeError as error:  # else a folder named "~" would be made
-        raise FlowersError(
+        told = (
             f"The home folder in '{text}' is not known here; write the complete path without '~'."
-        ) from error
+        )
+        raise FlowersError(told) from error
     incomplete = folder.name == "flowers-102" and not (folder / folder.name).is_dir()
     return flowers102.root_of(folder) or (folder.parent if incomplete else folder)
 
@@ -56,8 +57,9 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
     if choice not in DATA_WORDS and (given := flowers102.root_of(Path(choice))):
         choice, root = "flowers102", given
     if choice == "auto":
-        choice = "flowers102"
-        if not (flowers102.flowers102_lies_ready(root) or flowers102.flowers102_is_reachable()):
+        if flowers102.flowers102_lies_ready(root) or flowers102.flowers102_is_reachable():
+            choice = "flowers102"
+        else:
             choice, note = "practice", PRACTICE_BANNER.format(root=root)
     if choice == "flowers102":
         data = _flowers102(root, limit)
@@ -81,10 +83,9 @@ def _flowers102(root: Path, limit: int | None) -> FlowerData:
         say(f"{error}\nThey are replaced by those in the archive, which is fetched if need be.")
         flowers102.ensure_flowers102(root, damaged=error.reasons)
         data = _decoded("flowers102", listing, limit)
-    small = data.photo_side < flowers102.FULL_SIDE  # such copies score lower
-    return (
-        replace(data, title=f"{data.title} (copies, {data.photo_side} pixels)") if small else data
-    )
+    if data.photo_side < flowers102.FULL_SIDE:  # such copies score lower
+        return replace(data, title=f"{data.title} (copies, {data.photo_side} pixels)")
+    return data
 
 
 def _practice_listing(seed: int, limit: int | None) -> Listing:
@@ -156,7 +157,7 @@ def starting_weights(
     """
     if not data.is_practice:
         return imagenet_weights(backbone)
-    if backbone != "resnet18":
-        raise FlowersError("Practice flowers come with a ResNet18 only; set BACKBONE = 'resnet18'.")
+    told = "Practice flowers come with a ResNet18 only; set BACKBONE = 'resnet18'."
+    check(backbone == "resnet18", told)
     path = Path(config.PATHS["models"]) / "practice_backbone.pth"
     return practice.pretrain_backbone(path, device=device, seed=seed)
