@@ -19,26 +19,24 @@ class Handler(BaseHTTPRequestHandler):
         fault = plan.pop(0) if len(plan) > 1 else plan[0]
         if name not in self.server.files or fault in ("404", "500"):
             return self.send_error(500 if fault == "500" else 404)
-        if fault == "login page":
-            return self.answer(200, LOGIN_PAGE, kind="text/html; charset=utf-8")
         if fault == "slow":
             self.server.closing.wait(3)
-        content, code, start = self.server.files[name], 200, 0
-        if wanted and "no range" not in fault:
+        body, code, kind = self.server.files[name], 200, "application/octet-stream"
+        if fault == "login page":
+            body, kind = LOGIN_PAGE, "text/html; charset=utf-8"
+        elif wanted and "no range" not in fault:
             start, code = int(wanted.removeprefix("bytes=").removesuffix("-")), 206
-            if start >= len(content):
+            if start >= len(body):
                 return self.send_error(416)
-        body = content[start:].translate(FLIPPED if fault == "wrong" else None)
-        self.answer(code, body, sent=(len(body) + 1) // 2 if "cut" in fault else None)
-
-    def answer(self, code: int, body: bytes, *, kind: str = "", sent: int | None = None) -> None:
-        """Announce the whole `body`, but send only its first `sent` bytes."""
+            body = body[start:]
         self.send_response(code)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Content-Type", kind)
         self.end_headers()
+        if fault == "wrong":
+            body = body.translate(FLIPPED)
         with contextlib.suppress(ConnectionError):  # a client that has given up
-            self.wfile.write(body[:sent])
+            self.wfile.write(body[: (len(body) + 1) // 2] if "cut" in fault else body)
 
 
 class FaultyServer(ThreadingHTTPServer):

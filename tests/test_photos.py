@@ -39,12 +39,6 @@ def written(folder: Path, content: bytes, name: str = "photo.jpg") -> Path:
     return path
 
 
-def exif_turned(orientation: int) -> Image.Exif:
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    return exif
-
-
 def near(pixel: tuple[int, ...], colour: tuple[int, ...]) -> bool:
     return max(abs(a - b) for a, b in zip(pixel, colour, strict=True)) <= 3
 
@@ -74,7 +68,9 @@ def test_an_odd_photograph_is_rgb(tmp_path, content, left, right):
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 def test_a_photograph_is_turned_upright(tmp_path, orientation):
-    content = encoded(two_colours(), "JPEG", exif=exif_turned(orientation), quality=100)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    content = encoded(two_colours(), "JPEG", exif=exif, quality=100)
     image = open_photo(written(tmp_path, content))
     assert image.size == ((24, 16) if orientation < 5 else (16, 24))
     assert near(image.getpixel((0, 0)), BLUE if orientation == 3 else RED)

@@ -32,11 +32,10 @@ def test_source_species_are_outside_the_102_and_lack_the_unseen_words():
         assert {words[i] for i in column} == set(words) - set(flowers.UNSEEN.get(trait, ()))
 
 
-def test_relatives_differ_from_the_first_of_their_genus_in_one_trait_or_two():
+def test_the_102_species_differ_from_the_first_of_their_genus_in_one_trait_or_two():
     assert len(set(flowers.PRACTICE_NAMES)) == 102 == len(set(flowers.PRACTICE_SPECIES))
     genera = np.array(flowers.PRACTICE_SPECIES).reshape(-1, flowers.RELATIVES, len(flowers.WORDS))
-    different = (genera[:, 1:] != genera[:, :1]).sum(axis=2)
-    assert different.min() == 1 and different.max() == 2
+    assert set((genera[:, 1:] != genera[:, :1]).sum(axis=2).flat) == {1, 2}
 
 
 def test_predicted_traits_stand_beside_the_true_ones_without_those_never_trained():
@@ -64,14 +63,6 @@ def test_pictures_are_those_that_the_committed_outputs_show():
     species = torch.tensor(flowers.PRACTICE_SPECIES)
     pictures = drawing.draw_scenes(species, size=32, seed=0)[0].float()
     assert pictures.mean().item() == pytest.approx(76.69, abs=0.02)
-
-
-def test_the_same_flowers_are_drawn_at_every_size():
-    small = drawn("val", size=32, seed=0, limit=8).astype(float)
-    large = drawn("val", size=96, seed=0, limit=8).astype(float)
-    shrunk = large.reshape(8, 3, 32, 3, 32, 3).mean((3, 5))
-    for one, same in zip(small, shrunk, strict=True):
-        assert np.corrcoef(one.ravel(), same.ravel())[0, 1] > 0.8
 
 
 def test_mask_is_where_another_hue_changes_the_picture(monkeypatch):
