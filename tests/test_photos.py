@@ -53,10 +53,11 @@ def near(pixel: tuple[int, ...], colour: tuple[int, ...]) -> bool:
         (encoded(two_colours().quantize(2), "PNG"), RED, BLUE),
         (encoded(two_colours((*GREEN, 0), (*RED, 255), "RGBA"), "PNG"), WHITE, RED),
         (encoded(two_colours(255, 32_896, "I;16"), "TIFF"), (1, 1, 1), GREY),
+        (encoded(two_colours(0.5, 1.0, "F"), "TIFF"), (127,) * 3, WHITE),
         (encoded(two_colours(0, 1, "1"), "TIFF"), BLACK, WHITE),
         (encoded(two_colours(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff", quality=100), RED, BLUE),
     ],
-    ids=["CMYK", "palette", "RGBA", "16 bits", "boolean", "damaged EXIF"],
+    ids=["CMYK", "palette", "RGBA", "16 bits", "0 to 1", "boolean", "damaged EXIF"],
 )
 def test_an_odd_photograph_is_rgb(tmp_path, content, left, right):
     path = written(tmp_path, content, "photo")

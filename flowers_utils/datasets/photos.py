@@ -64,8 +64,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     with contextlib.suppress(Exception):  # a damaged EXIF block; the pixels may be sound
         image = ImageOps.exif_transpose(image)
     profile = image.info.get("icc_profile")
-    if image.mode.startswith("I"):  # 16 bits a pixel
-        image = Image.fromarray((np.asarray(image) / 65535 * 255).clip(0, 255).astype(np.uint8))
+    if image.mode[0] in "IF":  # 16 or 32 bits a pixel
+        white = 65535 if image.mode[0] == "I" else max(image.getextrema()[1], 1e-6)
+        image = Image.fromarray((np.asarray(image) / white * 255).clip(0, 255).astype(np.uint8))
     if image.mode in ("LA", "P", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
     if profile:
