@@ -135,7 +135,7 @@ def files(tmp_path):
 @pytest.fixture
 def make(tmp_path, files, monkeypatch):
     monkeypatch.setitem(config.PATHS, "cache", str(tmp_path / "cache"))
-    return partial(decoded, files, size=32, folder=tmp_path, name="x")
+    return partial(decoded, files, size=32, name="x")
 
 
 def cache_files(tmp_path):

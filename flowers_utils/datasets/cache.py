@@ -27,14 +27,14 @@ def decode(path: Path, size: int) -> np.ndarray:
     return np.asarray(TF.resize(image, [size, size])).transpose(2, 0, 1)
 
 
-def decoded(files: Sequence[Path], *, size: int, folder: Path, name: str) -> np.ndarray:
+def decoded(files: Sequence[Path], *, size: int, name: str) -> np.ndarray:
     """All `files` decoded once: memory-mapped uint8 `(N, 3, size, size)`, read-only.
 
-    After a change it is made anew, and older arrays of the same `folder` and `name` are removed.
+    After a change it is made anew, and older arrays of the same `name` and folder are removed.
     Raises one BrokenPhotos for all that cannot be opened.
     """
     facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    name = f"{name}-{_short_hash(folder.resolve())}-{size}"
+    name = f"{name}-{_short_hash(files[0].parent.resolve())}-{size}"
     path = Path(config.PATHS["cache"]) / f"{name}-{_short_hash(CACHE_VERSION, *facts)}.npy"
     with one_at_a_time(path.with_name(name)):
         if (images := _load(path)) is None:

@@ -3,7 +3,6 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import product
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -39,16 +38,17 @@ def number_pictures(photos: Sequence[Photo], looks: np.ndarray) -> list[int]:
 def _alike(looks: np.ndarray) -> Iterator[np.ndarray]:
     """Pairs `(P, 2)` that look the same, one of them perhaps mirrored or turned."""
     small = looks.astype(np.float32) - 128
-    allowed = ROUNDING + OF_CONTRAST * np.sqrt(small.var(axis=(2, 3)).mean(axis=1))
-    flat = small.reshape(len(small), -1)
-    squares = (flat**2).sum(axis=1)
-    views = [np.rot90(s, turns, (2, 3)) for s in (small, small[..., ::-1]) for turns in range(4)]
-    for view, start in product(views, range(0, len(small), BLOCK)):
-        block = slice(start, start + BLOCK)
-        products = view[block].reshape(-1, flat.shape[1]) @ flat.T
-        distances = (squares[block, None] + squares - 2 * products) / flat.shape[1]
-        limits = np.minimum(allowed[block, None], allowed) ** 2
-        yield np.argwhere(distances <= limits) + np.array([start, 0])
+    turned = [np.rot90(s, turns, (2, 3)) for s in (small, small[..., ::-1]) for turns in range(4)]
+    views = [view.reshape(len(small), -1) for view in turned]
+    contrast = np.sqrt(small.var(axis=(2, 3)).mean(axis=1))
+    allowed = (ROUNDING + OF_CONTRAST * contrast) ** 2 * views[0].shape[1]
+    lengths = (views[0] ** 2).sum(axis=1)
+    for start in range(0, len(small), BLOCK):  # each block with itself and all after it
+        block, rest = slice(start, start + BLOCK), slice(start, None)
+        limits = np.minimum.outer(allowed[block], allowed[rest])
+        least = (np.add.outer(lengths[block], lengths[rest]) - limits) / 2  # product of two copies
+        for view in views:
+            yield np.argwhere(view[block] @ views[0][rest].T >= least) + start
 
 
 def _named_alike(photos: Sequence[Photo]) -> np.ndarray:

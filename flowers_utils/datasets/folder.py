@@ -22,7 +22,6 @@ class Listing:
     """A data set's photographs, before they are decoded; title and note as in FlowerData."""
 
     title: str
-    folder: Path
     class_names: tuple[str, ...]
     files: Files
     note: str = ""
@@ -36,7 +35,7 @@ def read_folder(folder: Path, *, seed: int) -> Listing:
     """
     photos, names, left_out = list_photos(folder.resolve())
     _check_complete(photos, names, left_out)
-    looks = decoded([p.path for p in photos], size=LOOK_SIDE, folder=folder, name="copies")
+    looks = decoded([p.path for p in photos], size=LOOK_SIDE, name="copies")
     pictures, classes = number_pictures(photos, looks), defaultdict(set)
     photos = [p._replace(picture=number) for p, number in zip(photos, pictures, strict=True)]
     for photo in photos:
@@ -56,7 +55,7 @@ def read_folder(folder: Path, *, seed: int) -> Listing:
         files[split] = [p.path for p in chosen], [names.index(p.name) for p in chosen]
     note = "\n".join([*filter(None, notes), COMPARED]) if any(notes) else ""
     title = f"own flowers '{folder.resolve().name}'"
-    return Listing(title, folder, tuple(names), files, note, left_out)
+    return Listing(title, tuple(names), files, note, left_out)
 
 
 def describe_folder(path: str | Path) -> str:

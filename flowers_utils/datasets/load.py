@@ -74,9 +74,9 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
 
 def _flowers102(root: Path, limit: int | None) -> FlowerData:
     """Oxford Flowers102 with its official splits, downloaded if need be."""
-    base, names = flowers102.ensure_flowers102(root), flowers102.FLOWERS102_NAMES
+    flowers102.ensure_flowers102(root)
     files = {name: flowers102.read_split(root, name) for name in SPLITS}
-    listing = Listing(config.DATASET["name"], base, names, files)
+    listing = Listing(config.DATASET["name"], flowers102.FLOWERS102_NAMES, files)
     try:
         data = _decoded("flowers102", listing, limit)
     except BrokenPhotos as error:
@@ -95,7 +95,7 @@ def _practice_listing(seed: int, limit: int | None) -> Listing:
     for split in SPLITS:
         found = [(PRACTICE_NAMES.index(p.parent.name), p) for p in folder.glob(f"{split}/*/*.png")]
         files[split] = [path for _, path in sorted(found)], [label for label, _ in sorted(found)]
-    return Listing("practice flowers", folder, PRACTICE_NAMES, files)
+    return Listing("practice flowers", PRACTICE_NAMES, files)
 
 
 def _decoded(source: str, listing: Listing, limit: int | None) -> FlowerData:
@@ -110,7 +110,7 @@ def _decoded(source: str, listing: Listing, limit: int | None) -> FlowerData:
             left_out[split] = f"{more:,} photographs, since this profile is short"
         chosen_photos, name = [photos[i] for i in chosen], f"{source}-{split}-{limit or 'all'}"
         try:
-            images = decoded(chosen_photos, size=size, folder=listing.folder, name=name)
+            images = decoded(chosen_photos, size=size, name=name)
             splits[split] = Split(split, images, torch.tensor(labels)[chosen])
         except BrokenPhotos as error:
             broken |= error.reasons
