@@ -30,10 +30,7 @@ def reachable(url: str, *, timeout: float = 3.0) -> bool:
 
 
 def download_file(urls: Sequence[str], path: Path, *, md5: str) -> Path:
-    """Download `path` from the first of `urls` that has it; or FlowersError.
-
-    Half a file waits as `NAME.part` and is resumed, also from a mirror.
-    """
+    """Download `path` from the first of `urls` that has it; half a file waits as `NAME.part`."""
     part, troubles = path.with_name(path.name + ".part"), []
     part.touch()
     for url in urls:
@@ -67,16 +64,14 @@ def _fetch(url: str, part: Path, md5: str) -> str:
                         return "a web page came instead, perhaps the network's login page"
                     _append(response, part)
         except requests.RequestException as error:
-            told = f"the connection failed or was cut: {type(error).__name__}"
-            trouble = str(error) if isinstance(error, requests.HTTPError) else told
+            failed = f"the connection failed or was cut: {type(error).__name__}"
+            trouble = str(error) if isinstance(error, requests.HTTPError) else failed
             continue
         if file_md5(part) == md5:
             return ""
         part.write_bytes(b"")
         trouble = "not the correct file came (wrong checksum)"
-        start = (
-            -1 if start else 0
-        )  # if its beginning is of another run, that may have been at fault
+        start = -1 if start else 0  # once more, if the beginning was of another run
     return trouble
 
 
@@ -90,10 +85,8 @@ def _append(response: requests.Response, part: Path) -> None:
     resumed = response.status_code == 206
     start = part.stat().st_size if resumed else 0
     total = start + int(response.headers.get("Content-Length", 0))
-    with (
-        Progress(total, f"Downloading {part.stem}", unit="B") as bar,
-        part.open("ab" if resumed else "wb") as file,
-    ):
+    bar = Progress(total, f"Downloading {part.stem}", unit="B")
+    with bar, part.open("ab" if resumed else "wb") as file:
         bar.skip(start)
         for chunk in response.iter_content(CHUNK):
             file.write(chunk)

@@ -83,27 +83,20 @@ def _overlap(photos: list[Photo], split: str) -> str:
     train = {photo.picture for photo in photos if photo.split == "train"}
     given = [photo for photo in photos if photo.split == split]
     shared = [photo.path.name for photo in given if photo.picture in train]
-    told = (
-        f"Warning: train holds copies of {len(shared)} of the {len(given)} photographs of {split}"
-    )
+    told = f"Warning: train has copies of {len(shared)} of the {len(given)} photographs of {split}"
     advice = f"so the accuracy on {split} will be too high. Take them out of one of the two."
     return f"{told} ({first_few(shared)}), {advice}" if shared else ""
 
 
 def _cut(photos: list[Photo], missing: list[str], seed: int) -> tuple[list[Photo], str]:
-    """Move a fifth of each class in train, at least one, into each `missing` split; and say so.
-
-    Copies count as one photograph, so that none lands in train and another in test.
-    """
+    """Move a fifth of each class in train, at least one, into each `missing` split; and say so."""
     rng, pictures, moved = np.random.default_rng(seed), defaultdict(dict), {}
     train = [photo for photo in photos if photo.split == "train"]
     for photo in train:
         pictures[photo.name][photo.picture] = None  # a dict, because its order is always alike
     for name in sorted(pictures):
         mixed = rng.permutation(list(pictures[name])).tolist()
-        told = (
-            f"Class '{name}' has {len(mixed)} different photographs, but needs {len(missing) + 1}"
-        )
+        told = f"'{name}' has {len(mixed)} different photographs, but needs {len(missing) + 1}"
         check(len(mixed) > len(missing), f"{told}: one for each split. Copies count as one.")
         held = max(1, len(mixed) // 5)
         for number, split in enumerate(missing):

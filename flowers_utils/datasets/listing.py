@@ -75,17 +75,18 @@ def _innermost_folders(folder: Path, left_out: dict[str, list[Path]]) -> dict[Pa
     outputs = {models, cache, cache / "flowers-102", *cache.glob("practice*")}
     folders, files = [], []
     try:
-        paths = [path for path in sorted(folder.iterdir()) if not SYSTEM.fullmatch(path.name)]
+        for path in sorted(folder.iterdir()):
+            if SYSTEM.fullmatch(path.name):
+                continue
+            told = f"The name of {str(path)!a} cannot be read as text, nor saved later. Rename it."
+            check(not NO_TEXT.search(path.name), told)
+            if path.name[0] in ".@" or path in outputs:
+                left_out["hidden by their names, or made by this lesson"].append(path)
+            else:
+                (folders if path.is_dir() else files).append(path)
     except OSError as error:
         advice = "Change that, or copy the photographs to a folder of your own."
         raise FlowersError(f"'{folder}' cannot be read ({error.strerror}). {advice}") from error
-    for path in paths:
-        told = f"The name of {str(path)!a} cannot be read as text, nor saved later. Rename it."
-        check(not NO_TEXT.search(path.name), told)
-        if path.name[0] in ".@" or path in outputs:
-            left_out["hidden by their names, or made by this lesson"].append(path)
-        else:
-            (folders if path.is_dir() else files).append(path)
     if not folders:
         return {folder: files}
     left_out["outside the class folders"] += files
@@ -106,8 +107,8 @@ def _by_split(folder: Path, places: list[Path]) -> dict[str, list[Path]]:
     check("train" in found, f"{told} Add one, or give DATA a folder of class folders only.")
     for split, group in found.items():
         homes = {place.parent: place for place in group}
-        apart = first_few(place.relative_to(folder).as_posix() for place in homes.values())
-        told = f"The classes for {split} in '{folder}' are not beside each other (see {apart})."
+        two = [place.relative_to(folder).as_posix() for place in homes.values()][:2]
+        told = f"The classes for {split} in '{folder}' are not beside each other (see {first_few(two)})."
         check(len(homes) < 2, f"{told} Put them into one folder, and no folder into a class.")
     return found
 

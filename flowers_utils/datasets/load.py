@@ -46,11 +46,10 @@ def data_root() -> Path:
 
 
 def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> FlowerData:
-    """The data set named by `choice`, decoded once, checked, ready for training.
+    """The data set named by `choice`, decoded once, checked, ready for training; or FlowersError.
 
     `choice`: `"auto"` (Flowers102 if it is on disk or can be downloaded, else practice flowers),
-    `"flowers102"`, `"practice"`, or a path to a folder of class sub-folders.
-    `profile` may limit the number of images. Raises FlowersError that says what to do.
+    `"flowers102"`, `"practice"`, or a folder of class folders. A short `profile` limits the images.
     """
     choice, profile, seed, _ = check_knobs(choice, profile, seed)
     limit, root, note = config.PROFILES[profile]["images"], data_root(), ""
@@ -151,10 +150,7 @@ def split_table(data: FlowerData) -> str:
 def starting_weights(
     data: FlowerData, device: Device, *, backbone: str, seed: int = 0
 ) -> dict[str, torch.Tensor]:
-    """The state dict that the backbone starts from, with its old head: ImageNet's for photographs.
-
-    For practice flowers it is pretrained now, in some minutes, on other species; kept in `models/`.
-    """
+    """State dict with its old head: ImageNet's, or for practice flowers one pretrained here, once."""
     if not data.is_practice:
         return imagenet_weights(backbone)
     told = "Practice flowers come with a ResNet18 only; set BACKBONE = 'resnet18'."

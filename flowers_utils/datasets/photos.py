@@ -41,10 +41,7 @@ def why_no_photo(path: Path) -> str:
 
 
 def open_photo(path: str | os.PathLike, *, at_least: int | None = None) -> Image.Image:
-    """Open one photograph as upright RGB; raises FlowersError that names the file.
-
-    `at_least` (pixels) allows a smaller version, which a JPEG gives in a fraction of the time.
-    """
+    """Open one photograph as upright RGB, or smaller with `at_least` pixels, which is quick."""
     try:
         with Image.open(path) as image:
             if at_least:

@@ -1,7 +1,4 @@
-"""Practice flowers: 102 invented species drawn as PNG files, and a backbone pretrained on others.
-
-The backbone was never trained on any of the 102 species, so transfer is real.
-"""
+"""Practice flowers: 102 invented species as PNG files, and a backbone pretrained on others only."""
 
 import contextlib
 import shutil

@@ -61,8 +61,7 @@ PRACTICE_NAMES = tuple(f"{first} {genus}" for genus in _GENERA for first in _FIR
 def species_table(count: int, *, seed: int, avoid: Sequence, unseen: dict) -> tuple[tuple, ...]:
     """`count` species in genera of six, not in `avoid` and without words in `unseen`.
 
-    For each trait the position of its word in WORDS. Species of a genus are easily confused, because
-    they differ from its first one in one or two traits.
+    For each trait the position of its word in WORDS. Species of a genus are easily confused.
     """
     rng = np.random.default_rng(seed)
     known = [
