@@ -5,7 +5,6 @@ import os
 
 import pytest
 from faulty_server import FaultyServer
-from urllib3.util import Retry
 
 from flowers_utils.datasets import download
 from flowers_utils.datasets.download import download_file, reachable
@@ -18,8 +17,7 @@ NOBODY_LISTENS = "http://127.0.0.1:9/file.bin"
 
 @pytest.fixture
 def server(monkeypatch):
-    quick = Retry(2, backoff_factor=0.01, status_forcelist=[500], raise_on_status=False)
-    monkeypatch.setattr(download, "RETRIES", quick)
+    monkeypatch.setattr(download, "RETRIES", download.RETRIES.new(total=2, backoff_factor=0.01))
     monkeypatch.setattr(download, "SILENCE", 0.2)
     with FaultyServer({"file.bin": CONTENT}) as running:
         yield running

@@ -14,8 +14,10 @@ from flowers_utils.errors import FlowersError
 from flowers_utils.progress import Progress
 from flowers_utils.storage.files import file_md5, megabytes, rename
 
-# Where no connection is made, or the server has a passing fault; the pauses double.
-RETRIES = Retry(5, backoff_factor=1, status_forcelist=range(500, 600), raise_on_status=False)
+# Where no connection is made, or the server has a passing fault; the pauses double. A server may
+# ask for a pause of an hour: that is not respected.
+PATIENCE = {"raise_on_status": False, "respect_retry_after_header": False}
+RETRIES = Retry(5, backoff_factor=1, status_forcelist=range(500, 600), **PATIENCE)
 SILENCE = 20.0  # seconds that a server may be silent
 CHUNK = 1 << 13  # bytes a read: small, since a cut line loses what is read of the last one
 
