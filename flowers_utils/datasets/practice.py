@@ -103,8 +103,9 @@ def _train_source(settings: dict, device: Device) -> dict[str, Tensor]:
     blurred = gaussian_blur(weight, 7, sigma=1.0)
     weight.copy_(blurred * weight.std() / blurred.std())
     first, *others = device.place(network).parameters()
-    groups = [{"params": [first], "weight_decay": settings["stem_decay"]}, {"params": others}]
-    optimizer = make_optimizer(groups, device, weight_decay=settings["weight_decay"])
+    groups = [{"params": [first], "weight_decay": settings["stem_decay"]}]
+    groups.append({"params": others, "weight_decay": settings["weight_decay"]})
+    optimizer = make_optimizer(groups, device)
     # The learning rate goes up and down once, and changes after each step (Smith 2018).
     rate, steps = settings["learning_rate"], max(2, count // settings["batch_size"])
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.2)
