@@ -2,10 +2,9 @@
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 from packaging.requirements import InvalidRequirement, Requirement  # comes with matplotlib
@@ -24,13 +23,11 @@ from flowers_utils.machine.speed import lesson_seconds
 from flowers_utils.storage.files import check_writable, megabytes
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
-PRACTICE, OWN = "PRACTICE flowers", "your own flowers"
-DISK, MEMORY = (3e9, 0.5e9), (3e9, 1e9)  # bytes: enough, and the least with which it may work
-Answer = tuple[str, str]  # the status and the detail of a Check
+PRACTICE, OWN, FLOWERS102 = "PRACTICE flowers", "your own flowers", config.DATASET["name"]
+NEEDED = 3e9  # bytes of disk, and of memory, for a complete run
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """One answer: `status` is "ok", "warn" or "fail"."""
 
     status: str
@@ -43,74 +40,53 @@ class Check:
 
 def check_machine(data: str = "auto", profile: str = "full", recipe: str = "lesson") -> str:
     """What is not as it should be, the data, and the time; the arguments are the notebook's knobs."""
-    found = list(each_check(data, profile, recipe))
-    shown = (PRACTICE, OWN, config.DATASET["name"], "lesson")
-    return "\n".join(each.line() for each in found if each.status != "ok" or each.what in shown)
+    always, checks = (PRACTICE, OWN, FLOWERS102, "lesson"), all_checks(data, profile, recipe)
+    return "\n".join(each.line() for each in checks if each.status != "ok" or each.what in always)
 
 
-def each_check(
-    data: str = "auto", profile: str = "full", recipe: str = "lesson"
-) -> Iterator[Check]:
-    """Every check in turn, as soon as its answer is there; FlowersError for an impossible knob."""
+def all_checks(data: str = "auto", profile: str = "full", recipe: str = "lesson") -> list[Check]:
+    """Every check, the time for the lesson at last; FlowersError for an impossible knob."""
     check_config()
     data, profile, _, recipe = check_knobs(data, profile, 0, recipe)
     device, flowers = choose_device(), check_flowers(data)
     on_practice = flowers.what == PRACTICE
-    questions = {
-        "packages": lambda: packages(REQUIREMENTS.read_text(encoding="utf-8-sig")),
-        "device": lambda: ("ok", device.describe()),
-        "memory": lambda: enough(free_memory(), MEMORY),
-        "disk": lambda: enough(min(map(free_disk, config.PATHS.values())), DISK),
-        flowers.what: lambda: (flowers.status, flowers.detail),
-        f"pretrained {config.BACKBONE}": lambda: weights(on_practice=on_practice),
-    }
-    done = []
-    for what, question in questions.items():
-        done.append(answered(what, question))
-        yield done[-1]
-    if not can_run(done):
-        yield Check("fail", "lesson", "cannot run yet, see each [fail] above")
-        return
+    checks = [
+        check_packages(REQUIREMENTS.read_text(encoding="utf-8-sig")),
+        Check("ok", "device", device.describe()),
+        check_free("memory", free_memory()),
+        check_disk(),
+        flowers,
+        *([] if on_practice else [check_weights()]),  # practice flowers bring their own
+    ]
+    if any(check.status == "fail" for check in checks):
+        return [*checks, Check("fail", "lesson", "cannot run yet, see each [fail] above")]
     seconds = lesson_seconds(device, on_practice=on_practice, profile=profile, recipe=recipe)
     time = f"{int(seconds / 60) + 1} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
     run = f"profile '{profile}', recipe '{recipe}', {flowers.what}, {device.describe()}"
-    yield Check("ok", "lesson", f"{run}: about {time} for part one")
+    return [*checks, Check("ok", "lesson", f"{run}: about {time} for part one")]
 
 
-def answered(what: str, question: Callable[[], Answer]) -> Check:
-    """The answer to a question; an error of the lesson is a failure in its own words."""
-    try:
-        status, detail = question()
-    except (FlowersError, OSError) as error:
-        status, detail = "fail", str(error)
-    return Check(status, what, detail)
-
-
-def can_run(checks: Iterable[Check]) -> bool:
-    """Whether nothing has failed."""
-    return all(check.status != "fail" for check in checks)
-
-
-def packages(requirements: str) -> Answer:
+def check_packages(requirements: str) -> Check:
     """Whether the installed versions are allowed; a line's comment says what its package is for."""
-    problems, status = [], "warn"
+    problems = []
     for line in requirements.splitlines():
         wanted, _, use = (part.strip() for part in line.partition(" #"))
         try:
             package = Requirement(wanted)
-            installed = version(package.name)
+            here = version(package.name)
         except InvalidRequirement:  # an empty line, a comment, an option of pip, an address
             continue
         except PackageNotFoundError:
-            installed = "not installed"
+            here = ""
         if package.marker and not package.marker.evaluate():  # not for this Python or system
             continue
-        if installed == "not installed" or not package.specifier.contains(installed, True):
-            problems.append(f"{wanted} is needed for {use or 'the lesson'}, here it is {installed}")
-            status = "fail" if package.name.startswith("torch") else status
-    if problems:
-        return status, f"{'; '.join(problems)}; run: python -m pip install -r requirements.txt"
-    return "ok", f"torch {version('torch')} and all others as required"
+        if not (here and package.specifier.contains(here, prereleases=True)):
+            found = here or "not installed"
+            problems.append(f"{wanted} is needed for {use or 'the lesson'}, here it is {found}")
+    if not problems:
+        return Check("ok", "packages", f"torch {version('torch')} and all others as required")
+    advice = "run: python -m pip install -r requirements.txt"
+    return Check("warn", "packages", "; ".join([*problems, advice]))
 
 
 def free_memory(root: Path = Path("/")) -> int:
@@ -126,10 +102,7 @@ def free_memory(root: Path = Path("/")) -> int:
     for line in read(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)  # "4:memory:/docker/1234" or "0::/user.slice"
         inner = root / "sys/fs/cgroup" / controllers / group.strip("/")
-        for folder in (
-            inner,
-            *inner.parents,
-        ):  # the limit of an outer group holds in the inner ones
+        for folder in (inner, *inner.parents):  # an outer group limits the inner ones, too
             limit = read(folder / "memory.max") or read(folder / "memory.limit_in_bytes")
             if limit.strip().isdigit():  # not "max", which means: no limit
                 # Without the files that the system keeps cached, because it gives them back.
@@ -138,49 +111,55 @@ def free_memory(root: Path = Path("/")) -> int:
     return max(free, 0)
 
 
-def enough(free: float, bounds: tuple[float, float]) -> Answer:
-    """Whether so many free bytes are plenty, little, or too few to work with."""
-    plenty, least = bounds
-    if free >= plenty:
-        return "ok", f"{free / 1e9:.0f} GB free"
-    needed = f"{megabytes(free)} free, a complete run needs {plenty / 1e9:.0f} GB"
-    return "warn" if free >= least else "fail", needed
+def check_free(what: str, free: float) -> Check:
+    """Whether so many free bytes are enough."""
+    if free >= NEEDED:
+        return Check("ok", what, f"{free / 1e9:.0f} GB free")
+    return Check(
+        "warn", what, f"{megabytes(free)} free, a complete run needs {NEEDED / 1e9:.0f} GB"
+    )
 
 
-def free_disk(folder: str | Path) -> int:
-    """Free bytes where `folder` is; FlowersError if nothing can be saved in it."""
-    advice = "PATHS and FLOWERS_DATA_DIR can name a folder of your own."
-    check_writable(Path(folder), advice=advice)
-    return shutil.disk_usage(folder).free
+def check_disk() -> Check:
+    """Whether the folders of the config can be written, and have space."""
+    folders = [Path(folder) for folder in config.PATHS.values()]
+    try:
+        for folder in folders:
+            check_writable(folder, advice="PATHS in the config can name a folder of your own.")
+    except FlowersError as error:
+        return Check("fail", "disk", str(error))
+    return check_free("disk", min(shutil.disk_usage(folder).free for folder in folders))
 
 
 def check_flowers(choice: str) -> Check:
     """Where the flowers of `choice` will come from, as `load_data` decides it."""
-    name, root = config.DATASET["name"], data_root()
+    root = data_root()
     if choice not in DATA_WORDS:
-        return answered(OWN, lambda: ("ok", describe_folder(choice)))
+        try:
+            return Check("ok", OWN, describe_folder(choice))
+        except (FlowersError, OSError) as error:
+            return Check("fail", OWN, str(error))
     if choice == "practice":
         return Check("ok", PRACTICE, "drawn here, nothing to download")
     if flowers102.flowers102_is_whole(root):
-        return Check("ok", name, f"on disk in {root}")
+        return Check("ok", FLOWERS102, f"on disk in {root}")
     if flowers102.flowers102_lies_ready(root) or flowers102.flowers102_is_reachable():
-        ready = f"will be unpacked or downloaded (345 MB), in {root}"
-        return answered(name, lambda: (enough(free_disk(root), DISK)[0], ready))
-    missing = f"{name} is neither in {root} nor reachable (README.md, 'Download errors')"
-    return Check("warn", PRACTICE, missing) if choice == "auto" else Check("fail", name, missing)
+        return Check("ok", FLOWERS102, f"will be unpacked or downloaded (345 MB), in {root}")
+    missing = f"{FLOWERS102} is neither in {root} nor reachable (README.md, 'Download errors')"
+    return (
+        Check("warn", PRACTICE, missing) if choice == "auto" else Check("fail", FLOWERS102, missing)
+    )
 
 
-def weights(*, on_practice: bool) -> Answer:
-    """Whether the pretrained backbone is available."""
-    name = config.BACKBONE
-    if on_practice and name != "resnet18":
-        return "fail", "practice flowers come with a ResNet18 only; set BACKBONE = 'resnet18'"
-    if on_practice:
-        return "ok", "practice flowers bring their own, pretrained here once"
-    path, url = models.weights_file(name), get_model_weights(name).IMAGENET1K_V1.url
+def check_weights() -> Check:
+    """Whether the backbone's pretrained weights are on the disk or can be downloaded."""
+    what, url = (
+        f"pretrained {config.BACKBONE}",
+        get_model_weights(config.BACKBONE).IMAGENET1K_V1.url,
+    )
+    path = models.weights_file(config.BACKBONE)
     if path.is_file():
-        models.imagenet_weights(name)  # raises if the file is damaged
-        return "ok", f"on disk, {path}"
+        return Check("ok", what, f"on disk, {path}")
     if reachable(url):
-        return "ok", f"will be downloaded from {url}"
-    return "fail", f"not on disk and not reachable; get {url} and save it as {path}"
+        return Check("ok", what, f"will be downloaded from {url}")
+    return Check("fail", what, f"not on disk and not reachable; get {url} and save it as {path}")

@@ -50,8 +50,7 @@ def latency_in_turn(calls: Mapping[str, Callable], *, rounds: int = 15) -> dict[
 
 def count_flops(model: nn.Module, *, image_size: int) -> int:
     """Floating-point operations for one image; a multiply-add counts as two."""
-    like = next(model.parameters())
-    image = torch.zeros(1, 3, image_size, image_size, device=like.device, dtype=like.dtype)
+    image = torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device)
     # Not `inference_mode`: in it the counter does not see linear layers.
     with models.eval_mode(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(image)
@@ -82,9 +81,9 @@ def seconds_an_image(device: Device, *, on_practice: bool) -> float:
     count = 8 if slow else config.TRAINING_CONFIG["batch_size"]
     black = torch.zeros(count, 3, resize, resize, dtype=torch.uint8, device=device.torch_device)
     labels = torch.zeros(count, dtype=torch.int64, device=device.torch_device)
-    classes, generator = config.DATASET["num_classes"], torch.Generator().manual_seed(0)
-    model = device.place(models.build_model(config.BACKBONE, num_classes=classes, weights=None))
+    model = device.place(models.build_model(config.BACKBONE, num_classes=102, weights=None))
     optimizer = make_optimizer([{"params": list(model.parameters()), "lr": 1e-3}], device)
+    generator = torch.Generator().manual_seed(0)
 
     def step() -> None:
         images = device.place_batch(augment_batch(black, generator, crop=crop))
