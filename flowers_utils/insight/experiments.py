@@ -48,9 +48,7 @@ def train_head(
     optimizer = make_optimizer([{"params": list(head.parameters()), "lr": rate}], CPU)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, recipe["step_size"], recipe["gamma"])
     generator = torch.Generator().manual_seed(seed)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # on matrices this small, threads mostly wait for one another
-    try:
+    with threadpool_limits(1):  # on matrices this small, threads mostly wait for one another
         for epoch in range(1, epochs + 1):
             order = torch.randperm(len(train[1]), generator=generator).split(recipe["batch_size"])
             batches = ((train[0][chosen], train[1][chosen]) for chosen in order)
@@ -59,8 +57,6 @@ def train_head(
             scored = evaluate(head, [val], CPU)
             row = {"epoch": epoch, "train_loss": learned.loss, "val_loss": scored.loss}
             history.append({**row, "val_accuracy": scored.top1})
-    finally:
-        torch.set_num_threads(threads)
     return history
 
 
@@ -97,9 +93,8 @@ def compare_backbones(
     with Progress(len(names), "Comparing backbones", unit="network") as bar:
         for name in names:
             bar.note(name)
-            rows.append(
-                {"name": name, **_measure(name, data, device), **_fit(name, data, device, seed)}
-            )
+            size, fitted = _measure(name, data, device), _fit(name, data, device, seed)
+            rows.append({"name": name, **size, **fitted})
             bar.update()
     return rows
 
@@ -111,8 +106,7 @@ def _measure(name: str, data: FlowerData, device: Device) -> dict[str, float]:
     with eval_mode(model), torch.inference_mode(), device.autocast():
         seconds = median(measure(lambda: model(image), repeats=20))
     flops = count_flops(model, image_size=data.image_size)
-    size = count_parameters(model)[0]
-    return {"parameters": size, "GFLOPs": flops / 1e9, "ms": 1000 * seconds}
+    return {"parameters": count_parameters(model)[0], "GFLOPs": flops / 1e9, "ms": 1000 * seconds}
 
 
 def _fit(name: str, data: FlowerData, device: Device, seed: int) -> dict[str, Any]:
@@ -129,22 +123,22 @@ def _fit(name: str, data: FlowerData, device: Device, seed: int) -> dict[str, An
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]], data: FlowerData) -> str:
-    """The rows of `compare_backbones` in Markdown; a sentence where there is nothing to compare."""
+    """The rows of `compare_backbones` in Markdown; accuracies where there are two to compare."""
     headers = ["backbone", "parameters", "GFLOPs", "ms an image", "fitted head on val", "minutes"]
-    cells = [
-        [r["name"], f"{r['parameters'] / 1e6:.1f} M", f"{r['GFLOPs']:.2f}", f"{r['ms']:.1f}"]
-        + (
-            [interval_on_val(r["val"], data).percent(), f"{r['minutes']:.1f}"]
-            if r["minutes"]
-            else ["", ""]
-        )
-        for r in rows
-    ]
-    notes = [f"- **{row['name']}**: {row['note']}" for row in rows if row["note"]]
+    cells, notes = [], []
+    for row in rows:
+        size = [f"{row['parameters'] / 1e6:.1f} M", f"{row['GFLOPs']:.2f}", f"{row['ms']:.1f}"]
+        fitted = ["", ""]
+        if row["val"] is not None:
+            fitted = [interval_on_val(row["val"], data).percent(), f"{row['minutes']:.1f}"]
+        cells.append([row["name"], *size, *fitted])
     if sum(row["val"] is not None for row in rows) < 2:
-        headers, cells = headers[:4], [row[:4] for row in cells]
-        why = (
-            "Accuracies are not compared, because that takes two backbones with pretrained weights."
-        )
-        notes = [why, "", *notes]
-    return "\n".join([markdown_table(headers, cells) if len(rows) > 1 else "", "", *notes]).strip()
+        headers, cells = headers[:4], [line[:4] for line in cells]
+        notes = [
+            "Accuracies are not compared, because that takes two backbones with pretrained weights.",
+            "",
+        ]
+    for note in dict.fromkeys(row["note"] for row in rows if row["note"]):  # each of them once
+        names = ", ".join(f"**{row['name']}**" for row in rows if row["note"] == note)
+        notes.append(f"- {names}: {note}")
+    return "\n".join([markdown_table(headers, cells), "", *notes]).strip()

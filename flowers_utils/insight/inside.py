@@ -16,7 +16,6 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import BasicBlock
 
 from flowers_utils.device import Device
-from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import Z_95, Estimate, Metrics
 from flowers_utils.models import BACKBONES, eval_mode
 from flowers_utils.transforms import eval_batch
@@ -78,17 +77,14 @@ def heat_map(
 def grad_cam(
     model: nn.Module, photo: Tensor | np.ndarray, device: Device, *, target: int | None = None
 ) -> Heat:
-    """Grad-CAM (Selvaraju et al. 2017) on the last stage: its maps, weighted by their gradients.
-
-    `photo` is uint8 (3, S, S). Raises FlowersError for a class that does not exist.
-    """
+    """Grad-CAM (Selvaraju et al. 2017) on the last stage: its maps, weighted by their gradients."""
     images = _normalised(photo, device).requires_grad_()  # or a frozen network has no gradients
     network = BACKBONES[model.architecture]
     stage = list(network.groups)[-1]
     with eval_mode(device.place(model)), torch.enable_grad(), device.autocast():
         split = create_feature_extractor(model, {stage: "maps", network.classifier: "logits"})
         maps, logits = split(images).values()
-        target = _existing(target, logits[0])
+        target = int(logits.argmax()) if target is None else target
         (gradient,) = torch.autograd.grad(logits[0, target], maps)
     importance = gradient.float().mean(dim=(2, 3), keepdim=True)  # of each map for this class
     heat = (importance * maps.detach().float()).sum(dim=1, keepdim=True).relu()
@@ -97,30 +93,23 @@ def grad_cam(
 
 
 def occlusion(
-    model: nn.Module,
-    photo: Tensor | np.ndarray,
-    device: Device,
-    *,
-    target: int | None = None,
-    patch: int | None = None,
+    model: nn.Module, photo: Tensor | np.ndarray, device: Device, *, target: int | None = None
 ) -> Heat:
     """Move a grey square over the photograph and see where the prediction suffers most.
 
     After Zeiler and Fergus 2014. The heat of a pixel is by how much the log-probability of `target`
-    falls, on average over the squares that cover this pixel. The square is `patch` pixels wide
-    (3/16 of the photograph), and moves by 2/5 of its width. `photo` is uint8 (3, S, S).
+    falls, on average over the squares that cover this pixel. The square is 3/16 of the photograph
+    wide and moves by 2/5 of its width.
     """
     image, side = _normalised(photo, device), photo.shape[-1]
-    patch = patch or max(4, 3 * side // 16)
+    width = max(4, 3 * side // 16)
     # Squares start outside, so that pixels at the border are covered as often as others.
-    edges = [
-        slice(max(0, i), i + patch) for i in range(1 - patch, side, max(1, round(0.4 * patch)))
-    ]
+    edges = [slice(max(0, i), i + width) for i in range(1 - width, side, round(0.4 * width))]
     squares = [(rows, columns) for rows in edges for columns in edges]
     total, times = np.zeros((side, side)), np.zeros((side, side))
     with eval_mode(device.place(model)), torch.inference_mode(), device.autocast():
         whole = model(image)[0].float().log_softmax(dim=0)
-        target = _existing(target, whole)
+        target = int(whole.argmax()) if target is None else target
         for first in range(0, len(squares), AT_ONCE):
             some = squares[first : first + AT_ONCE]
             hidden = image.repeat(len(some), 1, 1, 1)
@@ -137,20 +126,7 @@ def occlusion(
 def _normalised(photo: Tensor | np.ndarray, device: Device) -> Tensor:
     """One uint8 photograph (3, S, S) as a batch for the network."""
     photo = torch.as_tensor(np.array(photo))
-    if photo.dtype != torch.uint8 or photo.ndim != 3 or photo.shape[0] != 3:
-        raise FlowersError(
-            f"One photograph is needed, uint8 of shape (3, S, S), but this is {photo.dtype} of "
-            f"shape {tuple(photo.shape)}. Take one from a split: data.test.images[0]."
-        )
     return device.place_batch(eval_batch(photo[None].to(device.torch_device), photo.shape[-1]))
-
-
-def _existing(target: int | None, logits: Tensor) -> int:
-    """`target`, or the predicted class where it is None."""
-    target = int(logits.argmax()) if target is None else target
-    if not 0 <= target < len(logits):
-        raise FlowersError(f"There is no class {target}: there are {len(logits)}, from 0.")
-    return target
 
 
 def _to_one(heat: Tensor) -> Tensor:
@@ -183,14 +159,10 @@ def auroc(known_confidence: Tensor, unknown_confidence: Tensor) -> Estimate:
     """How well confidence separates photographs of known classes from those of unknown ones.
 
     The probability that a known one has the higher confidence: 0.5 is no better than guessing, 1 is
-    perfect. The 95 % interval is by Hanley and McNeil 1982.
+    perfect. The 95 % interval is by Hanley and McNeil 1982. Each needs at least one photograph.
     """
     known, unknown = (np.asarray(x, dtype=float) for x in (known_confidence, unknown_confidence))
     n, m = len(known), len(unknown)
-    if n == 0 or m == 0:
-        raise FlowersError(
-            "Photographs of known and of unknown classes are needed, at least one each."
-        )
     area = float(roc_auc_score(np.repeat([1, 0], [n, m]), np.concatenate([known, unknown])))
     above, below = area / (2 - area) - area**2, 2 * area**2 / (1 + area) - area**2
     half = Z_95 * ((area * (1 - area) + (n - 1) * above + (m - 1) * below) / (n * m)) ** 0.5
