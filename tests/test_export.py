@@ -68,11 +68,10 @@ def test_three_files_are_written_and_described_without_places_of_this_computer(e
     place = export.__file__.rpartition("flowers_utils")[0].encode()
     for values, name in zip(exports, names, strict=True):
         assert Path(values["path"]).name == name in values["sentence"]
-        assert values["size_bytes"] == Path(values["path"]).stat().st_size
         assert str(checkpoint.parent) not in values["sentence"]
         content = Path(values["path"]).read_bytes()
         assert place not in content and b"site-packages" not in content
-    answers = export.open_export(exports[2]["path"])(DATA.val.images)
+    answers = export.open_export(Path(exports[2]["path"]))(DATA.val.images)
     assert np.allclose(answers.sum(axis=1), 1, atol=1e-4)  # 8 bits, and still probabilities
 
 
@@ -131,13 +130,6 @@ def test_int8_is_kept_if_it_loses_half_a_point_at_most(tmp_path, monkeypatch, af
     values = export._export("8 bits", out, partial(export._write_int8, tmp_path / "a.onnx", DATA))
     assert (values["path"] is not None) == out.exists() == kept
     assert ("was not kept" in values["sentence"]) != kept
-
-
-def test_all_files_can_be_called_on_one_image_to_be_timed(exports, checkpoint):
-    calls = export.calls_on_one_image(checkpoint, [*(v["path"] for v in exports[:2]), None])
-    assert list(calls) == ["PyTorch", "small_final.pt2", "small_final.onnx"]
-    answers = [call() for call in calls.values()]
-    assert all(np.abs(answer - answers[0]).max() < 1e-5 for answer in answers)
 
 
 def card_of(checkpoint, path, source):

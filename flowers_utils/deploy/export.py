@@ -7,7 +7,7 @@ probabilities `(B, classes)`: normalisation, network, temperature and softmax al
 import json
 import os
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,14 @@ INT8_TOLERANCE = 0.005  # the largest allowed loss of 8 bits, as a proportion of
 OPSET = 18  # the version of the ONNX operators; what torch's exporter writes without a conversion
 COMPARED, CALIBRATION, BATCH = 16, 128, 32  # photographs
 UPGRADE = "If you need it, run 'python -m pip install --upgrade -r requirements.txt' in a terminal."
-Run = Callable[[np.ndarray], np.ndarray]  # uint8 images to probabilities
 
 
 def export_model(checkpoint: str | os.PathLike, data: FlowerData) -> list[dict[str, Any]]:
     """Write `a_final.pt2`, `a_final.onnx` and `a_int8.onnx` beside `a_final.pth`.
 
-    Returns plain values, a dict for each file: "path", "size_bytes" and "sentence". A failed export
-    does not raise, because the rest of the lesson works without it: its "path" is None, and its
-    "sentence" says why and what to do.
+    Returns plain values, a dict for each file: "path" and "sentence". A failed export does not raise,
+    because the rest of the lesson works without it: its "path" is None, and its "sentence" says
+    why and what to do.
     """
     source, content = Path(checkpoint), load_checkpoint(checkpoint)
     module, images = Deployable(content), np.array(data.val.images[:COMPARED])
@@ -78,12 +77,11 @@ def _export(kind: str, out: Path, write: Callable[[Path], str]) -> dict[str, Any
     except Exception as error:  # of dozens of types, mostly where versions do not fit together
         said = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
         return {"path": None, "sentence": f"{kind}: the export failed ({said}). {UPGRADE}"}
-    size = out.stat().st_size
-    sentence = f"{kind}: {out.name}, {size / 1e6:.1f} MB. {checked[0]}"
-    return {"path": out.as_posix(), "size_bytes": size, "sentence": sentence}
+    size = f"{out.stat().st_size / 1e6:.1f} MB"
+    return {"path": out.as_posix(), "sentence": f"{kind}: {out.name}, {size}. {checked[0]}"}
 
 
-def _write_program(part: Path, module: nn.Module, example: dict, facts: dict[str, str]) -> None:
+def _write_program(part: Path, module: nn.Module, example: dict, facts: dict) -> None:
     """`torch.export.load` opens it, with the facts as the extra file `model.json`."""
     program = torch.export.export(module, **example)
     for node in program.graph.nodes:
@@ -91,7 +89,7 @@ def _write_program(part: Path, module: nn.Module, example: dict, facts: dict[str
     torch.export.save(program, part, extra_files={"model.json": json.dumps(facts)})
 
 
-def _write_onnx(part: Path, module: nn.Module, example: dict, facts: dict[str, str]) -> None:
+def _write_onnx(part: Path, module: nn.Module, example: dict, facts: dict) -> None:
     """One file; input `images`, output `probabilities`, the facts in its metadata."""
     import onnx  # here, not above: only this function needs it, and it takes a second to load
 
@@ -124,11 +122,10 @@ def _quantize(source: Path, target: Path, data: FlowerData) -> None:
     images = denormalise(eval_batch(torch.as_tensor(data.train.images[chosen]), data.image_size))
 
     class Photographs(ort.CalibrationDataReader):
-        batches = iter(images.split(BATCH))
+        batches = iter([{"images": batch.numpy()} for batch in images.split(BATCH)])
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {"images": batch.numpy()}
+            return next(self.batches, None)
 
     quant_pre_process(source, target, skip_symbolic_shape=True)
     ort.quantize_static(
@@ -149,29 +146,16 @@ def _accuracy(file: Path, split: Split) -> float:
     return float((np.concatenate(answers) == split.labels.numpy()).mean())
 
 
-def open_export(path: str | os.PathLike) -> Run:
+def open_export(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """An exported file as a function: uint8 images `(B, 3, S, S)` to probabilities `(B, classes)`."""
-    if Path(path).suffix != ".onnx":
+    if path.suffix != ".onnx":
         return partial(_run, torch.export.load(path).module())
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()  # its idle threads would slow what is timed next to it
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})[0]
 
 
 def _run(module: nn.Module, images: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         return module(torch.from_numpy(images)).numpy()
-
-
-def calls_on_one_image(
-    checkpoint: str | os.PathLike, files: Sequence[str | os.PathLike | None]
-) -> dict[str, Callable[[], np.ndarray]]:
-    """What `machine.latency_in_turn` can time: "PyTorch", then each file that is not None by name."""
-    content = load_checkpoint(checkpoint)
-    image = np.zeros((1, 3, content["image_size"], content["image_size"]), dtype=np.uint8)
-    runs = {"PyTorch": partial(_run, Deployable(content))}
-    runs |= {Path(file).name: open_export(file) for file in files if file is not None}
-    return {name: partial(run, image) for name, run in runs.items()}

@@ -5,7 +5,6 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import nn
@@ -13,9 +12,10 @@ from torchvision.transforms.v2 import functional as F
 
 import transfer_learning_config as config
 from flowers_utils.datasets.photos import open_photo, to_rgb
-from flowers_utils.errors import FlowersError
 from flowers_utils.progress import is_watched
 from flowers_utils.storage.checkpoints import load_checkpoint, model_from_checkpoint
+
+Photograph = str | os.PathLike | Image.Image
 
 
 class Prediction(NamedTuple):
@@ -58,47 +58,29 @@ class Predictor:
     """
 
     def __init__(self, path: str | os.PathLike, *, mirrored: bool = False):
-        if Path(path).suffix != ".pth":
-            raise FlowersError(f"'{path}' is no checkpoint, such as '{default_checkpoint()}'.")
         checkpoint = load_checkpoint(path)
         self.class_names = tuple(checkpoint["class_names"])
         self.image_size = checkpoint["image_size"]
         self.data_title = checkpoint["data"]["title"]
         self.module = Deployable(checkpoint, mirrored=mirrored)
 
-    def __call__(self, photographs: Any, *, top_k: int = 5) -> list:
-        """The `top_k` most probable classes, as `Prediction`; a list of those lists for a list.
-
-        A photograph is a path, a PIL image or uint8 pixels `(3, H, W)`, else FlowersError.
-        """
-        if isinstance(photographs, (list, tuple)):
-            return [self(photograph, top_k=top_k) for photograph in photographs]
+    def __call__(self, photograph: Photograph, *, top_k: int = 5) -> list[Prediction]:
+        """The `top_k` most probable classes; FlowersError for a file that is no photograph."""
         with torch.inference_mode():
-            row = self.module(self.prepare(photographs)[None])[0]
+            row = self.module(self.prepare(photograph)[None])[0]
         best = row.argsort(descending=True)[:top_k].tolist()
         return [Prediction(self.class_names[i], float(row[i]), i) for i in best]
 
-    def prepare(self, photograph: Any) -> torch.Tensor:
+    def prepare(self, photograph: Photograph) -> torch.Tensor:
         """The photograph as the network gets it: uint8 `(3, S, S)`, squashed to a square."""
-        return F.pil_to_tensor(F.resize(as_photo(photograph), [self.image_size] * 2))
+        opened = isinstance(photograph, Image.Image)
+        image = to_rgb(photograph) if opened else open_photo(photograph)
+        return F.pil_to_tensor(F.resize(image, [self.image_size] * 2))
 
 
 def default_checkpoint() -> Path:
     """Where a run of the lesson leaves the model to deploy."""
     return Path(config.PATHS["models"]) / f"{config.BACKBONE}_final.pth"
-
-
-def as_photo(photograph: Any) -> Image.Image:
-    """A path, a PIL image or uint8 pixels `(3, H, W)` as an upright 8-bit RGB image."""
-    if isinstance(photograph, (str, os.PathLike)):
-        return open_photo(photograph)
-    if isinstance(photograph, Image.Image):
-        return to_rgb(photograph)
-    pixels = np.asarray(photograph)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or len(pixels) != 3:
-        wanted = "A photograph is a path, a PIL image, or uint8 pixels of shape (3, H, W)"
-        raise FlowersError(f"{wanted}, not {pixels.dtype} values of shape {pixels.shape}.")
-    return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
 def photo_picker() -> Any:
