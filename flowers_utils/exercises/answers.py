@@ -26,7 +26,7 @@ def call(function: Callable, *inputs: Any) -> Any:
 
 def number(value: Any) -> float:
     """One plain number; NotYet for anything else. A tensor with a single number counts as one."""
-    if value is None or value is ...:
+    if value is None:
         raise Unanswered
     if isinstance(value, Tensor) and value.numel() == 1:
         return float(value)
@@ -43,5 +43,7 @@ def equal(one: Any, other: Any) -> bool:
 
 def compare(given: Any, correct: Any, wrong: Sequence[tuple[Any, str]], otherwise: str) -> None:
     """Raise NotYet unless `given` is `correct`, with the hint of the value in `wrong` that fits."""
+    if given is None:
+        raise Unanswered
     if not equal(given, correct):
         raise NotYet(next((hint for value, hint in wrong if equal(given, value)), otherwise))
