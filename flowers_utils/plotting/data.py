@@ -9,60 +9,44 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from flowers_utils.plotting.style import (
-    BLUE,
-    GREY,
-    VERMILION,
-    figure_function,
-    gallery,
-    label,
-    new_figure,
-)
+from flowers_utils.plotting import style
 
 BLOCK = ("conv 3x3", "BatchNorm", "ReLU", "conv 3x3", "BatchNorm")
 CAPTION = 19  # characters of a line that fit below a picture
 
 
-@figure_function
+@style.figure_function
 def pictures(
-    images: Sequence[Any],
-    captions: Sequence[str] | None,
-    heading: str,
-    *,
-    title: str,
-    correct: Sequence[bool] | None = None,
+    images: Sequence[Any], captions: Sequence[str] | None, heading: str, *, title: str
 ) -> Figure:
     """Pictures `(3, H, W)`, uint8 or 0..1, each below its caption, six in a row.
 
     A "\\n" in a caption starts a new line. Without captions sixteen small ones stand in a row.
-    `correct` marks predictions: the captions of correct ones are blue, of wrong ones vermilion.
     """
     texts = [_caption(caption) for caption in captions or [""] * len(images)]
-    marks = [None] * len(images) if correct is None else correct
-    colours = ["black" if m is None else BLUE if m else VERMILION for m in marks]
-    tiles, columns = list(zip(images, texts, colours, strict=True)), 6 if captions else 16
-    rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
-    return gallery(heading, title, rows, columns)
+    tiles = [(image, text, "black") for image, text in zip(images, texts, strict=True)]
+    return style.gallery(heading, title, tiles, 6 if captions else 16)
 
 
 def _caption(text: str) -> str:
-    lines = [textwrap.wrap(label(line), CAPTION) for line in text.split("\n")]
+    lines = [textwrap.wrap(style.label(line), CAPTION) for line in text.split("\n")]
     return "\n".join(part for line in lines for part in line)
 
 
-@figure_function
+@style.figure_function
 def block() -> Figure:
     """One BasicBlock of ResNet18: two convolutions, and the skip connection around them."""
+    heading = "One BasicBlock with its skip connection"
     words = {"in this order": ", ".join(BLOCK), "then": "the input is added, ReLU"}
-    figure = new_figure("One BasicBlock with its skip connection", "", height=2.3, facts=words)
+    figure = style.new_figure(heading, "", height=2.3, facts=words)
     ax = figure.subplots()
     ax.set_axis_off()
-    colours = {"conv 3x3": BLUE, "+": VERMILION}
+    colours = {"conv 3x3": style.BLUE, "+": style.VERMILION}
     steps = [(2.2 + 1.35 * i, 0.58, text) for i, text in enumerate(BLOCK)]  # centre, half its width
     steps = [(0.9, 0.2, "x"), *steps, (8.85, 0.3, "+"), (10, 0.45, "ReLU"), (11.2, 0.45, "output")]
     for centre, half, text in steps:
         shape = "circle,pad=0" if text == "+" else "round,pad=0,rounding_size=0.1"
-        look = {"boxstyle": shape, "facecolor": colours.get(text, GREY), "alpha": 0.3}
+        look = {"boxstyle": shape, "facecolor": colours.get(text, style.GREY), "alpha": 0.3}
         if text not in ("x", "output"):
             ax.add_patch(FancyBboxPatch((centre - half, -0.3), 2 * half, 0.6, **look))
         ax.text(centre, 0, text, ha="center", va="center", fontsize=9)
@@ -71,25 +55,25 @@ def block() -> Figure:
         ends = (left[0] + left[1], 0), (right[0] - right[1], 0)
         ax.add_patch(FancyArrowPatch(*ends, color="black", **arrow))
     skip, around = ((0.9, 0.3), (8.85, 0.3)), "bar,fraction=-0.1"
-    ax.add_patch(FancyArrowPatch(*skip, connectionstyle=around, color=VERMILION, **arrow))
+    ax.add_patch(FancyArrowPatch(*skip, connectionstyle=around, color=style.VERMILION, **arrow))
     text = "skip connection: x itself (a 1x1 convolution where the shape changes)"
-    ax.text(4.9, 1.25, text, ha="center", va="bottom", color=VERMILION)
-    ax.text(4.9, -0.75, "F(x): what the block learns", ha="center", va="top", color=BLUE)
+    ax.text(4.9, 1.25, text, ha="center", va="bottom", color=style.VERMILION)
+    ax.text(4.9, -0.75, "F(x): what the block learns", ha="center", va="top", color=style.BLUE)
     ax.text(8.85, -0.45, "F(x) + x", ha="center", va="top")
     ax.set(xlim=(0.4, 11.8), ylim=(-1.2, 1.8))
     return figure
 
 
-@figure_function
+@style.figure_function
 def gradient_sizes(with_skip: Sequence[float], without: Sequence[float]) -> Figure:
     """Size of the gradient at each block, from `gradient_at_each_block` with and without skips."""
     heading = "How much of the gradient arrives at each block of an untrained stack"
     facts = {"at the first block": f"{with_skip[0]:.3g} with skips, {without[0]:.3g} without"}
-    figure = new_figure(heading, "", height=3.4, facts=facts)
+    figure = style.new_figure(heading, "", height=3.4, facts=facts)
     ax = figure.subplots()
     blocks = np.arange(1, len(with_skip) + 1)
-    ax.semilogy(blocks, with_skip, color=BLUE, marker="o", label="with skip connections")
-    ax.semilogy(blocks, without, color=VERMILION, marker="s", linestyle="--", label="without")
+    ax.semilogy(blocks, with_skip, color=style.BLUE, marker="o", label="with skip connections")
+    ax.semilogy(blocks, without, color=style.VERMILION, marker="s", linestyle="--", label="without")
     for values in (with_skip, without):
         ax.annotate(f"{values[0]:.3g}", (1, values[0]), (-4, 8), textcoords="offset points")
     ax.margins(y=0.12)

@@ -8,64 +8,46 @@ from torch import Tensor
 
 from flowers_utils.evaluation import Metrics, wilson
 from flowers_utils.insight.inside import auroc, most_confused_pairs
-from flowers_utils.plotting.style import (
-    BLUE,
-    GREY,
-    ORANGE,
-    VERMILION,
-    empty_figure,
-    figure_function,
-    gallery,
-    labels,
-    new_figure,
-    percents,
-    whiskers,
-)
+from flowers_utils.plotting import style
 
 LARGEST_TABLE = 20  # classes in a confusion matrix whose numbers can be read
 FEW = 10  # photographs in a bin of confidence, whose accuracy is then hardly known
 NO_MISTAKES = "Every photograph was predicted correctly, so there is no mistake to show."
 
 
-@figure_function
+@style.figure_function
 def predictions(
     metrics: Metrics, images: np.ndarray, positions: Sequence[int], heading: str, *, title: str
 ) -> Figure:
     """The photographs at `positions`, each with predicted class, confidence and true class."""
-    names, tiles = labels(metrics.class_names, limit=19), []
+    names, tiles = style.labels(metrics.class_names, limit=19), []
     for i in positions:
         correct = metrics.predictions[i] == metrics.labels[i]
         text = f"{names[metrics.predictions[i]]}\n{metrics.confidences[i]:.0%}, "
         text += "correct" if correct else f"wrong:\nis {names[metrics.labels[i]]}"
-        tiles.append((images[i], text, BLUE if correct else VERMILION))
-    rows = [tiles[start : start + 6] for start in range(0, len(tiles), 6)]
-    return gallery(heading, title, rows) if rows else empty_figure(heading, title, NO_MISTAKES)
+        tiles.append((images[i], text, style.BLUE if correct else style.VERMILION))
+    return style.gallery(heading, title, tiles, if_none=NO_MISTAKES)
 
 
-@figure_function
+@style.figure_function
 def confused_pairs(metrics: Metrics, images: np.ndarray, *, title: str, pairs: int = 4) -> Figure:
     """The most confused pairs, a row each, with photographs that were really taken for the other.
 
     Left up to three of the first class, right of the second; where none of a class was taken for
     the other, three of its photographs are shown for comparison, with grey captions.
     """
-    heading, names = "The most confused pairs", labels(metrics.class_names, limit=19)
-    rows = []
-    for pair in most_confused_pairs(metrics, pairs):
-        row = []
-        for true, other, taken in (
-            (pair.first, pair.second, pair.first_as_second),
-            (pair.second, pair.first, pair.second_as_first),
-        ):
-            own, colour = np.flatnonzero(metrics.labels == true), VERMILION if taken else GREY
-            text = f"{names[true]}\n{len(taken)} of {len(own)} as\n{names[other]}"
-            tiles = [(images[i], text, colour) for i in (taken or own)[:3]]
-            row += tiles + [(None, "", "black")] * (3 - len(tiles))
-        rows.append(row)
-    return gallery(heading, title, rows) if rows else empty_figure(heading, title, NO_MISTAKES)
+    names, tiles = style.labels(metrics.class_names, limit=19), []
+    for first, second, *taken in most_confused_pairs(metrics, pairs):
+        for true, other, mistaken in zip((first, second), (second, first), taken, strict=True):
+            own = np.flatnonzero(metrics.labels == true)
+            text = f"{names[true]}\n{len(mistaken)} of {len(own)} as\n{names[other]}"
+            colour, shown = style.VERMILION if mistaken else style.GREY, (mistaken or own)[:3]
+            tiles += [(images[i], text, colour) for i in shown]
+            tiles += [style.EMPTY] * (3 - len(shown))
+    return style.gallery("The most confused pairs", title, tiles, if_none=NO_MISTAKES)
 
 
-@figure_function
+@style.figure_function
 def confusion(metrics: Metrics, *, title: str) -> Figure:
     """How many photographs of each class (row) were predicted as which class (column).
 
@@ -81,9 +63,9 @@ def confusion(metrics: Metrics, *, title: str) -> Figure:
     true, predicted = np.unravel_index(mistakes.argmax(), mistakes.shape)
     most = f"{metrics.class_names[true]} as {metrics.class_names[predicted]}"
     facts = {"most often": f"{most}, {mistakes.max()} times"} if mistakes.any() else {}
-    figure = new_figure(heading, title, height=7.6 if side > 8 else 4.2, facts=facts)
+    figure = style.new_figure(heading, title, height=7.6 if side > 8 else 4.2, facts=facts)
     figure.set_layout_engine("compressed")  # keeps a square matrix in the middle
-    ax, all_names = figure.subplots(), labels(metrics.class_names)
+    ax, all_names = figure.subplots(), style.labels(metrics.class_names)
     share = 100 * matrix / metrics.support[shown, None].clip(1)
     image = ax.imshow(share, cmap="Blues", vmin=0, vmax=100)
     for row, column in np.argwhere(matrix):
@@ -97,51 +79,52 @@ def confusion(metrics: Metrics, *, title: str) -> Figure:
     return figure
 
 
-@figure_function
+@style.figure_function
 def class_bars(metrics: Metrics, *, title: str, k: int = 10) -> Figure:
     """Recall of the k weakest and the k strongest classes (all, if they are few), with intervals."""
     ranked = np.argsort(metrics.recall, kind="stable")  # nan, for want of photographs, last
     ranked = ranked[: np.count_nonzero(metrics.support)]
-    groups = [(f"all {len(ranked)} classes", ranked[::-1], BLUE, "")]
+    groups = [(f"all {len(ranked)} classes", ranked[::-1], style.BLUE, "")]
     if len(ranked) > 2 * k:
-        groups = [(f"the {k} weakest", ranked[:k][::-1], VERMILION, "//")]
-        groups += [(f"the {k} strongest", ranked[-k:], BLUE, "")]
+        groups = [(f"the {k} weakest", ranked[:k][::-1], style.VERMILION, "//")]
+        groups += [(f"the {k} strongest", ranked[-k:], style.BLUE, "")]
     heading, height = "Classes (number of photographs), with 95 % intervals", len(groups[0][1])
     facts = {metrics.class_names[c]: f"{metrics.recall[c]:.0%}" for c in ranked[:3]}
-    figure = new_figure(heading, title, height=1.3 + 0.3 * height, facts=facts)
-    names = labels(metrics.class_names, limit=22)
+    figure = style.new_figure(heading, title, height=1.3 + 0.3 * height, facts=facts)
+    names = style.labels(metrics.class_names, limit=22)
     axes = figure.subplots(1, len(groups), squeeze=False)[0]
     for ax, (group, classes, colour, hatch) in zip(axes, groups, strict=True):
         bounds = [wilson(metrics.confusion[c, c], metrics.support[c]) for c in classes]
-        style = {"color": colour, "hatch": hatch, "edgecolor": "white", "capsize": 3}
-        ax.barh(range(len(classes)), percents(bounds), xerr=whiskers(bounds), alpha=0.85, **style)
+        look = {"color": colour, "hatch": hatch, "edgecolor": "white", "capsize": 3}
+        values, intervals = style.percents(bounds)
+        ax.barh(range(len(classes)), values, xerr=intervals, alpha=0.85, **look)
         texts = [f"{names[c]} ({metrics.support[c]})" for c in classes]
         ax.set_yticks(range(len(classes)), texts, fontsize=9)
         ax.set(xlim=(0, 100), xlabel="recall (% predicted correctly)", title=group)
     return figure
 
 
-@figure_function
+@style.figure_function
 def reliability(before: Metrics, after: Metrics, *, temperature: float, title: str) -> Figure:
     """Accuracy against confidence before and after temperature scaling, with bin counts below.
 
     Bars of fewer than FEW photographs are hollow.
     """
     heading = "Are 80 % of the predictions with 80 % confidence correct?"
-    figure = new_figure(heading, title, height=5.4)
+    figure = style.new_figure(heading, title, height=5.4)
     axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
     words = ("before", f"after, temperature {temperature:.2f}")
     for (top, bottom), word, scored in zip(axes.T, words, (before, after), strict=True):
         width = 100 / len(scored.bin_count)
         centres = (np.arange(len(scored.bin_count)) + 0.5) * width
         heights, many = 100 * np.nan_to_num(scored.bin_accuracy), scored.bin_count >= FEW
-        cases = ((many, BLUE, "measured"), (~many, "none", f"on fewer than {FEW} photographs"))
-        for chosen, fill, name in cases:
-            look = {"color": fill, "edgecolor": BLUE, "label": name}
+        rare = f"on fewer than {FEW} photographs"
+        for chosen, fill, name in ((many, style.BLUE, "measured"), (~many, "none", rare)):
+            look = {"color": fill, "edgecolor": style.BLUE, "label": name}
             top.bar(centres[chosen], heights[chosen], width * 0.9, **look)
         top.plot([0, 100], [0, 100], "--", color="black", label="perfectly calibrated")
         top.set(xlim=(0, 100), ylim=(0, 100), title=f"{word}: calibration error {scored.ece:.1%}")
-        bottom.bar(centres, scored.bin_count, width * 0.9, color=GREY)
+        bottom.bar(centres, scored.bin_count, width * 0.9, color=style.GREY)
         bottom.set(xlabel="confidence (%)")
     axes[0, 0].set(ylabel="accuracy (%)")
     axes[1, 0].set(ylabel="photographs")
@@ -149,20 +132,20 @@ def reliability(before: Metrics, after: Metrics, *, temperature: float, title: s
     return figure
 
 
-@figure_function
+@style.figure_function
 def unknown_classes(known: Tensor, unknown: Tensor, *, title: str) -> Figure:
     """Confidence (0..1) on photographs of known classes and of classes that were never trained."""
     area = auroc(known, unknown)
     words = f"{area.value:.3f} (95 % interval {area.low:.3f} to {area.high:.3f})"
-    figure = new_figure(f"Known or unknown class? AUROC {words}", title, height=3.2)
+    figure = style.new_figure(f"Known or unknown class? AUROC {words}", title, height=3.2)
     ax = figure.subplots()
-    cases = ((known, "known", BLUE, ""), (unknown, "unknown", ORANGE, "//"))
+    cases = ((known, "known", style.BLUE, ""), (unknown, "unknown", style.ORANGE, "//"))
     for values, name, colour, hatch in cases:
         percent = 100 * np.asarray(values, dtype=float)
-        style = {"color": colour, "hatch": hatch, "edgecolor": "white", "alpha": 0.6}
+        look = {"color": colour, "hatch": hatch, "edgecolor": "white", "alpha": 0.6}
         weights = np.full(len(percent), 100 / len(percent))  # so that both add up to 100 %
         text = f"{name} classes ({len(percent):,} photographs)"
-        ax.hist(percent, np.linspace(0, 100, 21), weights=weights, label=text, **style)
+        ax.hist(percent, np.linspace(0, 100, 21), weights=weights, label=text, **look)
     ax.set(xlabel="confidence in the predicted class (%)", ylabel="% of these photographs")
     figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -8,13 +8,7 @@ from matplotlib.figure import Figure
 
 from flowers_utils.data import Split
 from flowers_utils.insight.inside import Heat
-from flowers_utils.plotting.style import (
-    BLUE,
-    VERMILION,
-    figure_function,
-    gallery,
-    labels,
-)
+from flowers_utils.plotting import style
 
 
 def _show_heat(ax: Axes, photo: np.ndarray, heat: Heat) -> None:
@@ -29,20 +23,19 @@ def _show_heat(ax: Axes, photo: np.ndarray, heat: Heat) -> None:
     ax.text(0.5, 0.5, "no place\nspeaks for it", fontsize=9, bbox=box, **place)
 
 
-@figure_function
+@style.figure_function
 def heat(photos: Split, heats: Sequence[Heat], class_names: Sequence[str], *, title: str) -> Figure:
     """Photographs above, and below the places that the class in the caption depends on."""
-    names = labels(class_names, limit=19)
-    upper = [
-        (x, f"is {names[y]}", "black") for x, y in zip(photos.images, photos.labels, strict=True)
-    ]
-    lower = [
-        (None, names[h.target], BLUE if h.target == y else VERMILION)
-        for h, y in zip(heats, photos.labels, strict=True)
-    ]
+    names = style.labels(class_names, limit=19)
     columns, methods = max(4, len(photos)), ", ".join(sorted({h.method for h in heats}))
+    upper, lower = [], []
+    for photo, true, one in zip(photos.images, photos.labels, heats, strict=True):
+        upper.append((photo, f"is {names[true]}", "black"))
+        colour = style.BLUE if one.target == true else style.VERMILION
+        lower.append((None, names[one.target], colour))
+    upper += [style.EMPTY] * (columns - len(photos))
     heading = f"Bright places decide for the class below the photograph ({methods})"
-    figure = gallery(heading, title, [upper, lower], columns=columns)
+    figure = style.gallery(heading, title, upper + lower, columns)
     for ax, photo, one in zip(figure.axes[columns:], photos.images, heats, strict=False):
         _show_heat(ax, photo, one)
     return figure

@@ -8,23 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flowers_utils.evaluation import Z_95, Estimate
-from flowers_utils.plotting.style import (
-    BLUE,
-    GREEN,
-    LOOKS,
-    ORANGE,
-    VERMILION,
-    figure_function,
-    label,
-    new_figure,
-    percents,
-    whiskers,
-)
+from flowers_utils.plotting import style
 
 PHASE_TITLES = {"phase1": "Phase 1: feature extraction", "phase2": "Phase 2: fine-tuning"}
 
 
-@figure_function
+@style.figure_function
 def closing(
     expected: Mapping[str, dict],
     *,
@@ -38,14 +27,17 @@ def closing(
     With `why_not` (from `why_not_comparable`) the figure shows the own results alone.
     """
     heading = "Your results" if why_not else "Your results beside those of others"
-    own = {"yours, val": (val, BLUE, "s", 0.08), "yours, test": (test, VERMILION, "o", 0.33)}
+    own = {
+        "yours, val": (val, style.BLUE, "s", 0.08),
+        "yours, test": (test, style.VERMILION, "o", 0.33),
+    }
     facts = {
         f"{PHASE_TITLES[phase]}, {name}": scores[phase].percent()
         for name, (scores, *_) in own.items()
         for phase in expected
         if scores.get(phase)
     }
-    figure = new_figure(heading, title, height=3.6 if why_not else 4.4, facts=facts)
+    figure = style.new_figure(heading, title, height=3.6 if why_not else 4.4, facts=facts)
     ax = figure.subplots()
     if not why_not:
         _draw_others(ax, list(expected.values()))
@@ -54,9 +46,9 @@ def closing(
         if not scored:
             continue
         estimates, heights = list(scored.values()), list(scored)
-        style = {"color": colour, "fmt": marker, "markersize": 8, "capsize": 4}
-        values, name = percents(estimates), f"{name} (95 % interval)"
-        ax.errorbar(values, heights, xerr=whiskers(estimates), label=name, **style)
+        look = {"color": colour, "fmt": marker, "markersize": 8, "capsize": 4}
+        values, intervals = style.percents(estimates)
+        ax.errorbar(values, heights, xerr=intervals, label=f"{name} (95 % interval)", **look)
         for x, y in zip(values, heights, strict=True):
             ax.annotate(f"{x:.1f}%", (x, y), (0, -17), textcoords="offset points", ha="center")
     ax.set_yticks(range(len(expected)), [PHASE_TITLES[p].replace(": ", ":\n") for p in expected])
@@ -73,16 +65,16 @@ def _draw_others(ax: Axes, expected: Sequence[Mapping]) -> None:
     kinds = (
         ("promised", [[known["promised"]] for known in expected], "D", "black"),
         ("published (test)", [known["published"] for known in expected], "o", "white"),
-        ("measured on photographs (val)", measured, "^", GREEN),
+        ("measured on photographs (val)", measured, "^", style.GREEN),
     )
     for row, (name, values, marker, fill) in enumerate(kinds):
         places = [(100 * x, y - 0.42 + 0.14 * row) for y, own in enumerate(values) for x in own]
-        style = {"linestyle": "none", "color": "black", "markerfacecolor": fill, "markersize": 8}
+        look = {"linestyle": "none", "color": "black", "markerfacecolor": fill, "markersize": 8}
         if places:
-            ax.plot(*zip(*places, strict=True), marker=marker, label=name, **style)
+            ax.plot(*zip(*places, strict=True), marker=marker, label=name, **look)
 
 
-@figure_function
+@style.figure_function
 def tradeoff(
     rows: Sequence[Mapping[str, Any]], heading: str, *, cost: str, accuracy: str, title: str
 ) -> Figure | None:
@@ -99,12 +91,12 @@ def tradeoff(
         return None
     means = {name: np.mean(own, axis=0) for name, own in points.items()}
     facts = {name: f"{y:.1f} % at {x:.3g} {cost}" for name, (x, y) in means.items()}
-    figure = new_figure(heading, title, height=3.8, facts=facts)
+    figure = style.new_figure(heading, title, height=3.8, facts=facts)
     ax = figure.subplots()
-    for (name, own), (colour, marker, _) in zip(points.items(), LOOKS * 9, strict=False):
+    for (name, own), (colour, marker, _) in zip(points.items(), style.LOOKS * 9, strict=False):
         ax.plot(*zip(*own, strict=True), marker, color=colour, markersize=8, alpha=0.7)
         ax.plot(*means[name], marker="_", color=colour, markersize=34, markeredgewidth=2.5)
-        text, place = f"{label(name, limit=24)}: {means[name][1]:.1f} %", (20, 0)
+        text, place = f"{style.label(name, limit=24)}: {means[name][1]:.1f} %", (20, 0)
         ax.annotate(text, means[name], place, textcoords="offset points", va="center")
     ax.set(xlabel=cost, ylabel=f"accuracy on {accuracy} (%)")
     ax.margins(x=0.3, y=0.2)
@@ -113,7 +105,7 @@ def tradeoff(
     return figure
 
 
-@figure_function
+@style.figure_function
 def carried_over(rows: Sequence[tuple[str, float, float, float]], *, title: str) -> Figure:
     """What each change of a recipe gains: on small copies (left) and on photographs (right).
 
@@ -126,10 +118,10 @@ def carried_over(rows: Sequence[tuple[str, float, float, float]], *, title: str)
         for name, left, right, half in zip(names, copies, photographs, intervals, strict=True)
     }
     heading, height = "What each change gains, in points of accuracy", 1.3 + 0.3 * len(rows)
-    figure = new_figure(heading, title, height=height, facts=facts)
+    figure = style.new_figure(heading, title, height=height, facts=facts)
     left, right = figure.subplots(1, 2, sharey=True, sharex=True)
     for ax, gains, error in ((left, copies, None), (right, photographs, intervals)):
-        colours = [GREEN if gain > 0 else ORANGE for gain in gains]
+        colours = [style.GREEN if gain > 0 else style.ORANGE for gain in gains]
         ax.barh(range(len(rows)), gains, xerr=error, color=colours, alpha=0.8, capsize=3)
         for y, gain in enumerate(gains):
             ax.annotate(f"{gain:+.1f}", (1.01, y), xycoords=("axes fraction", "data"), va="center")
@@ -138,6 +130,6 @@ def carried_over(rows: Sequence[tuple[str, float, float, float]], *, title: str)
         ax.grid(axis="x")
     left.set(title="on small copies")
     right.set(title="on photographs, with 95 % intervals")
-    left.set_yticks(range(len(rows)), [label(name, limit=30) for name in names])
+    left.set_yticks(range(len(rows)), [style.label(name, limit=30) for name in names])
     left.invert_yaxis()
     return figure

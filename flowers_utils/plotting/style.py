@@ -6,16 +6,16 @@ make them vanish), and the settings that a student made are as they were afterwa
 
 import functools
 import io
+import itertools
+import math
 import textwrap
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib import font_manager
-from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
@@ -96,45 +96,35 @@ def new_figure(
 
 
 Tile = tuple[Any, str, str]  # a picture (None: an empty place), its caption, the caption's colour
+EMPTY = (None, "", "black")
 
 
-def gallery(heading: str, title: str, rows: Sequence[Sequence[Tile]], columns: int = 6) -> Picture:
-    """Small pictures below their captions, row by row."""
-    lines = max(len(caption.splitlines()) for row in rows for _, caption, _ in row)
-    height = 0.45 + len(rows) * (min(1.75, 0.975 * WIDTH / columns) + 0.1 + 0.165 * lines)
+def gallery(
+    heading: str, title: str, tiles: Sequence[Tile], columns: int = 6, *, if_none: str = ""
+) -> Picture:
+    """Small pictures `(3, H, W)` below their captions, row by row; `if_none`: without any, this."""
+    if not tiles:
+        figure = new_figure(heading, title, height=1.2, facts={"empty": if_none})
+        figure.text(0.5, 0.4, textwrap.fill(if_none, 70), ha="center", va="center")
+        return figure
+    lines, rows = max(len(t.splitlines()) for _, t, _ in tiles), math.ceil(len(tiles) / columns)
+    height = 0.45 + rows * (min(1.75, 0.975 * WIDTH / columns) + 0.1 + 0.165 * lines)
     figure = new_figure(heading, title, height=height)
-    for axes, row in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
-        for ax in axes:
-            ax.set_axis_off()
-        for ax, tile in zip(axes, row, strict=False):
-            show_photo(ax, *tile)
+    for ax, tile in itertools.zip_longest(
+        figure.subplots(rows, columns, squeeze=False).flat, tiles
+    ):
+        ax.set_axis_off()
+        image, caption, colour = tile or EMPTY
+        if image is not None:
+            ax.imshow(np.asarray(image).transpose(1, 2, 0))
+        ax.set_title(caption, fontsize=9, color=colour)
     return figure
 
 
-def show_photo(ax: Axes, image: Any, caption: str = "", colour: str = "black") -> None:
-    """An image (3, H, W) or None for an empty place, below its caption."""
-    ax.set_axis_off()
-    if image is not None:
-        ax.imshow(np.asarray(image).transpose(1, 2, 0))
-    ax.set_title(caption, fontsize=9, color=colour)
-
-
-def empty_figure(heading: str, title: str, why: str) -> Picture:
-    """A sentence in place of a drawing that has nothing to show."""
-    figure = new_figure(heading, title, height=1.2, facts={"empty": why})
-    figure.text(0.5, 0.4, textwrap.fill(why, 70), ha="center", va="center")
-    return figure
-
-
-def whiskers(estimates: Sequence[Estimate]) -> np.ndarray:
-    """The 95 % intervals in % as matplotlib takes them: distances below and above, (2, N)."""
+def percents(estimates: Sequence[Estimate]) -> tuple[list[float], np.ndarray]:
+    """Values in %, and their 95 % intervals as matplotlib takes them: distances, (2, N)."""
     sides = [[e.value - e.low, e.high - e.value] for e in estimates]
-    return 100 * np.array(sides).T.clip(0)
-
-
-def percents(values: Iterable[Estimate]) -> list[float]:
-    """The values of estimates, in %."""
-    return [100 * estimate.value for estimate in values]
+    return [100 * e.value for e in estimates], 100 * np.array(sides).T.clip(0)
 
 
 def plain_log_axis(axis: Axis, low: float, high: float) -> None:
@@ -196,9 +186,7 @@ def labels(names: Sequence[str], *, limit: int = 20) -> list[str]:
     A name in a script that no font here has becomes "class 17".
     """
     plain = [_plain(n) if can_be_drawn(n) else f"class {i}" for i, n in enumerate(names)]
-    often = Counter(_shorten(name, limit) for name in plain)
-    short = [
-        _shorten(name, limit, "…" if often[_shorten(name, limit)] == 1 else f"… ({i})")
-        for i, name in enumerate(plain)
-    ]
+    short = [_shorten(name, limit) for name in plain]
+    for i in [i for i, name in enumerate(short) if short.count(name) > 1]:
+        short[i] = _shorten(plain[i], limit, f"… ({i})")
     return [name.replace("$", r"\$") for name in short]

@@ -9,23 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flowers_utils.evaluation import wilson
-from flowers_utils.plotting.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    LOOKS,
-    ORANGE,
-    VERMILION,
-    figure_function,
-    label,
-    new_figure,
-    percents,
-    plain_log_axis,
-    whiskers,
-)
+from flowers_utils.plotting import style
 
 
-@figure_function
+@style.figure_function
 def curves(history: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
     """Loss, accuracy and learning rates of both phases, epoch by epoch.
 
@@ -36,15 +23,15 @@ def curves(history: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
     accuracy = np.array([100 * row["val_accuracy"] for row in history])
     stars = [rows[accuracy[rows].argmax()] for rows in phases if rows]
     best = ", then ".join(f"{accuracy[at]:.1f} %" for at in stars)
-    figure = new_figure("Training in two phases", title, height=6.2)
+    figure = style.new_figure("Training in two phases", title, height=6.2)
     axes = figure.subplot_mosaic([["loss", "accuracy"], ["rate", "rate"]], height_ratios=(3, 2))
     epochs = np.arange(1, len(history) + 1)
     for name, scale, unit in (("loss", 1, "nats"), ("accuracy", 100, "%")):
-        for part, colour, marker in (("train", BLUE, "o"), ("val", ORANGE, "s")):
+        for part, colour, marker in (("train", style.BLUE, "o"), ("val", style.ORANGE, "s")):
             values = [scale * row[f"{part}_{name}"] for row in history]
             axes[name].plot(epochs, values, color=colour, marker=marker, markersize=4, label=part)
         axes[name].set_ylabel(f"{name} ({unit})")
-    star = {"color": VERMILION, "markersize": 13, "markeredgecolor": "black", "zorder": 5}
+    star = {"color": style.VERMILION, "markersize": 13, "markeredgecolor": "black", "zorder": 5}
     axes["accuracy"].plot(epochs[stars], accuracy[stars], "*", **star, label="best on val")
     axes["accuracy"].set_title(f"best on val: {best}", fontsize=10)
     axes["accuracy"].margins(y=0.15)
@@ -64,7 +51,9 @@ def _mark_phase_2(axes: Iterable[Axes], first: int, accuracy: np.ndarray) -> Non
     """A line where Phase 2 starts, and how far val falls there, if it does."""
     loss, right, rate = axes
     for ax in (loss, right, rate):
-        ax.axvline(first + 0.5, color=GREY, linestyle="--", linewidth=1, label="Phase 2 starts")
+        ax.axvline(
+            first + 0.5, color=style.GREY, linestyle="--", linewidth=1, label="Phase 2 starts"
+        )
     fall = accuracy[:first].max() - accuracy[first : first + 5].min()
     if fall > 0:
         text = f"{right.get_title()}\nPhase 2 first falls by up to {fall:.1f} points"
@@ -75,17 +64,19 @@ def _draw_rates(ax: Axes, history: Sequence[Mapping[str, Any]], epochs: np.ndarr
     """Learning rates of the head and of the backbone, as steps on a log scale."""
     rates = [list(row["learning_rates"].values()) or [np.nan] for row in history]  # nan: fitted
     backbone = [values[0] if len(values) > 1 else np.nan for values in rates]
-    style = {"where": "mid", "markersize": 4}
-    ax.step(epochs, [each[-1] for each in rates], color=GREEN, marker="o", **style, label="head")
-    ax.step(epochs, backbone, "-.", color=VERMILION, marker="^", **style, label="backbone")
+    look = {"where": "mid", "markersize": 4}
+    ax.step(
+        epochs, [each[-1] for each in rates], color=style.GREEN, marker="o", **look, label="head"
+    )
+    ax.step(epochs, backbone, "-.", color=style.VERMILION, marker="^", **look, label="backbone")
     ax.set(ylabel="learning rate", yscale="log", xlim=(0.5, len(epochs) + 0.5))
     known = [rate for each in rates for rate in each if rate > 0]
     if known:
-        plain_log_axis(ax.yaxis, min(known), max(known))
+        style.plain_log_axis(ax.yaxis, min(known), max(known))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-@figure_function
+@style.figure_function
 def bars(rows: Sequence[Mapping[str, Any]], heading: str, *, count: int, title: str) -> Figure:
     """Mean val accuracy under each name, with its 95 % interval and the seeds as dots.
 
@@ -95,37 +86,38 @@ def bars(rows: Sequence[Mapping[str, Any]], heading: str, *, count: int, title: 
     seeds = {name: [row["val"] for row in rows if row["name"] == name] for name in names}
     means = {name: wilson(mean(values) * count, count) for name, values in seeds.items()}
     facts = {name: f"{each.percent()}, seeds: {len(seeds[name])}" for name, each in means.items()}
-    figure = new_figure(heading, title, height=1.2 + 0.45 * len(names), facts=facts)
+    figure = style.new_figure(heading, title, height=1.2 + 0.45 * len(names), facts=facts)
     ax, estimates = figure.subplots(), list(means.values())
-    style = {"color": BLUE, "alpha": 0.6, "xerr": whiskers(estimates), "capsize": 4}
-    ax.barh(range(len(names)), percents(estimates), **style)
+    values, intervals = style.percents(estimates)
+    look = {"color": style.BLUE, "alpha": 0.6, "xerr": intervals, "capsize": 4}
+    ax.barh(range(len(names)), values, **look)
     for y, (name, estimate) in enumerate(means.items()):
         dots = [100 * value for value in seeds[name]]
         if len(dots) > 1:
             ax.plot(dots, [y + 0.22] * len(dots), "o", color="black", markersize=5)
         ax.text(max(100 * estimate.high, *dots) + 1, y, f"{estimate.value:.1%}", va="center")
-    ax.set_yticks(range(len(names)), [label(name, limit=34) for name in names])
+    ax.set_yticks(range(len(names)), [style.label(name, limit=34) for name in names])
     ax.set_xticks(range(0, 101, 20))
     ax.set(xlabel="accuracy on val (%); line: 95 % interval; dots: one seed each", xlim=(0, 111))
     ax.invert_yaxis()
     return figure
 
 
-@figure_function
+@style.figure_function
 def experiment(results: Mapping[str, Sequence[Mapping[str, float]]], *, title: str) -> Figure:
     """Training loss and val accuracy, epoch by epoch, of the same head under several settings."""
     facts = {name: f"{rows[-1]['val_accuracy']:.1%} of val" for name, rows in results.items()}
-    figure = new_figure("The same head, one setting changed", title, height=3.9, facts=facts)
+    figure = style.new_figure("The same head, one setting changed", title, height=3.9, facts=facts)
     loss, accuracy = figure.subplots(1, 2)
-    for (name, rows), (colour, marker, line) in zip(results.items(), LOOKS * 9, strict=False):
+    for (name, rows), (colour, marker, line) in zip(results.items(), style.LOOKS * 9, strict=False):
         epochs = [row["epoch"] for row in rows]
-        style = {"color": colour, "marker": marker, "linestyle": line, "markersize": 4}
-        loss.plot(epochs, [row["train_loss"] for row in rows], **style, label=label(name))
-        accuracy.plot(epochs, [100 * row["val_accuracy"] for row in rows], **style)
+        look = {"color": colour, "marker": marker, "linestyle": line, "markersize": 4}
+        loss.plot(epochs, [row["train_loss"] for row in rows], **look, label=style.label(name))
+        accuracy.plot(epochs, [100 * row["val_accuracy"] for row in rows], **look)
     known = [row["train_loss"] for rows in results.values() for row in rows]
     if max(known) > 20 * min(known) > 0:
         loss.set_yscale("log")
-        plain_log_axis(loss.yaxis, min(known), max(known))
+        style.plain_log_axis(loss.yaxis, min(known), max(known))
     loss.set(xlabel="epoch", ylabel="training loss (nats)")
     accuracy.set(xlabel="epoch", ylabel="accuracy on val (%)", ylim=(0, 100))
     for ax in (loss, accuracy):
