@@ -18,13 +18,14 @@ def closing(
     expected: Mapping[str, dict],
     *,
     val: Mapping[str, Estimate],
-    test: Mapping[str, Estimate | None],
+    test: Mapping[str, Estimate],
     title: str,
     why_not: str | None = None,
 ) -> Figure:
     """Own top-1 of each phase with 95 % intervals, beside what was promised, published, measured.
 
-    With `why_not` (from `why_not_comparable`) the figure shows the own results alone.
+    `test` has the phases that were scored on it. With `why_not` (from `why_not_comparable`) the
+    figure shows the own results alone.
     """
     heading = "Your results" if why_not else "Your results beside those of others"
     own = {
@@ -32,22 +33,18 @@ def closing(
         "yours, test": (test, style.VERMILION, "o", 0.33),
     }
     facts = {
-        f"{PHASE_TITLES[phase]}, {name}": scores[phase].percent()
+        f"{PHASE_TITLES[phase]}, {name}": estimate.percent()
         for name, (scores, *_) in own.items()
-        for phase in expected
-        if scores.get(phase)
+        for phase, estimate in scores.items()
     }
     figure = style.new_figure(heading, title, height=3.6 if why_not else 4.4, facts=facts)
     ax = figure.subplots()
     if not why_not:
         _draw_others(ax, list(expected.values()))
     for name, (scores, colour, marker, offset) in own.items():
-        scored = {y + offset: scores[p] for y, p in enumerate(expected) if scores.get(p)}
-        if not scored:
-            continue
-        estimates, heights = list(scored.values()), list(scored)
+        heights = [list(expected).index(phase) + offset for phase in scores]
+        values, intervals = style.percents(scores.values())
         look = {"color": colour, "fmt": marker, "markersize": 8, "capsize": 4}
-        values, intervals = style.percents(estimates)
         ax.errorbar(values, heights, xerr=intervals, label=f"{name} (95 % interval)", **look)
         for x, y in zip(values, heights, strict=True):
             ax.annotate(f"{x:.1f}%", (x, y), (0, -17), textcoords="offset points", ha="center")
@@ -61,34 +58,30 @@ def closing(
 
 def _draw_others(ax: Axes, expected: Sequence[Mapping]) -> None:
     """What was promised, published and measured, a row of markers each."""
-    measured = [known.get("measured", ()) for known in expected]
     kinds = (
         ("promised", [[known["promised"]] for known in expected], "D", "black"),
         ("published (test)", [known["published"] for known in expected], "o", "white"),
-        ("measured on photographs (val)", measured, "^", style.GREEN),
+        ("measured on photographs (val)", [k["measured"] for k in expected], "^", style.GREEN),
     )
     for row, (name, values, marker, fill) in enumerate(kinds):
         places = [(100 * x, y - 0.42 + 0.14 * row) for y, own in enumerate(values) for x in own]
         look = {"linestyle": "none", "color": "black", "markerfacecolor": fill, "markersize": 8}
-        if places:
-            ax.plot(*zip(*places, strict=True), marker=marker, label=name, **look)
+        ax.plot(*zip(*places, strict=True), marker=marker, label=name, **look)
 
 
 @style.figure_function
 def tradeoff(
     rows: Sequence[Mapping[str, Any]], heading: str, *, cost: str, accuracy: str, title: str
-) -> Figure | None:
+) -> Figure:
     """Accuracy against cost: a marker for each row, and a line across at the mean of its name.
 
     `cost` and `accuracy` are keys of the rows, such as "minutes" and "test"; an accuracy is 0..1,
-    and a row whose accuracy is None is left out. Nothing to compare (a single name): no figure.
+    and a row whose accuracy is None is left out.
     """
     points: dict[str, list] = {}
     for row in rows:
         if row[accuracy] is not None:
             points.setdefault(row["name"], []).append((row[cost], 100 * row[accuracy]))
-    if len(points) < 2:
-        return None
     means = {name: np.mean(own, axis=0) for name, own in points.items()}
     facts = {name: f"{y:.1f} % at {x:.3g} {cost}" for name, (x, y) in means.items()}
     figure = style.new_figure(heading, title, height=3.8, facts=facts)

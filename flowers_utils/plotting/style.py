@@ -10,7 +10,7 @@ import itertools
 import math
 import textwrap
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -110,27 +110,25 @@ def gallery(
     lines, rows = max(len(t.splitlines()) for _, t, _ in tiles), math.ceil(len(tiles) / columns)
     height = 0.45 + rows * (min(1.75, 0.975 * WIDTH / columns) + 0.1 + 0.165 * lines)
     figure = new_figure(heading, title, height=height)
-    for ax, tile in itertools.zip_longest(
-        figure.subplots(rows, columns, squeeze=False).flat, tiles
-    ):
+    places = figure.subplots(rows, columns, squeeze=False).flat
+    for ax, tile in itertools.zip_longest(places, tiles, fillvalue=EMPTY):
+        image, caption, colour = tile
         ax.set_axis_off()
-        image, caption, colour = tile or EMPTY
         if image is not None:
             ax.imshow(np.asarray(image).transpose(1, 2, 0))
         ax.set_title(caption, fontsize=9, color=colour)
     return figure
 
 
-def percents(estimates: Sequence[Estimate]) -> tuple[list[float], np.ndarray]:
+def percents(estimates: Collection[Estimate]) -> tuple[list[float], np.ndarray]:
     """Values in %, and their 95 % intervals as matplotlib takes them: distances, (2, N)."""
     sides = [[e.value - e.low, e.high - e.value] for e in estimates]
     return [100 * e.value for e in estimates], 100 * np.array(sides).T.clip(0)
 
 
-def plain_log_axis(axis: Axis, low: float, high: float) -> None:
-    """Ticks of a logarithmic axis as plain numbers (0.1, 1, 10, ...) between `low` and `high`."""
-    ticks = [tick for tick in 10.0 ** np.arange(-9, 10) if low / 2.1 <= tick <= high * 2.1]
-    axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+def plain_log_axis(axis: Axis) -> None:
+    """A logarithmic axis with plain numbers (0.1, 1, 10, ...) at its ticks."""
+    axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
 
 

@@ -21,7 +21,7 @@ def curves(history: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
     """
     phases = [[i for i, row in enumerate(history) if row["phase"] == phase] for phase in (1, 2)]
     accuracy = np.array([100 * row["val_accuracy"] for row in history])
-    stars = [rows[accuracy[rows].argmax()] for rows in phases if rows]
+    stars = [rows[accuracy[rows].argmax()] for rows in phases]
     best = ", then ".join(f"{accuracy[at]:.1f} %" for at in stars)
     figure = style.new_figure("Training in two phases", title, height=6.2)
     axes = figure.subplot_mosaic([["loss", "accuracy"], ["rate", "rate"]], height_ratios=(3, 2))
@@ -40,8 +40,7 @@ def curves(history: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
         ax.set_xlabel("epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid()
-    if all(phases):
-        _mark_phase_2(axes.values(), len(phases[0]), accuracy)
+    _mark_phase_2(axes.values(), len(phases[0]), accuracy)
     shown = axes["accuracy"].get_legend_handles_labels()
     figure.legend(*shown, loc="outside lower center", ncols=4)
     return figure
@@ -51,9 +50,8 @@ def _mark_phase_2(axes: Iterable[Axes], first: int, accuracy: np.ndarray) -> Non
     """A line where Phase 2 starts, and how far val falls there, if it does."""
     loss, right, rate = axes
     for ax in (loss, right, rate):
-        ax.axvline(
-            first + 0.5, color=style.GREY, linestyle="--", linewidth=1, label="Phase 2 starts"
-        )
+        line = {"color": style.GREY, "linestyle": "--", "linewidth": 1}
+        ax.axvline(first + 0.5, **line, label="Phase 2 starts")
     fall = accuracy[:first].max() - accuracy[first : first + 5].min()
     if fall > 0:
         text = f"{right.get_title()}\nPhase 2 first falls by up to {fall:.1f} points"
@@ -63,16 +61,13 @@ def _mark_phase_2(axes: Iterable[Axes], first: int, accuracy: np.ndarray) -> Non
 def _draw_rates(ax: Axes, history: Sequence[Mapping[str, Any]], epochs: np.ndarray) -> None:
     """Learning rates of the head and of the backbone, as steps on a log scale."""
     rates = [list(row["learning_rates"].values()) or [np.nan] for row in history]  # nan: fitted
+    head = [values[-1] for values in rates]
     backbone = [values[0] if len(values) > 1 else np.nan for values in rates]
     look = {"where": "mid", "markersize": 4}
-    ax.step(
-        epochs, [each[-1] for each in rates], color=style.GREEN, marker="o", **look, label="head"
-    )
+    ax.step(epochs, head, color=style.GREEN, marker="o", **look, label="head")
     ax.step(epochs, backbone, "-.", color=style.VERMILION, marker="^", **look, label="backbone")
     ax.set(ylabel="learning rate", yscale="log", xlim=(0.5, len(epochs) + 0.5))
-    known = [rate for each in rates for rate in each if rate > 0]
-    if known:
-        style.plain_log_axis(ax.yaxis, min(known), max(known))
+    style.plain_log_axis(ax.yaxis)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
@@ -117,7 +112,7 @@ def experiment(results: Mapping[str, Sequence[Mapping[str, float]]], *, title: s
     known = [row["train_loss"] for rows in results.values() for row in rows]
     if max(known) > 20 * min(known) > 0:
         loss.set_yscale("log")
-        style.plain_log_axis(loss.yaxis, min(known), max(known))
+        style.plain_log_axis(loss.yaxis)
     loss.set(xlabel="epoch", ylabel="training loss (nats)")
     accuracy.set(xlabel="epoch", ylabel="accuracy on val (%)", ylim=(0, 100))
     for ax in (loss, accuracy):
