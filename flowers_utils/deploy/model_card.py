@@ -53,12 +53,11 @@ def write_model_card(path: str | os.PathLike, *, checkpoint: dict, metrics: dict
     """
     source = checkpoint["data"]["source"]
     imagenet = IMAGENET.format(get_model_weights(checkpoint["architecture"]).IMAGENET1K_V1)
-    estimates = {name: metrics[name] for name in ("top1", "top5", "mean_per_class")}
-    scores = [
-        [name, f"{each['value']:.1%}", f"{each['low']:.1%} to {each['high']:.1%}"]
-        for name, each in estimates.items()
-        if each is not None  # top-5 says nothing about five classes or fewer
-    ]
+    scores = []
+    for name in ("top1", "top5", "mean_per_class"):
+        if each := metrics[name]:  # top-5 is None with five classes or fewer
+            interval = f"{each['low']:.1%} to {each['high']:.1%}"
+            scores.append([name, f"{each['value']:.1%}", interval])
     recall = {name: value for name, value in metrics["recall"].items() if value is not None}
     weakest = [f"{plain(name)} ({recall[name]:.0%})" for name in sorted(recall, key=recall.get)[:5]]
     text = CARD.format(

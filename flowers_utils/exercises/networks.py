@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,12 +46,12 @@ def check_loop(function: Callable[[nn.Module, list, Optimizer], float]) -> str:
     def trained(loop: Callable) -> tuple[Tensor, Any]:
         model = nn.Linear(4, 3, bias=False)
         model.weight.data = start.clone()
-        returned = loop(model, batches, SGD(model.parameters(), lr=0.5))
+        returned = call(loop, model, batches, SGD(model.parameters(), lr=0.5))
         return model.weight.detach(), returned
 
-    correct, losses = trained(lambda *inputs: _losses(*inputs, zero_grad=True))
-    accumulated, gap = trained(lambda *inputs: _losses(*inputs, zero_grad=False))
-    given, returned = trained(lambda *inputs: call(function, *inputs))
+    correct, losses = trained(_losses)
+    accumulated, gap = trained(partial(_losses, reset=False))
+    given, returned = trained(function)
     returned = math.nan if returned is None else number(returned)
     if equal(given, accumulated) and equal(returned, sum(gap) / 3):
         raise Unanswered("Neither the weights nor the loss are correct after its three batches.")
@@ -63,12 +64,12 @@ def check_loop(function: Callable[[nn.Module, list, Optimizer], float]) -> str:
     return "Each step uses the gradients of its own batch, and each photograph counts equally."
 
 
-def _losses(model: nn.Module, batches: list, optimizer: Optimizer, zero_grad: bool) -> list[float]:
-    """The loss of each batch in one epoch; without `zero_grad`, gradients accumulate."""
+def _losses(model: nn.Module, batches: list, optimizer: Optimizer, reset: bool = True) -> list:
+    """The loss of each batch in one epoch; without `reset`, gradients accumulate."""
     losses = []
     for images, labels in batches:
         loss = F.cross_entropy(model(images), labels)
-        if zero_grad:
+        if reset:
             optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -160,13 +160,10 @@ def can_be_drawn(text: str) -> bool:
 
 
 def _shorten(text: str, limit: int, end: str = "…") -> str:
-    """At most `limit` columns; Chinese, Japanese and Korean characters are two wide."""
-    widths = [1 + (unicodedata.east_asian_width(c) in "WF") for c in text]
-    if sum(widths) <= limit and end == "…":
+    """At most `limit` characters; another `end` than the usual one is always appended."""
+    if len(text) <= limit and end == "…":
         return text
-    while sum(widths[: len(text)]) > limit - len(end):
-        text = text[:-1]
-    return text.rstrip() + end
+    return text[: limit - len(end)].rstrip() + end
 
 
 def label(text: str, *, limit: int = 60) -> str:
