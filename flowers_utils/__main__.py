@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flowers_utils.deploy.predictor import Predictor, default_checkpoint
 from flowers_utils.errors import FlowersError
-from flowers_utils.machine.preflight import all_checks
+from flowers_utils.machine import check_machine
 from flowers_utils.progress import say
 from flowers_utils.storage.results import compare_runs, load_results
 
@@ -33,9 +33,9 @@ def main(argv: Sequence[str]) -> int:
         elif given.command == "compare":
             say(compare_runs(*map(load_results, given.runs)))
         else:
-            checks = all_checks()
-            say("\n".join(check.line() for check in checks))
-            return int(any(check.status == "fail" for check in checks))
+            report = check_machine()
+            say(report)
+            return int("[fail]" in report)
     except FlowersError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -4,7 +4,6 @@ import re
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 from packaging.requirements import InvalidRequirement, Requirement  # comes with matplotlib
@@ -23,51 +22,37 @@ from flowers_utils.machine.speed import lesson_seconds
 from flowers_utils.storage.files import check_writable, megabytes
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
-PRACTICE, OWN, FLOWERS102 = "PRACTICE flowers", "your own flowers", config.DATASET["name"]
+NAME, PRACTICE = config.DATASET["name"], "PRACTICE flowers"
 NEEDED = 3e9  # bytes of disk, and of memory, for a complete run
 
 
-class Check(NamedTuple):
-    """One answer: `status` is "ok", "warn" or "fail"."""
-
-    status: str
-    what: str
-    detail: str
-
-    def line(self) -> str:
-        return f"{f'[{self.status}]':<7} {self.what}: {self.detail}"
-
-
 def check_machine(data: str = "auto", profile: str = "full", recipe: str = "lesson") -> str:
-    """What is not as it should be, the data, and the time; the arguments are the notebook's knobs."""
-    always, checks = (PRACTICE, OWN, FLOWERS102, "lesson"), all_checks(data, profile, recipe)
-    return "\n".join(each.line() for each in checks if each.status != "ok" or each.what in always)
+    """Lines on what is not as it should be, the data, and the time; the notebook's knobs are given.
 
-
-def all_checks(data: str = "auto", profile: str = "full", recipe: str = "lesson") -> list[Check]:
-    """Every check, the time for the lesson at last; FlowersError for an impossible knob."""
+    A line begins with [ok], [warn] or [fail]. Raises FlowersError for an impossible knob.
+    """
     check_config()
     data, profile, _, recipe = check_knobs(data, profile, 0, recipe)
-    device, flowers = choose_device(), check_flowers(data)
-    on_practice = flowers.what == PRACTICE
+    device, (flowers, where) = choose_device(), check_flowers(data)
+    on_practice = flowers == PRACTICE
     checks = [
         check_packages(REQUIREMENTS.read_text(encoding="utf-8-sig")),
-        Check("ok", "device", device.describe()),
         check_free("memory", free_memory()),
         check_disk(),
-        flowers,
-        *([] if on_practice else [check_weights()]),  # practice flowers bring their own
+        where,
+        "" if on_practice else check_weights(),  # practice flowers bring their own
     ]
-    if any(check.status == "fail" for check in checks):
-        return [*checks, Check("fail", "lesson", "cannot run yet, see each [fail] above")]
+    lines = [line for line in checks if line]
+    if any(line.startswith("[fail]") for line in lines):
+        return "\n".join([*lines, "[fail]  lesson: cannot run yet, see each [fail] above"])
     seconds = lesson_seconds(device, on_practice=on_practice, profile=profile, recipe=recipe)
     time = f"{int(seconds / 60) + 1} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-    run = f"profile '{profile}', recipe '{recipe}', {flowers.what}, {device.describe()}"
-    return [*checks, Check("ok", "lesson", f"{run}: about {time} for part one")]
+    run = f"profile '{profile}', recipe '{recipe}', {flowers}, {device.describe()}"
+    return "\n".join([*lines, f"[ok]    lesson: {run}: about {time} for part one"])
 
 
-def check_packages(requirements: str) -> Check:
-    """Whether the installed versions are allowed; a line's comment says what its package is for."""
+def check_packages(requirements: str) -> str:
+    """Which packages are missing or too old; a line's comment says what its package is for."""
     problems = []
     for line in requirements.splitlines():
         wanted, _, use = (part.strip() for part in line.partition(" #"))
@@ -83,10 +68,8 @@ def check_packages(requirements: str) -> Check:
         if not (here and package.specifier.contains(here, prereleases=True)):
             found = here or "not installed"
             problems.append(f"{wanted} is needed for {use or 'the lesson'}, here it is {found}")
-    if not problems:
-        return Check("ok", "packages", f"torch {version('torch')} and all others as required")
-    advice = "run: python -m pip install -r requirements.txt"
-    return Check("warn", "packages", "; ".join([*problems, advice]))
+    advice = "; run: python -m pip install -r requirements.txt"
+    return f"[warn]  packages: {'; '.join(problems)}{advice}" if problems else ""
 
 
 def free_memory(root: Path = Path("/")) -> int:
@@ -111,55 +94,48 @@ def free_memory(root: Path = Path("/")) -> int:
     return max(free, 0)
 
 
-def check_free(what: str, free: float) -> Check:
-    """Whether so many free bytes are enough."""
-    if free >= NEEDED:
-        return Check("ok", what, f"{free / 1e9:.0f} GB free")
-    return Check(
-        "warn", what, f"{megabytes(free)} free, a complete run needs {NEEDED / 1e9:.0f} GB"
-    )
+def check_free(what: str, free: float) -> str:
+    """Whether so many free bytes are too few."""
+    needed = f"{megabytes(free)} free, a complete run needs {NEEDED / 1e9:.0f} GB"
+    return f"[warn]  {what}: {needed}" if free < NEEDED else ""
 
 
-def check_disk() -> Check:
-    """Whether the folders of the config can be written, and have space."""
+def check_disk() -> str:
+    """Whether the folders of the config cannot be written, or have little space."""
     folders = [Path(folder) for folder in config.PATHS.values()]
     try:
         for folder in folders:
             check_writable(folder, advice="PATHS in the config can name a folder of your own.")
     except FlowersError as error:
-        return Check("fail", "disk", str(error))
+        return f"[fail]  disk: {error}"
     return check_free("disk", min(shutil.disk_usage(folder).free for folder in folders))
 
 
-def check_flowers(choice: str) -> Check:
-    """Where the flowers of `choice` will come from, as `load_data` decides it."""
-    root = data_root()
+def check_flowers(choice: str) -> tuple[str, str]:
+    """Which flowers `load_data` takes for this choice, and a line on where they come from."""
+    root, own = data_root(), "your own flowers"
     if choice not in DATA_WORDS:
         try:
-            return Check("ok", OWN, describe_folder(choice))
+            return own, f"[ok]    {own}: {describe_folder(choice)}"
         except (FlowersError, OSError) as error:
-            return Check("fail", OWN, str(error))
+            return own, f"[fail]  {own}: {error}"
     if choice == "practice":
-        return Check("ok", PRACTICE, "drawn here, nothing to download")
+        return PRACTICE, f"[ok]    {PRACTICE}: drawn here, nothing to download"
     if flowers102.flowers102_is_whole(root):
-        return Check("ok", FLOWERS102, f"on disk in {root}")
+        return NAME, f"[ok]    {NAME}: on disk in {root}"
     if flowers102.flowers102_lies_ready(root) or flowers102.flowers102_is_reachable():
-        return Check("ok", FLOWERS102, f"will be unpacked or downloaded (345 MB), in {root}")
-    missing = f"{FLOWERS102} is neither in {root} nor reachable (README.md, 'Download errors')"
-    return (
-        Check("warn", PRACTICE, missing) if choice == "auto" else Check("fail", FLOWERS102, missing)
-    )
+        return NAME, f"[ok]    {NAME}: will be unpacked or downloaded (345 MB), in {root}"
+    missing = f"{NAME} is neither in {root} nor reachable (README.md, 'Download errors')"
+    if choice == "auto":
+        return PRACTICE, f"[warn]  {PRACTICE}: {missing}"
+    return NAME, f"[fail]  {NAME}: {missing}"
 
 
-def check_weights() -> Check:
-    """Whether the backbone's pretrained weights are on the disk or can be downloaded."""
-    what, url = (
-        f"pretrained {config.BACKBONE}",
-        get_model_weights(config.BACKBONE).IMAGENET1K_V1.url,
-    )
-    path = models.weights_file(config.BACKBONE)
-    if path.is_file():
-        return Check("ok", what, f"on disk, {path}")
-    if reachable(url):
-        return Check("ok", what, f"will be downloaded from {url}")
-    return Check("fail", what, f"not on disk and not reachable; get {url} and save it as {path}")
+def check_weights() -> str:
+    """Whether the backbone's pretrained weights are neither on the disk nor to be downloaded."""
+    file = models.weights_file(config.BACKBONE)
+    url = get_model_weights(config.BACKBONE).IMAGENET1K_V1.url
+    if file.is_file() or reachable(url):
+        return ""
+    missing = f"not on disk and not reachable; get {url} and save it as {file}"
+    return f"[fail]  pretrained {config.BACKBONE}: {missing}"
