@@ -126,9 +126,10 @@ def percents(estimates: Collection[Estimate]) -> tuple[list[float], np.ndarray]:
     return [100 * e.value for e in estimates], 100 * np.array(sides).T.clip(0)
 
 
-def plain_log_axis(axis: Axis) -> None:
-    """A logarithmic axis with plain numbers (0.1, 1, 10, ...) at its ticks."""
-    axis.set_major_formatter("{x:g}")
+def plain_log_axis(axis: Axis, low: float, high: float) -> None:
+    """Ticks of a logarithmic axis as plain numbers (0.1, 1, 10, ...) between `low` and `high`."""
+    ticks = [tick for tick in 10.0 ** np.arange(-9, 10) if low / 2.1 <= tick <= high * 2.1]
+    axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     axis.set_minor_locator(NullLocator())
 
 

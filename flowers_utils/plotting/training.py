@@ -67,7 +67,8 @@ def _draw_rates(ax: Axes, history: Sequence[Mapping[str, Any]], epochs: np.ndarr
     ax.step(epochs, head, color=style.GREEN, marker="o", **look, label="head")
     ax.step(epochs, backbone, "-.", color=style.VERMILION, marker="^", **look, label="backbone")
     ax.set(ylabel="learning rate", yscale="log", xlim=(0.5, len(epochs) + 0.5))
-    style.plain_log_axis(ax.yaxis)
+    known = [rate for each in rates for rate in each if rate > 0]
+    style.plain_log_axis(ax.yaxis, min(known), max(known))
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
@@ -112,7 +113,7 @@ def experiment(results: Mapping[str, Sequence[Mapping[str, float]]], *, title: s
     known = [row["train_loss"] for rows in results.values() for row in rows]
     if max(known) > 20 * min(known) > 0:
         loss.set_yscale("log")
-        style.plain_log_axis(loss.yaxis)
+        style.plain_log_axis(loss.yaxis, min(known), max(known))
     loss.set(xlabel="epoch", ylabel="training loss (nats)")
     accuracy.set(xlabel="epoch", ylabel="accuracy on val (%)", ylim=(0, 100))
     for ax in (loss, accuracy):
