@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn import functional as F
 
 import transfer_learning_config as config
-from flowers_utils.errors import FlowersError
 from flowers_utils.exercises import check, explain_missing_names
 from flowers_utils.exercises.missing_names import NOTEBOOK, sections_of_names
 
@@ -101,14 +100,6 @@ def test_no_answer_raises_an_error(answer):
         pattern = rf"Exercise {number}: not (yet|answered yet)\."
         assert re.match(pattern, check(number, answer)), answer
         assert re.match(pattern, check(number, lambda *_, answer=answer: answer)), answer
-
-
-def test_an_unknown_exercise_is_an_error_that_says_how_many_there_are():
-    with pytest.raises(FlowersError, match="from 1 to 8"):
-        check(9, 1)
-
-
-# A cell that is run too early.
 
 
 def test_a_cell_run_too_early_names_the_section_that_makes_its_name_first(tmp_path, capsys):
