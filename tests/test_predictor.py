@@ -81,9 +81,8 @@ def test_an_uploaded_photograph_comes_before_a_path_and_a_path_before_none(photo
     nothing_uploaded = SimpleNamespace(value=())
     assert np.array_equal(np.asarray(photo_from(nothing_uploaded, photo)), pixels)
     assert photo_from(None) is None and photo_from(nothing_uploaded) is None
-    wrong = SimpleNamespace(value=({"name": "notes.txt", "content": b"text"},))
     with pytest.raises(FlowersError, match=r"notes\.txt"):
-        photo_from(wrong)
+        photo_from(SimpleNamespace(value=({"name": "notes.txt", "content": b"text"},)))
 
 
 def test_the_command_names_flowers_on_any_console(checkpoint, photo, monkeypatch):
