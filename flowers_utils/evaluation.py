@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from flowers_utils.data import Split
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
-from flowers_utils.models import backbone_features, eval_mode
+from flowers_utils.models import backbone_features
 from flowers_utils.transforms import Batches, evaluation_batches
 
 Z_95 = 1.959964  # half-width of a 95 % interval, in standard errors
@@ -39,7 +39,8 @@ def _collect(
     function: Callable[[Tensor], Tensor], model: nn.Module, batches: Batches, device: Device
 ) -> tuple[Tensor, Tensor]:
     outputs, labels = [], []
-    with eval_mode(device.place(model)), torch.no_grad(), device.autocast():
+    device.place(model).eval()
+    with torch.no_grad(), device.autocast():
         for images, targets in batches:
             outputs.append(function(images))
             labels.append(targets)

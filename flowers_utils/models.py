@@ -1,8 +1,6 @@
 """Networks of torchvision with a new head: building, freezing, parameter groups, counting."""
 
-import contextlib
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,11 +126,6 @@ def freeze_backbone(model: nn.Module) -> None:
     classifier_of(model).requires_grad_(True)
 
 
-def unfreeze(model: nn.Module) -> None:
-    """Let every parameter learn."""
-    model.requires_grad_(True)
-
-
 def train_mode(model: nn.Module) -> nn.Module:
     """Like `model.train()`, but what is frozen stays in eval mode.
 
@@ -146,17 +139,6 @@ def train_mode(model: nn.Module) -> nn.Module:
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             module.eval()  # and all that is in it
     return model
-
-
-@contextlib.contextmanager
-def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """Eval mode inside; afterwards each layer has the mode that it had before."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield model.eval()
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def backbone_features(model: nn.Module, images: Tensor) -> Tensor:
@@ -184,12 +166,6 @@ def parameter_groups(model: nn.Module, *, backbone_lr: float, head_lr: float) ->
     trainable = [id(p) for p in model.parameters() if p.requires_grad]
     assert sorted(listed) == sorted(trainable), "BACKBONES misses a part of this network"
     return groups
-
-
-def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Number of parameters: (all, those that are trainable)."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
-    return sum(n for n, _ in sizes), sum(n for n, trainable in sizes if trainable)
 
 
 def fingerprint(model: nn.Module, *, backbone_only: bool = True) -> str:

@@ -60,7 +60,7 @@ def train_phase(
     if phase.backbone_lr is None:
         models.freeze_backbone(model)
     else:
-        models.unfreeze(model)
+        model.requires_grad_(True)
     saved = files.finished()
     if saved is None:
         with files.explain_stops():
@@ -156,9 +156,10 @@ def train_one_epoch(
 
 
 def evaluate(model: nn.Module, batches: Batches, device: Device) -> EpochResult:
-    """The same measures without learning: eval mode, no gradients."""
+    """The same measures without learning: no gradients, and the model stays in eval mode."""
     losses, correct = [], []
-    with models.eval_mode(model), torch.no_grad():
+    model.eval()
+    with torch.no_grad():
         for images, labels in batches:
             with device.autocast():
                 logits = model(images)

@@ -51,13 +51,11 @@ def test_weights_of_another_network_and_an_unknown_one_are_named():
 # What is frozen, and what moves
 
 
-def test_parameter_counts_are_the_published_ones_and_freezing_leaves_the_head():
-    assert models.count_parameters(blank(num_classes=1000))[0] == 11_689_512
+def test_freezing_leaves_the_head_alone_trainable():
     model = blank()
     freeze_backbone(model)
-    assert models.count_parameters(model) == (11_228_838, 52_326)
-    models.unfreeze(model)
-    assert models.count_parameters(model) == (11_228_838, 11_228_838)
+    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert trainable == ["fc.weight", "fc.bias"]
 
 
 def test_frozen_batchnorm_statistics_do_not_move_in_train_mode():
@@ -66,7 +64,7 @@ def test_frozen_batchnorm_statistics_do_not_move_in_train_mode():
     before = fingerprint(model)
     models.train_mode(model)(torch.randn(4, 3, 64, 64) + 2)
     assert fingerprint(model) == before and model.fc.training
-    models.unfreeze(model)
+    model.requires_grad_(True)
     models.train_mode(model)(torch.randn(4, 3, 64, 64) + 2)  # what is trainable is in train mode
     assert fingerprint(model) != before
 
@@ -76,15 +74,6 @@ def test_a_frozen_backbone_drops_no_blocks_but_the_heads_dropout_stays_on():
     freeze_backbone(model)
     modes = {type(part).__name__: part.training for part in models.train_mode(model).modules()}
     assert not modes["StochasticDepth"] and modes["Dropout"]
-
-
-def test_eval_mode_gives_each_layer_its_own_mode_back_even_after_an_error():
-    model = blank().train()
-    model.bn1.eval()
-    with pytest.raises(RuntimeError), models.eval_mode(model) as same:
-        assert same is model and not any(module.training for module in model.modules())
-        raise RuntimeError
-    assert not model.bn1.training and model.layer1.training
 
 
 def test_fingerprint_sees_one_changed_buffer_and_not_the_head():
@@ -116,10 +105,12 @@ def test_a_frozen_stage_gets_no_group_and_a_forgotten_one_is_an_error(monkeypatc
     model = blank()
     freeze_backbone(model)
     assert [group["name"] for group in parameter_groups(model, **RATES)] == ["fc"]
-    models.unfreeze(model)
+    model.requires_grad_(True)
     names = [group["name"] for group in parameter_groups(model, **RATES)]
     assert names == ["stem", "layer1", "layer2", "layer3", "layer4", "fc"]
-    monkeypatch.delitem(models.BACKBONES["resnet18"].groups, "layer3")
+    known = models.BACKBONES["resnet18"].groups
+    without = {name: parts for name, parts in known.items() if name != "layer3"}
+    monkeypatch.setitem(models.BACKBONES, "resnet18", models.Backbone("fc", without))
     with pytest.raises(AssertionError, match="misses a part"):
         parameter_groups(model, **RATES)
 

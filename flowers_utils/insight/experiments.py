@@ -24,13 +24,13 @@ from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
 from flowers_utils.insight.advice import interval_on_val
 from flowers_utils.machine.speed import count_flops, measure
-from flowers_utils.models import build_model, count_parameters, eval_mode
+from flowers_utils.models import build_model
 from flowers_utils.progress import Progress
 from flowers_utils.storage.results import markdown_table
 from flowers_utils.training import evaluate, fit_head, make_optimizer, train_one_epoch
 from flowers_utils.transforms import evaluation_batches
 
-Features = tuple[Tensor, Tensor]  # (N, F) float32 and labels (N,), as `predict_features` gives them
+Features = tuple[Tensor, Tensor]  # (N, F) float32 and labels (N,), as `features_of` gives them
 CPU = Device(torch.device("cpu"), "CPU")  # quick enough for a head, and the same everywhere
 
 
@@ -101,12 +101,13 @@ def compare_backbones(
 
 def _measure(name: str, data: FlowerData, device: Device) -> dict[str, float]:
     """Size and speed, which do not depend on the weights."""
-    model = device.place(build_model(name, num_classes=data.num_classes, weights=None))
+    model = device.place(build_model(name, num_classes=data.num_classes, weights=None)).eval()
     image = device.place_batch(torch.zeros(1, 3, data.image_size, data.image_size))
-    with eval_mode(model), torch.inference_mode(), device.autocast():
+    with torch.inference_mode(), device.autocast():
         seconds = median(measure(lambda: model(image), repeats=20))
     flops = count_flops(model, image_size=data.image_size)
-    return {"parameters": count_parameters(model)[0], "GFLOPs": flops / 1e9, "ms": 1000 * seconds}
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return {"parameters": parameters, "GFLOPs": flops / 1e9, "ms": 1000 * seconds}
 
 
 def _fit(name: str, data: FlowerData, device: Device, seed: int) -> dict[str, Any]:

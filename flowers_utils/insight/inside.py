@@ -1,7 +1,6 @@
 """A look inside: filters, gradients, the places behind a prediction, look-alikes and mistakes.
 
-Every function leaves the model as it was: each layer in its mode, no gradient stored, also when an
-error is raised on the way.
+Every function leaves the model in eval mode, with no gradient stored.
 """
 
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torchvision.models.resnet import BasicBlock
 
 from flowers_utils.device import Device
 from flowers_utils.evaluation import Z_95, Estimate, Metrics
-from flowers_utils.models import BACKBONES, eval_mode
+from flowers_utils.models import BACKBONES
 from flowers_utils.transforms import eval_batch
 
 PIXELS_A_CELL = 32  # all backbones here shrink the image 32 times on its way to the last stage
@@ -81,7 +80,8 @@ def grad_cam(
     images = _normalised(photo, device).requires_grad_()  # or a frozen network has no gradients
     network = BACKBONES[model.architecture]
     stage = list(network.groups)[-1]
-    with eval_mode(device.place(model)), torch.enable_grad(), device.autocast():
+    device.place(model).eval()
+    with torch.enable_grad(), device.autocast():
         split = create_feature_extractor(model, {stage: "maps", network.classifier: "logits"})
         maps, logits = split(images).values()
         target = int(logits.argmax()) if target is None else target
@@ -107,7 +107,8 @@ def occlusion(
     edges = [slice(max(0, i), i + width) for i in range(1 - width, side, round(0.4 * width))]
     squares = [(rows, columns) for rows in edges for columns in edges]
     total, times = np.zeros((side, side)), np.zeros((side, side))
-    with eval_mode(device.place(model)), torch.inference_mode(), device.autocast():
+    device.place(model).eval()
+    with torch.inference_mode(), device.autocast():
         whole = model(image)[0].float().log_softmax(dim=0)
         target = int(whole.argmax()) if target is None else target
         for first in range(0, len(squares), AT_ONCE):

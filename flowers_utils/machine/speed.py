@@ -52,8 +52,8 @@ def count_flops(model: nn.Module, *, image_size: int) -> int:
     """Floating-point operations for one image; a multiply-add counts as two."""
     image = torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device)
     # Not `inference_mode`: in it the counter does not see linear layers.
-    with models.eval_mode(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(image)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(image)
     return counter.get_total_flops()
 
 
@@ -64,7 +64,7 @@ def lesson_seconds(device: Device, *, on_practice: bool, profile: str, recipe: s
     train, val, test = (min(count, limit or count) for count in counts.values())
     first, second = (phase_settings(name, profile, recipe) for name in config.PHASES)
     # A step takes about as long as it has pixels, and a third of it is the forward pass.
-    steps = second["epochs"] * train * second.get("train_size", 1.0) ** 2
+    steps = second["epochs"] * train
     steps += ((first["epochs"] + PASSES) * train + second["epochs"] * val + test) / 3
     if on_practice and not (Path(config.PATHS["models"]) / "practice_backbone.pth").is_file():
         sizes, images = practice.PRETRAINING["sizes"], practice.PRETRAINING["images"]

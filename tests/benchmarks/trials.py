@@ -126,7 +126,7 @@ def run_trial(name: str, fold: int, data: str, device: Device, **sizes: int) -> 
     else:
         first = {**s, "epochs": s["head_epochs"], "head_lr": s["first_lr"], "ema": 0}
         _fine_tune(model, train, device, generator, first)
-    models.unfreeze(model)
+    model.requires_grad_(True)
     if s["batchnorm"] == "frozen":
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
