@@ -14,12 +14,22 @@ from flowers_utils import exercises
 from flowers_utils.datasets.listing import SPLIT_NAME
 from flowers_utils.models import weights_file
 from flowers_utils.storage.results import save_results
-from tests.benchmarks.readme import PICTURE, README, RESULTS, ROOT, kept, row_of, table, with_table
+from tests.benchmarks.readme import (
+    PICTURE,
+    README,
+    RESULTS,
+    ROOT,
+    kept,
+    row_of,
+    rows_of_study,
+    table,
+    with_table,
+)
 from tests.benchmarks.readme_picture import choose_flowers
 from tests.benchmarks.seeds import over_seeds
 
 TEXT = README.read_text(encoding="utf-8")
-ROWS = json.loads(RESULTS.read_text(encoding="utf-8"))
+ROWS = [*rows_of_study(), *json.loads(RESULTS.read_text(encoding="utf-8"))]
 # What only a run, a download or a reader makes.
 MADE = {
     *("models/", "models/lesson_run.ipynb", "models/results.json", "results.json"),

@@ -4,8 +4,9 @@
 
 Each folder holds the `results.json` of a finished run of the notebook. Its figures become a row of
 `tests/benchmarks/results.json`, in the place of the row of the same data, profile, recipe and seed.
-Without a folder only the table is written anew. `--picture` draws README's picture, too, from a
-folder with a finished run on practice flowers.
+The recipes that the study of photographs scored (`photos.json`) stand beside them. Without a folder
+only the table is written anew. `--picture` draws README's picture, too, from a folder with a finished
+run on practice flowers.
 """
 
 import argparse
@@ -16,6 +17,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import transfer_learning_config as config
+from flowers_utils.config_check import phase_settings
 from flowers_utils.progress import clock
 from flowers_utils.storage.results import load_results, markdown_table
 from tests.benchmarks.readme_picture import save_picture
@@ -23,7 +26,7 @@ from tests.benchmarks.seeds import mean_and_deviation
 
 ROOT = Path(__file__).parents[2]
 README, PICTURE = ROOT / "README.md", ROOT / ".github" / "lesson.png"
-RESULTS = Path(__file__).with_name("results.json")
+RESULTS, STUDY = (Path(__file__).with_name(name) for name in ("results.json", "photos.json"))
 SAME_RUN = ("data", "profile", "recipe", "seed")
 PHASES = {"phase1": "phase1_val", "phase2": "phase2_val", "fromscratch": "scratch_val"}
 LINES = {  # of the table: what it says -> key of the rows
@@ -50,6 +53,24 @@ def row_of(folder: Path, *, device: str | None = None, data: str | None = None) 
     row["test_interval"] = [test["top1"]["low"], test["top1"]["high"]]
     row |= {f"test_{key}": test[key]["value"] for key in ("top5", "mean_per_class")}
     return row | {"peak_memory_bytes": run["peak_memory_bytes"]}
+
+
+def rows_of_study() -> list[Row]:
+    """The recipes of `photos.json`, as rows."""
+    rows = []
+    for run in json.loads(STUDY.read_text(encoding="utf-8")):
+        if run["part"] == "recipes":
+            row = {"data": "photographs of 89 of the 102 species, full size", "profile": "full"}
+            row |= {"recipe": run["name"], "seed": run["seed"], "training_seconds": run["seconds"]}
+            row |= {"phase1_val": run["phase 1, val"], "phase2_val": run["phase 2, val"]}
+            row |= {"test": run["test"], "test_interval": [run["low"], run["high"]]}
+            row |= {"test_mean_per_class": run["mean per class"], "test_ece": run["ece"]}
+            row["epochs"] = [
+                phase_settings(name, "full", run["name"])["epochs"] for name in config.PHASES
+            ]
+            row |= {"device": "two cores with AVX2", "precision": run["device"].split(", ")[-2]}
+            rows.append(row | {"torch": run["torch"].partition("+")[0]})
+    return rows
 
 
 def kept(rows: Sequence[Row], new: Row) -> list[Row]:
@@ -104,7 +125,8 @@ def main() -> None:
         save_picture(given.picture, PICTURE)
         print(f"Look at {PICTURE.relative_to(ROOT)}.")
     RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    README.write_text(with_table(README.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    text = with_table(README.read_text(encoding="utf-8"), [*rows_of_study(), *rows])
+    README.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
