@@ -130,13 +130,13 @@ def test_the_command_says_whether_the_lesson_can_run(empty_machine, capsys, monk
 
 
 def test_a_missing_package_is_named_with_the_way_to_get_it():
-    code = "import sys; sys.modules['requests'] = None; import flowers_utils"
+    code = "import sys; sys.modules['torch'] = None; import flowers_utils"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 1 and "another exception" not in done.stderr
     last = done.stderr.splitlines()[-1]
-    assert "'requests' is missing" in last and "python -m pip install -r requirements" in last
+    assert "'torch' is missing" in last and "python -m pip install -r requirements" in last
 
 
 def test_resnet18_has_the_published_amount_of_work():
