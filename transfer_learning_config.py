@@ -114,13 +114,13 @@ EXPECTED = {
     "phase1": {
         "promised": 0.75,
         "published": (0.815, 0.831),
-        "measured": (0.738, 0.756),
+        "measured": (0.738, 0.756, 0.766),
         "val_range": (0.60, 0.92),
     },
     "phase2": {
         "promised": 0.85,
         "published": (0.825, 0.841, 0.869),
-        "measured": (0.861, 0.868),
+        "measured": (0.861, 0.868, 0.863),
         "val_range": (0.70, 0.96),
     },
 }

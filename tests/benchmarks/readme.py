@@ -68,7 +68,10 @@ def rows_of_study() -> list[Row]:
             row["epochs"] = [
                 phase_settings(name, "full", run["name"])["epochs"] for name in config.PHASES
             ]
-            row |= {"device": "two cores with AVX2", "precision": run["device"].split(", ")[-2]}
+            row |= {
+                "device": "two cores with AVX2, beside other work",
+                "precision": run["device"].split(", ")[-2],
+            }
             rows.append(row | {"torch": run["torch"].partition("+")[0]})
     return rows
 
