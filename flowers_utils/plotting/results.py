@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from flowers_utils.evaluation import Z_95, Estimate
 from flowers_utils.plotting import style
 
+LEAST_POINTS = 8  # on the axis of an accuracy: less would make chance look like a difference
 PHASE_TITLES = {"phase1": "Phase 1: feature extraction", "phase2": "Phase 2: fine-tuning"}
 
 
@@ -94,6 +95,9 @@ def tradeoff(
     ax.set(xlabel=cost, ylabel=f"accuracy on {accuracy} (%)")
     ax.margins(x=0.3, y=0.2)
     ax.set_xlim(0, None)
+    low, high = ax.get_ylim()
+    middle, half = (low + high) / 2, max((high - low) / 2, LEAST_POINTS / 2)
+    ax.set_ylim(middle - half, middle + half)
     ax.grid()
     return figure
 
