@@ -152,6 +152,13 @@ def test_bars_are_means_and_every_seed_is_a_dot():
     assert [len(each) for each in dots] == [3, 3, 3] and max(dots[2]) == pytest.approx(84)
 
 
+def test_a_difference_that_may_be_chance_does_not_fill_the_axis():
+    rows = [{"name": "a", "minutes": 1, "val": 0.872}, {"name": "b", "minutes": 6, "val": 0.869}]
+    (ax,) = plotting.tradeoff(rows, "", cost="minutes", accuracy="val", title=TITLE).axes
+    low, high = ax.get_ylim()
+    assert low < 86.9 < 87.2 < high and high - low >= 8
+
+
 def test_carried_over_has_a_side_for_copies_and_one_for_photographs():
     left, right = FIGURES["carried_over"]().axes
     sides = [[round(bar.get_width(), 1) for bar in ax.patches] for ax in (left, right)]
