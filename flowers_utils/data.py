@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from flowers_utils.config_check import check
 from flowers_utils.device import Device, send
-from flowers_utils.errors import FlowersError
 
 
 @dataclass(frozen=True)
@@ -95,27 +95,12 @@ def batches(
 def check_data(data: FlowerData) -> None:
     """Raise FlowersError for data on which training would fail."""
     for split in (data.train, data.val, data.test):
-        images, labels = split.images, split.labels
-        if len(labels) == 0 or len(images) != len(labels):
-            raise FlowersError(
-                f"The {split.name} split holds {len(images)} photographs and {len(labels)} labels. "
-                "It needs one label for each photograph, and at least one photograph."
-            )
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise FlowersError(
-                f"The {split.name} images are {images.dtype} of shape {images.shape}; "
-                "they must be uint8 of shape (N, 3, size, size)."
-            )
-        if labels.dtype != torch.int64 or labels.min() < 0 or labels.max() >= data.num_classes:
-            raise FlowersError(
-                f"Labels of the {split.name} split are {labels.dtype} from {labels.min()} to "
-                f"{labels.max()}; they must be int64 from 0 to {data.num_classes - 1}."
-            )
-    if len(data.train.labels.unique()) < 2:
-        raise FlowersError("The train split needs photographs of at least two classes; add some.")
-    side = data.train.images.shape[-1]
-    if side != data.resize_size or side < data.image_size:
-        raise FlowersError(
-            f"The train images are {side} pixels wide, but must have {data.resize_size} (resize) "
-            f"and at least {data.image_size} (crop); load the data again."
-        )
+        images, labels, name = split.images, split.labels, f"The {split.name} split"
+        counts = f"{len(images)} photographs and {len(labels)} labels"
+        check(len(images) == len(labels) > 0, f"{name} has {counts}; it needs as many of both.")
+        told = f"{name} holds {images.dtype} of shape {images.shape}, not uint8 (N, 3, size, size)."
+        check(images.dtype == np.uint8 and images.shape[1:2] == (3,), told)
+        fits = labels.dtype == torch.int64 and 0 <= labels.min() <= labels.max() < data.num_classes
+        check(fits, f"{name} must have int64 labels from 0 to {data.num_classes - 1}.")
+    told = "The train split needs photographs of at least two classes; add some."
+    check(len(data.train.labels.unique()) > 1, told)

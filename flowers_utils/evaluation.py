@@ -13,9 +13,9 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flowers_utils.config_check import check
 from flowers_utils.data import Split
 from flowers_utils.device import Device
-from flowers_utils.errors import FlowersError
 from flowers_utils.models import backbone_features
 from flowers_utils.transforms import Batches, evaluation_batches
 
@@ -125,18 +125,13 @@ def compute_metrics(logits: Tensor, labels: Tensor, *, class_names: Sequence[str
 
 def check_logits(logits: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Logits `(N, C)` as float64 and labels `(N,)` on the CPU; FlowersError if they do not fit."""
-    logits, labels = torch.as_tensor(logits).detach().cpu(), torch.as_tensor(labels).cpu()
-    if labels.ndim != 1 or len(labels) == 0 or logits.shape != (len(labels), num_classes):
-        raise FlowersError(
-            f"Logits and labels do not fit: logits of shape {tuple(logits.shape)}, labels of shape "
-            f"{tuple(labels.shape)}, {num_classes} classes. Take all from the same split and model."
-        )
-    if not torch.isfinite(logits).all():
-        raise FlowersError(
-            "The logits contain nan or infinity, because training has diverged. "
-            "Lower the learning rate and train again."
-        )
-    return logits.double(), labels.long()
+    shapes = tuple(logits.shape), tuple(labels.shape)
+    told = "Logits of shape {} do not fit labels of shape {}: take both from one split and model."
+    fits = len(labels) > 0 and shapes == ((len(labels), num_classes), (len(labels),))
+    check(fits, told.format(*shapes))
+    told = "The logits contain nan or infinity: training has diverged. Lower the learning rate."
+    check(bool(torch.isfinite(logits).all()), told)
+    return logits.detach().cpu().double(), labels.cpu().long()
 
 
 def wilson(successes: float, count: float) -> Estimate:
@@ -165,7 +160,7 @@ def fit_temperature(val_logits: Tensor, val_labels: Tensor) -> tuple[float, str]
     It changes no prediction, only the probabilities. Where val cannot tell which T is best, T stays
     1.0 and the remark says why; else the remark is empty.
     """
-    logits, labels = check_logits(val_logits, val_labels, torch.as_tensor(val_logits).shape[-1])
+    logits, labels = check_logits(val_logits, val_labels, val_logits.shape[-1])
     if len(labels) < FEWEST_TO_CALIBRATE:
         return 1.0, f"The temperature stays 1, since {len(labels)} val photographs are too few."
     low, high = np.log(TEMPERATURES)

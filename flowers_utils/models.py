@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
+from flowers_utils.config_check import check
 from flowers_utils.errors import FlowersError
 
 
@@ -48,8 +49,7 @@ def build_model(
     ones. What is random is drawn from `seed` alone, so the same call gives the same network
     whatever ran before. Raises FlowersError for an unknown name, or weights that do not fit.
     """
-    if name not in BACKBONES:
-        raise FlowersError(f"BACKBONE must be one of {', '.join(BACKBONES)}, but it is {name!r}.")
+    check(name in BACKBONES, f"BACKBONE must be one of {tuple(BACKBONES)}, but it is {name!r}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = get_model(name, weights=None)
@@ -112,12 +112,9 @@ def head_of(model: nn.Module) -> nn.Linear:
 
 def check_head(model: nn.Module, num_classes: int) -> None:
     """Raise FlowersError for a network of other origin, or with another number of outputs."""
-    outputs = head_of(model).out_features if hasattr(model, "architecture") else None
-    if outputs != num_classes:
-        raise FlowersError(
-            f"The network's head must have {num_classes} outputs, one for each class, but has "
-            f"{outputs or 'an unknown number'}; make the network with build_model()."
-        )
+    outputs = head_of(model).out_features if hasattr(model, "architecture") else "unknown"
+    told = f"The network's head must have {num_classes} outputs, one for each class, but it has "
+    check(outputs == num_classes, f"{told}{outputs}; make the network with build_model().")
 
 
 def freeze_backbone(model: nn.Module) -> None:

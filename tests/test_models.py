@@ -44,7 +44,7 @@ def test_weights_of_another_network_and_an_unknown_one_are_named():
     for wrong in (missing, {**state, "conv1.weight": torch.zeros(64, 3, 5, 5)}):
         with pytest.raises(FlowersError, match=r"another network\. .*conv1\.weight"):
             build_model("resnet18", num_classes=7, weights=wrong)
-    with pytest.raises(FlowersError, match=r"resnet18, .*'resnet19'"):
+    with pytest.raises(FlowersError, match=r"'resnet18', .*'resnet19'"):
         blank("resnet19")
 
 
