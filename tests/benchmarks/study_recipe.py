@@ -22,6 +22,7 @@ from statistics import mean
 from typing import Any
 
 import torch
+from scipy.stats import ttest_rel
 
 import flowers_utils as fu
 import transfer_learning_config as config
@@ -33,7 +34,7 @@ from flowers_utils.evaluation import compute_metrics, fit_temperature, predict_l
 from flowers_utils.progress import clock, say
 from flowers_utils.storage.checkpoints import versions
 from flowers_utils.transforms import eval_batch
-from tests.benchmarks.trials import TRIALS, run_trial, top1
+from tests.benchmarks.trials import FOLDS, TRIALS, run_trial, top1
 
 ROWS = Path(__file__).with_name("photos.json")
 ORDER = ("base", "backbone 1e-4", "head fitted first", "8 epochs", "BatchNorm frozen")
@@ -144,6 +145,20 @@ def compute(job: Job, asked: argparse.Namespace, device: Device) -> Rows:
     return {name: run_recipe(name, seed, data, device)}
 
 
+def gains(rows: list[dict]) -> str:
+    """What each trial gained over `base` in points, with the 95 % interval of the mean of the pairs."""
+    scores = {(r["name"], r["seed"]): 100 * r["accuracy"] for r in rows if r["part"] == "trials"}
+    lines = []
+    for name in TRIALS:
+        folds = [fold for fold in range(FOLDS) if {(name, fold), ("base", fold)} <= scores.keys()]
+        if name != "base" and len(folds) > 1:
+            with_it, without_it = ([scores[n, fold] for fold in folds] for n in (name, "base"))
+            low, high = ttest_rel(with_it, without_it).confidence_interval()
+            gain = mean(with_it) - mean(without_it)
+            lines.append(f"{name}: {gain:+.1f} ({low:+.1f} to {high:+.1f}), {len(folds)} pairs")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=("order", "trials", "recipes", "scratch", "batchnorm"))
@@ -167,6 +182,8 @@ def main() -> None:
             rows.append({**which, **row, **about})
             say(json.dumps(rows[-1]))
         asked.out.write_text(json.dumps(rows, indent=1) + "\n")
+    if asked.part == "trials":
+        say(gains(rows))
 
 
 if __name__ == "__main__":
