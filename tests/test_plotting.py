@@ -82,7 +82,7 @@ FIGURES = {
         "unknown_classes", torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0.3, 0.75])
     ),
     "heat": titled("heat", Split("val", PHOTOS[:2], torch.tensor([0, 1])), HEATS, NAMES),
-    "closing": titled("closing", config.EXPECTED, val=SCORES, test=TESTED),
+    "closing": titled("closing", config.EXPECTED, val=SCORES, test=TESTED, why_not=None),
     "closing of practice": titled(
         "closing", config.EXPECTED, val=SCORES, test=SCORES, why_not="these are drawings"
     ),

@@ -23,14 +23,11 @@ def pictures(
 
     A "\\n" in a caption starts a new line. Without captions sixteen small ones stand in a row.
     """
-    texts = [_caption(caption) for caption in captions or [""] * len(images)]
-    tiles = [(image, text, "black") for image, text in zip(images, texts, strict=True)]
+    tiles = []
+    for image, caption in zip(images, captions or [""] * len(images), strict=True):
+        lines = [textwrap.fill(style.label(line), CAPTION) for line in caption.split("\n")]
+        tiles.append((image, "\n".join(lines), "black"))
     return style.gallery(heading, title, tiles, 6 if captions else 16)
-
-
-def _caption(text: str) -> str:
-    lines = [textwrap.wrap(style.label(line), CAPTION) for line in text.split("\n")]
-    return "\n".join(part for line in lines for part in line)
 
 
 @style.figure_function

@@ -11,7 +11,7 @@ from flowers_utils.insight.inside import auroc, most_confused_pairs
 from flowers_utils.plotting import style
 
 LARGEST_TABLE = 20  # classes in a confusion matrix whose numbers can be read
-FEW = 10  # photographs in a bin of confidence, whose accuracy is then hardly known
+FEW = 10  # photographs in a bin of confidence: its accuracy is hardly known, its bar is hollow
 NO_MISTAKES = "Every photograph was predicted correctly, so there is no mistake to show."
 
 
@@ -30,14 +30,13 @@ def predictions(
 
 
 @style.figure_function
-def confused_pairs(metrics: Metrics, images: np.ndarray, *, title: str, pairs: int = 4) -> Figure:
-    """The most confused pairs, a row each, with photographs that were really taken for the other.
+def confused_pairs(metrics: Metrics, images: np.ndarray, *, title: str) -> Figure:
+    """The four most confused pairs, a row each: photographs that were taken for the other class.
 
-    Left up to three of the first class, right of the second; where none of a class was taken for
-    the other, three of its photographs are shown for comparison, with grey captions.
+    Where there is none, photographs of the class stand for comparison, with grey captions.
     """
     names, tiles = style.labels(metrics.class_names, limit=19), []
-    for first, second, *taken in most_confused_pairs(metrics, pairs):
+    for first, second, *taken in most_confused_pairs(metrics, 4):
         for true, other, mistaken in zip((first, second), (second, first), taken, strict=True):
             own = np.flatnonzero(metrics.labels == true)
             text = f"{names[true]}\n{len(mistaken)} of {len(own)} as\n{names[other]}"
@@ -49,10 +48,7 @@ def confused_pairs(metrics: Metrics, images: np.ndarray, *, title: str, pairs: i
 
 @style.figure_function
 def confusion(metrics: Metrics, *, title: str) -> Figure:
-    """How many photographs of each class (row) were predicted as which class (column).
-
-    Of more than 20 classes, the 20 that take part in the most mistakes are shown.
-    """
+    """Photographs of each class (row) by predicted class (column); at most the 20 most confused."""
     mistakes = metrics.confusion - np.diag(np.diag(metrics.confusion))
     busiest = np.argsort(-mistakes.sum(axis=0) - mistakes.sum(axis=1), kind="stable")
     shown = np.sort(busiest[:LARGEST_TABLE])
@@ -80,14 +76,14 @@ def confusion(metrics: Metrics, *, title: str) -> Figure:
 
 
 @style.figure_function
-def class_bars(metrics: Metrics, *, title: str, k: int = 10) -> Figure:
-    """Recall of the k weakest and the k strongest classes (all, if they are few), with intervals."""
+def class_bars(metrics: Metrics, *, title: str) -> Figure:
+    """Recall of the ten weakest and the ten strongest classes (all, if they are few), with intervals."""
     ranked = np.argsort(metrics.recall, kind="stable")  # nan, for want of photographs, last
     ranked = ranked[: np.count_nonzero(metrics.support)]
     groups = [(f"all {len(ranked)} classes", ranked[::-1], style.BLUE, "")]
-    if len(ranked) > 2 * k:
-        groups = [(f"the {k} weakest", ranked[:k][::-1], style.VERMILION, "//")]
-        groups += [(f"the {k} strongest", ranked[-k:], style.BLUE, "")]
+    if len(ranked) > 20:
+        groups = [("the 10 weakest", ranked[:10][::-1], style.VERMILION, "//")]
+        groups += [("the 10 strongest", ranked[-10:], style.BLUE, "")]
     heading, height = "Classes (number of photographs), with 95 % intervals", len(groups[0][1])
     facts = {metrics.class_names[c]: f"{metrics.recall[c]:.0%}" for c in ranked[:3]}
     figure = style.new_figure(heading, title, height=1.3 + 0.3 * height, facts=facts)
@@ -106,10 +102,7 @@ def class_bars(metrics: Metrics, *, title: str, k: int = 10) -> Figure:
 
 @style.figure_function
 def reliability(before: Metrics, after: Metrics, *, temperature: float, title: str) -> Figure:
-    """Accuracy against confidence before and after temperature scaling, with bin counts below.
-
-    Bars of fewer than FEW photographs are hollow.
-    """
+    """Accuracy against confidence before and after temperature scaling, with bin counts below."""
     heading = "Are 80 % of the predictions with 80 % confidence correct?"
     figure = style.new_figure(heading, title, height=5.4)
     axes = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))

@@ -11,17 +11,13 @@ from flowers_utils.evaluation import Z_95, Estimate
 from flowers_utils.plotting import style
 
 LEAST_POINTS = 8  # on the axis of an accuracy: less would make chance look like a difference
+Scores = Mapping[str, Estimate]  # "phase1" or "phase2" -> top-1
 PHASE_TITLES = {"phase1": "Phase 1: feature extraction", "phase2": "Phase 2: fine-tuning"}
 
 
 @style.figure_function
 def closing(
-    expected: Mapping[str, dict],
-    *,
-    val: Mapping[str, Estimate],
-    test: Mapping[str, Estimate],
-    title: str,
-    why_not: str | None = None,
+    expected: Mapping[str, dict], *, val: Scores, test: Scores, title: str, why_not: str | None
 ) -> Figure:
     """Own top-1 of each phase with 95 % intervals, beside what was promised, published, measured.
 
@@ -76,8 +72,7 @@ def tradeoff(
 ) -> Figure:
     """Accuracy against cost: a marker for each row, and a line across at the mean of its name.
 
-    `cost` and `accuracy` are keys of the rows, such as "minutes" and "test"; an accuracy is 0..1,
-    and a row whose accuracy is None is left out.
+    `cost` and `accuracy` are keys of the rows, such as "minutes" and "test" (0..1; None: no marker).
     """
     points: dict[str, list] = {}
     for row in rows:

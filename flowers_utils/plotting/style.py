@@ -1,7 +1,6 @@
 """What all figures share: size, colours, fonts and labels, and how a notebook shows them.
 
-Figures are made without pyplot: nothing stays open, no backend is chosen (so MPLBACKEND cannot
-make them vanish), and the settings that a student made are as they were afterwards.
+Figures are made without pyplot: nothing stays open, and MPLBACKEND cannot make them vanish.
 """
 
 import functools
@@ -27,21 +26,15 @@ BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00
 LOOKS = ((BLUE, "o", "-"), (VERMILION, "s", "--"), (GREEN, "^", ":"), (ORANGE, "D", "-."))
 WIDTH, DPI = 8.8, 72  # inches and pixels an inch: a window of 800 pixels shows it unshrunk
 HEADING = 88  # characters of a line
-STYLE = {
-    "figure.facecolor": "white",  # in a dark theme too: axes and texts are black
-    "font.size": 10,
+STYLE = {  # what differs from matplotlib's own defaults (white, 10 points)
     "axes.titlesize": 11,
-    "figure.titlesize": 12,
-    "axes.labelsize": 10,
-    "legend.fontsize": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "grid.alpha": 0.3,
     "hatch.linewidth": 0.8,
 }
-# The first that has a glyph draws it: the others hold scripts that it lacks, on Linux, Windows and
-# macOS.
+# The first that has a glyph draws it; the others hold more scripts, on Linux, Windows and macOS.
 WANTED_FONTS = (
     "DejaVu Sans",
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Noto Sans Devanagari"),
@@ -126,10 +119,9 @@ def percents(estimates: Collection[Estimate]) -> tuple[list[float], np.ndarray]:
     return [100 * e.value for e in estimates], 100 * np.array(sides).T.clip(0)
 
 
-def plain_log_axis(axis: Axis, low: float, high: float) -> None:
-    """Ticks of a logarithmic axis as plain numbers (0.1, 1, 10, ...) between `low` and `high`."""
-    ticks = [tick for tick in 10.0 ** np.arange(-9, 10) if low / 2.1 <= tick <= high * 2.1]
-    axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+def plain_log_axis(axis: Axis) -> None:
+    """Ticks of a logarithmic axis as plain numbers: 0.1, 1, 10, ..."""
+    axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
 
 
@@ -150,30 +142,17 @@ def _drawable_characters() -> frozenset[int]:
     return frozenset(code for file in files for code in font_manager.get_font(file).get_charmap())
 
 
-def _plain(text: str) -> str:
-    """One line, its accents composed (matplotlib draws loose ones beside their letter)."""
-    return " ".join(unicodedata.normalize("NFC", str(text)).split())
-
-
-def can_be_drawn(text: str) -> bool:
-    """Whether a font of this machine has a glyph for each character."""
-    return all(ord(character) in _drawable_characters() for character in _plain(text))
-
-
-def _shorten(text: str, limit: int, end: str = "…") -> str:
-    """At most `limit` characters; another `end` than the usual one is always appended."""
-    if len(text) <= limit and end == "…":
-        return text
-    return text[: limit - len(end)].rstrip() + end
-
-
 def label(text: str, *, limit: int = 60) -> str:
     """One text made ready for a figure: shortened, and a `$` is a dollar, not a formula.
 
     What no font here can draw becomes a question mark.
     """
-    drawn = "".join(c if can_be_drawn(c) else "?" for c in _plain(text))
-    return _shorten(drawn, limit).replace("$", r"\$")
+    # NFC composes accents: matplotlib draws loose ones beside their letter.
+    text = " ".join(unicodedata.normalize("NFC", str(text)).split())
+    text = "".join(c if ord(c) in _drawable_characters() else "?" for c in text)
+    if len(text) > limit:
+        text = text[: limit - 1].rstrip() + "…"
+    return text.replace("$", r"\$")
 
 
 def labels(names: Sequence[str], *, limit: int = 20) -> list[str]:
@@ -181,8 +160,11 @@ def labels(names: Sequence[str], *, limit: int = 20) -> list[str]:
 
     A name in a script that no font here has becomes "class 17".
     """
-    plain = [_plain(n) if can_be_drawn(n) else f"class {i}" for i, n in enumerate(names)]
-    short = [_shorten(name, limit) for name in plain]
-    for i in [i for i, name in enumerate(short) if short.count(name) > 1]:
-        short[i] = _shorten(plain[i], limit, f"… ({i})")
-    return [name.replace("$", r"\$") for name in short]
+    short, ready = [label(name, limit=limit) for name in names], []
+    for i, (name, text) in enumerate(zip(names, short, strict=True)):
+        if "?" in text and "?" not in name:
+            text = f"class {i}"
+        elif short.count(text) > 1:
+            text = f"{label(name, limit=limit - 4)} ({i})"
+        ready.append(text)
+    return ready

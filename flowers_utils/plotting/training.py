@@ -1,6 +1,6 @@
 """Figures of training: its course, what moved, what transfer is worth, small experiments."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -14,15 +14,15 @@ from flowers_utils.plotting import style
 
 @style.figure_function
 def curves(history: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
-    """Loss, accuracy and learning rates of both phases, epoch by epoch.
-
-    `history` holds the rows of Phase 1, then of Phase 2. A dashed line marks where Phase 2
-    starts, a star the epoch that was best on val in each phase.
-    """
+    """Loss, accuracy and learning rates, epoch by epoch, of the rows of Phase 1, then of Phase 2."""
     phases = [[i for i, row in enumerate(history) if row["phase"] == phase] for phase in (1, 2)]
     accuracy = np.array([100 * row["val_accuracy"] for row in history])
     stars = [rows[accuracy[rows].argmax()] for rows in phases]
-    best = ", then ".join(f"{accuracy[at]:.1f} %" for at in stars)
+    best = "best on val: " + ", then ".join(f"{accuracy[at]:.1f} %" for at in stars)
+    first, line = len(phases[0]), {"color": style.GREY, "linestyle": "--", "linewidth": 1}
+    fall = accuracy[:first].max() - accuracy[first : first + 5].min()
+    if fall > 0:
+        best += f"\nPhase 2 first falls by up to {fall:.1f} points"
     figure = style.new_figure("Training in two phases", title, height=6.2)
     axes = figure.subplot_mosaic([["loss", "accuracy"], ["rate", "rate"]], height_ratios=(3, 2))
     epochs = np.arange(1, len(history) + 1)
@@ -33,29 +33,17 @@ def curves(history: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
         axes[name].set_ylabel(f"{name} ({unit})")
     star = {"color": style.VERMILION, "markersize": 13, "markeredgecolor": "black", "zorder": 5}
     axes["accuracy"].plot(epochs[stars], accuracy[stars], "*", **star, label="best on val")
-    axes["accuracy"].set_title(f"best on val: {best}", fontsize=10)
+    axes["accuracy"].set_title(best, fontsize=10)  # above, where it covers no curve
     axes["accuracy"].margins(y=0.15)
     _draw_rates(axes["rate"], history, epochs)
     for ax in axes.values():
+        ax.axvline(first + 0.5, **line, label="Phase 2 starts")
         ax.set_xlabel("epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid()
-    _mark_phase_2(axes.values(), len(phases[0]), accuracy)
     shown = axes["accuracy"].get_legend_handles_labels()
     figure.legend(*shown, loc="outside lower center", ncols=4)
     return figure
-
-
-def _mark_phase_2(axes: Iterable[Axes], first: int, accuracy: np.ndarray) -> None:
-    """A line where Phase 2 starts, and how far val falls there, if it does."""
-    loss, right, rate = axes
-    for ax in (loss, right, rate):
-        line = {"color": style.GREY, "linestyle": "--", "linewidth": 1}
-        ax.axvline(first + 0.5, **line, label="Phase 2 starts")
-    fall = accuracy[:first].max() - accuracy[first : first + 5].min()
-    if fall > 0:
-        text = f"{right.get_title()}\nPhase 2 first falls by up to {fall:.1f} points"
-        right.set_title(text, fontsize=10)  # above, where it covers no curve
 
 
 def _draw_rates(ax: Axes, history: Sequence[Mapping[str, Any]], epochs: np.ndarray) -> None:
@@ -67,8 +55,7 @@ def _draw_rates(ax: Axes, history: Sequence[Mapping[str, Any]], epochs: np.ndarr
     ax.step(epochs, head, color=style.GREEN, marker="o", **look, label="head")
     ax.step(epochs, backbone, "-.", color=style.VERMILION, marker="^", **look, label="backbone")
     ax.set(ylabel="learning rate", yscale="log", xlim=(0.5, len(epochs) + 0.5))
-    known = [rate for each in rates for rate in each if rate > 0]
-    style.plain_log_axis(ax.yaxis, min(known), max(known))
+    style.plain_log_axis(ax.yaxis)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
@@ -83,10 +70,9 @@ def bars(rows: Sequence[Mapping[str, Any]], heading: str, *, count: int, title: 
     means = {name: wilson(mean(values) * count, count) for name, values in seeds.items()}
     facts = {name: f"{each.percent()}, seeds: {len(seeds[name])}" for name, each in means.items()}
     figure = style.new_figure(heading, title, height=1.2 + 0.45 * len(names), facts=facts)
-    ax, estimates = figure.subplots(), list(means.values())
-    values, intervals = style.percents(estimates)
-    look = {"color": style.BLUE, "alpha": 0.6, "xerr": intervals, "capsize": 4}
-    ax.barh(range(len(names)), values, **look)
+    ax = figure.subplots()
+    values, intervals = style.percents(means.values())
+    ax.barh(range(len(names)), values, xerr=intervals, color=style.BLUE, alpha=0.6, capsize=4)
     for y, (name, estimate) in enumerate(means.items()):
         dots = [100 * value for value in seeds[name]]
         if len(dots) > 1:
@@ -113,7 +99,7 @@ def experiment(results: Mapping[str, Sequence[Mapping[str, float]]], *, title: s
     known = [row["train_loss"] for rows in results.values() for row in rows]
     if max(known) > 20 * min(known) > 0:
         loss.set_yscale("log")
-        style.plain_log_axis(loss.yaxis, min(known), max(known))
+        style.plain_log_axis(loss.yaxis)
     loss.set(xlabel="epoch", ylabel="training loss (nats)")
     accuracy.set(xlabel="epoch", ylabel="accuracy on val (%)", ylim=(0, 100))
     for ax in (loss, accuracy):
