@@ -1,7 +1,6 @@
 """Is this result what one may expect, and if not, what is the likely cause?
 
-A difference within the 95 % interval of a measurement is no finding, because chance alone makes
-large differences on few photographs.
+A difference within the 95 % interval of a measurement may be chance, so it is no finding.
 """
 
 import math

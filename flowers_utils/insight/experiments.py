@@ -1,7 +1,6 @@
 """Short experiments with the head alone, on features that the frozen backbone computed once.
 
-A frozen backbone gives the same features in every epoch. Computed once, they make an epoch a
-matter of milliseconds, so that many settings can be tried in a minute.
+An epoch then takes milliseconds, so that many settings can be tried in a minute.
 """
 
 import time
@@ -63,9 +62,7 @@ def train_head(
 def accuracy_by_training_size(train: Features, val: Features, *, seed: int = 0) -> list[dict]:
     """Accuracy on val of a linear head on 20, 40, 70 and 100 % of the features: name, seed, val.
 
-    The head is scikit-learn's LogisticRegression after a StandardScaler; its L2 penalty is half the
-    squared weights, times 0.01, beside the mean loss. Every class keeps its proportion, at least
-    two photographs; a smaller part lies within a larger one.
+    Every class keeps its proportion, at least two photographs; a smaller part lies within a larger.
     """
     features, labels = (part.numpy() for part in train)
     rng, results = np.random.default_rng(seed), []
@@ -86,8 +83,7 @@ def compare_backbones(
     """Size and speed of each backbone, and the accuracy on val of a head on its frozen features.
 
     A row has name, parameters, GFLOPs (a multiply-add is two) and ms for one image, minutes that
-    features and head took, val (0..1), and a note. Without pretrained weights val and minutes are
-    None, and the note says why.
+    features and head took, val (0..1), and a note: why val and minutes are None, if they are.
     """
     rows = []
     with Progress(len(names), "Comparing backbones", unit="network") as bar:

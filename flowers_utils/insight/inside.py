@@ -4,7 +4,6 @@ Every function leaves the model in eval mode, with no gradient stored.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +18,6 @@ from flowers_utils.evaluation import Z_95, Estimate, Metrics
 from flowers_utils.models import BACKBONES
 from flowers_utils.transforms import eval_batch
 
-PIXELS_A_CELL = 32  # all backbones here shrink the image 32 times on its way to the last stage
-FEWEST_CELLS = 7  # across the last stage; on fewer, Grad-CAM cannot tell places apart
 AT_ONCE = 64  # pictures in a batch of the occlusion
 
 
@@ -34,9 +31,8 @@ class PlainBlock(BasicBlock):
 def gradient_at_each_block(*, skip: bool, blocks: int = 16, seed: int = 0) -> list[float]:
     """How much of the gradient arrives at each block of an untrained stack, first block first.
 
-    Mean absolute gradient at the block's input, divided by the one behind the last block. The
-    blocks are torchvision's BasicBlock, or the same without the skip connection, both as an
-    untrained ResNet has them: weights from `kaiming_normal_` ("fan_out"), BatchNorm in train mode.
+    Mean absolute gradient at the block's input, divided by the one behind the last block. Weights
+    and BatchNorm (in train mode) are as in an untrained ResNet.
     """
     kind = BasicBlock if skip else PlainBlock
     with torch.random.fork_rng(devices=[]):
@@ -55,27 +51,23 @@ def gradient_at_each_block(*, skip: bool, blocks: int = 16, seed: int = 0) -> li
 
 @dataclass(frozen=True)
 class Heat:
-    """Which places of one photograph the prediction of class `target` depends on."""
+    """Which places of one photograph the prediction, class `target`, depends on."""
 
     values: Tensor  # (S, S), 0..1
     target: int
     method: str
 
 
-def heat_map(
-    model: nn.Module, photo: Tensor | np.ndarray, device: Device, *, target: int | None = None
-) -> Heat:
-    """Grad-CAM for a photograph of 224 pixels or more, occlusion for a smaller one.
+def heat_map(model: nn.Module, photo: Tensor | np.ndarray, device: Device) -> Heat:
+    """What speaks for the predicted class of `photo`, uint8 `(3, S, S)`.
 
-    `photo` is uint8 (3, S, S); without `target` the predicted class is explained.
+    Grad-CAM from 224 pixels on, where the last stage has 7 x 7 places; on smaller ones occlusion,
+    because Grad-CAM cannot tell fewer places apart.
     """
-    large = photo.shape[-1] >= FEWEST_CELLS * PIXELS_A_CELL
-    return (grad_cam if large else occlusion)(model, photo, device, target=target)
+    return (grad_cam if photo.shape[-1] >= 224 else occlusion)(model, photo, device)
 
 
-def grad_cam(
-    model: nn.Module, photo: Tensor | np.ndarray, device: Device, *, target: int | None = None
-) -> Heat:
+def grad_cam(model: nn.Module, photo: Tensor | np.ndarray, device: Device) -> Heat:
     """Grad-CAM (Selvaraju et al. 2017) on the last stage: its maps, weighted by their gradients."""
     images = _normalised(photo, device).requires_grad_()  # or a frozen network has no gradients
     network = BACKBONES[model.architecture]
@@ -84,44 +76,39 @@ def grad_cam(
     with torch.enable_grad(), device.autocast():
         split = create_feature_extractor(model, {stage: "maps", network.classifier: "logits"})
         maps, logits = split(images).values()
-        target = int(logits.argmax()) if target is None else target
+        target = int(logits.argmax())
         (gradient,) = torch.autograd.grad(logits[0, target], maps)
     importance = gradient.float().mean(dim=(2, 3), keepdim=True)  # of each map for this class
     heat = (importance * maps.detach().float()).sum(dim=1, keepdim=True).relu()
-    heat = F.interpolate(heat, photo.shape[-2:], mode="bilinear", align_corners=False)
-    return Heat(_to_one(heat[0, 0].cpu()), target, f"Grad-CAM on {stage}")
+    heat = F.interpolate(heat, photo.shape[-2:], mode="bilinear")[0, 0].cpu()
+    return Heat(heat / heat.max().clamp_min(1e-12), target, f"Grad-CAM on {stage}")
 
 
-def occlusion(
-    model: nn.Module, photo: Tensor | np.ndarray, device: Device, *, target: int | None = None
-) -> Heat:
+def occlusion(model: nn.Module, photo: Tensor | np.ndarray, device: Device) -> Heat:
     """Move a grey square over the photograph and see where the prediction suffers most.
 
-    After Zeiler and Fergus 2014. The heat of a pixel is by how much the log-probability of `target`
-    falls, on average over the squares that cover this pixel. The square is 3/16 of the photograph
-    wide and moves by 2/5 of its width.
+    After Zeiler and Fergus 2014. The heat of a pixel is by how much the log-probability of the class
+    falls, on average over the squares that cover this pixel.
     """
     image, side = _normalised(photo, device), photo.shape[-1]
     width = max(4, 3 * side // 16)
     # Squares start outside, so that pixels at the border are covered as often as others.
     edges = [slice(max(0, i), i + width) for i in range(1 - width, side, round(0.4 * width))]
     squares = [(rows, columns) for rows in edges for columns in edges]
-    total, times = np.zeros((side, side)), np.zeros((side, side))
+    hidden = image.repeat(1 + len(squares), 1, 1, 1)  # the first one stays complete
+    for picture, (rows, columns) in zip(hidden[1:], squares, strict=True):
+        picture[:, rows, columns] = 0  # ImageNet's mean colour, after normalisation
     device.place(model).eval()
     with torch.inference_mode(), device.autocast():
-        whole = model(image)[0].float().log_softmax(dim=0)
-        target = int(whole.argmax()) if target is None else target
-        for first in range(0, len(squares), AT_ONCE):
-            some = squares[first : first + AT_ONCE]
-            hidden = image.repeat(len(some), 1, 1, 1)
-            for picture, (rows, columns) in zip(hidden, some, strict=True):
-                picture[:, rows, columns] = 0  # ImageNet's mean colour, after normalisation
-            fall = whole[target] - model(hidden).float().log_softmax(dim=1)[:, target]
-            for square, change in zip(some, fall.tolist(), strict=True):
-                total[square] += change
-                times[square] += 1
+        logits = torch.cat([model(some).float() for some in hidden.split(AT_ONCE)])
+    target = int(logits[0].argmax())
+    scores = logits.log_softmax(dim=1)[:, target]
+    total, times = np.zeros((side, side)), np.zeros((side, side))
+    for square, fall in zip(squares, (scores[0] - scores[1:]).tolist(), strict=True):
+        total[square] += fall
+        times[square] += 1
     heat = torch.from_numpy(total / times).float().relu()
-    return Heat(_to_one(heat), target, "occlusion")
+    return Heat(heat / heat.max().clamp_min(1e-12), target, "occlusion")
 
 
 def _normalised(photo: Tensor | np.ndarray, device: Device) -> Tensor:
@@ -130,21 +117,11 @@ def _normalised(photo: Tensor | np.ndarray, device: Device) -> Tensor:
     return device.place_batch(eval_batch(photo[None].to(device.torch_device), photo.shape[-1]))
 
 
-def _to_one(heat: Tensor) -> Tensor:
-    return heat / heat.max().clamp_min(1e-12)
+def most_confused_pairs(metrics: Metrics, k: int) -> list[tuple[int, int, list[int], list[int]]]:
+    """The k pairs of classes (a, b) with the most mistakes; only pairs with any.
 
-
-class ConfusedPair(NamedTuple):
-    """Two classes that are taken for one another, and the photographs by their positions."""
-
-    first: int
-    second: int
-    first_as_second: list[int]  # photographs of `first` that were predicted as `second`
-    second_as_first: list[int]
-
-
-def most_confused_pairs(metrics: Metrics, k: int = 5) -> list[ConfusedPair]:
-    """The k pairs with the most mistakes, both directions together; only pairs with any."""
+    With each, the positions of the a that were predicted as b, and of the b predicted as a.
+    """
 
     def taken(true: int, predicted: int) -> list[int]:
         both = (metrics.labels == true) & (metrics.predictions == predicted)
@@ -153,7 +130,7 @@ def most_confused_pairs(metrics: Metrics, k: int = 5) -> list[ConfusedPair]:
     mistakes = np.triu(metrics.confusion + metrics.confusion.T, k=1)
     order = np.argsort(-mistakes, axis=None, kind="stable")[:k]
     pairs = [divmod(int(i), len(mistakes)) for i in order if mistakes.flat[i] > 0]
-    return [ConfusedPair(a, b, taken(a, b), taken(b, a)) for a, b in pairs]
+    return [(a, b, taken(a, b), taken(b, a)) for a, b in pairs]
 
 
 def auroc(known_confidence: Tensor, unknown_confidence: Tensor) -> Estimate:
