@@ -35,7 +35,6 @@ def empty_machine(tmp_path, monkeypatch):
     [
         ("torch>=999.1  # training", "torch>=999.1 is needed for training, here it is 2"),
         ("no-such-package>=1.0  # tests", "not installed; run: python -m pip"),
-        ("no-such-package>=1.0; python_version < '3'", ""),
         *((line, "") for line in ("", "# a heading", "./folder", "-r other.txt")),
         ("--extra-index-url https://download.pytorch.org/whl/cpu  # no CUDA", ""),
     ],
@@ -71,7 +70,7 @@ FULL = VERSION_2 | {"sys/fs/cgroup/user/memory.stat": f"anon {2 * GB}\n"}
 
 @pytest.mark.parametrize(
     ("files", "free"),
-    [({}, 22 * GB), (VERSION_2, GB // 2), (VERSION_1, GB // 2), (HIDDEN, GB // 2), (FULL, 0)],
+    [({}, ""), (VERSION_2, "500 MB"), (VERSION_1, "500 MB"), (HIDDEN, "500 MB"), (FULL, "0 kB")],
     ids=["no container", "version 2", "version 1", "hidden", "beyond the limit"],
 )
 def test_free_memory_is_that_of_the_container(files, free, tmp_path, monkeypatch):
@@ -80,8 +79,8 @@ def test_free_memory_is_that_of_the_container(files, free, tmp_path, monkeypatch
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
-    assert preflight.free_memory(tmp_path) == free
-    assert preflight.check_free("memory", free).startswith("[warn]") == (free < 3 * GB)
+    told = f"[warn]  memory: {free} free, a complete run needs 3 GB" if free else ""
+    assert preflight.check_memory(tmp_path) == told
 
 
 def test_where_flowers_and_weights_come_from_is_decided_as_in_loading(empty_machine, monkeypatch):

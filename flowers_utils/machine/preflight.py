@@ -1,7 +1,6 @@
 """Is this machine ready for the lesson? One line for each question, answered in seconds."""
 
 import re
-import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,32 +22,25 @@ from flowers_utils.storage.files import check_writable, megabytes
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
 NAME, PRACTICE = config.DATASET["name"], "PRACTICE flowers"
-NEEDED = 3e9  # bytes of disk, and of memory, for a complete run
 
 
 def check_machine(data: str = "auto", profile: str = "full", recipe: str = "lesson") -> str:
-    """Lines on what is not as it should be, the data, and the time; the notebook's knobs are given.
-
-    A line begins with [ok], [warn] or [fail]. Raises FlowersError for an impossible knob.
-    """
+    """Lines that begin with [ok], [warn] or [fail]; FlowersError for a knob that cannot work."""
     check_config()
     data, profile, _, recipe = check_knobs(data, profile, 0, recipe)
     device, (flowers, where) = choose_device(), check_flowers(data)
     on_practice = flowers == PRACTICE
-    checks = [
-        check_packages(REQUIREMENTS.read_text(encoding="utf-8-sig")),
-        check_free("memory", free_memory()),
-        check_disk(),
-        where,
-        "" if on_practice else check_weights(),  # practice flowers bring their own
-    ]
-    lines = [line for line in checks if line]
+    packages = check_packages(REQUIREMENTS.read_text(encoding="utf-8-sig"))
+    lines = [packages, check_memory(), check_disk(), where]
+    if not on_practice:  # practice flowers bring their own weights
+        lines.append(check_weights())
     if any(line.startswith("[fail]") for line in lines):
-        return "\n".join([*lines, "[fail]  lesson: cannot run yet, see each [fail] above"])
-    seconds = lesson_seconds(device, on_practice=on_practice, profile=profile, recipe=recipe)
-    time = f"{int(seconds / 60) + 1} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-    run = f"profile '{profile}', recipe '{recipe}', {flowers}, {device.describe()}"
-    return "\n".join([*lines, f"[ok]    lesson: {run}: about {time} for part one"])
+        lines.append("[fail]  lesson: cannot run yet, see each [fail] above")
+    else:
+        seconds = lesson_seconds(device, on_practice=on_practice, profile=profile, recipe=recipe)
+        run = f"profile '{profile}', recipe '{recipe}', {flowers}, {device.describe()}"
+        lines.append(f"[ok]    lesson: {run}: about {seconds / 60:.0f} min for part one")
+    return "\n".join(filter(None, lines))
 
 
 def check_packages(requirements: str) -> str:
@@ -59,29 +51,25 @@ def check_packages(requirements: str) -> str:
         try:
             package = Requirement(wanted)
             here = version(package.name)
+            fits = package.specifier.contains(here, prereleases=True)
         except InvalidRequirement:  # an empty line, a comment, an option of pip, an address
             continue
         except PackageNotFoundError:
-            here = ""
-        if package.marker and not package.marker.evaluate():  # not for this Python or system
-            continue
-        if not (here and package.specifier.contains(here, prereleases=True)):
-            found = here or "not installed"
-            problems.append(f"{wanted} is needed for {use or 'the lesson'}, here it is {found}")
+            here, fits = "not installed", False
+        if not fits:
+            problems.append(f"{wanted} is needed for {use or 'the lesson'}, here it is {here}")
     advice = "; run: python -m pip install -r requirements.txt"
     return f"[warn]  packages: {'; '.join(problems)}{advice}" if problems else ""
 
 
-def free_memory(root: Path = Path("/")) -> int:
-    """Bytes that this process may still take, also in a container; `root` holds the file system.
-
-    https://docs.kernel.org/admin-guide/cgroup-v2.html
-    """
+def check_memory(root: Path = Path("/")) -> str:
+    """Whether little memory is free, or little of a container's limit; `root` holds its files."""
 
     def read(file: Path) -> str:
         return file.read_text() if file.is_file() else ""
 
     free = psutil.virtual_memory().available
+    # https://docs.kernel.org/admin-guide/cgroup-v2.html
     for line in read(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)  # "4:memory:/docker/1234" or "0::/user.slice"
         inner = root / "sys/fs/cgroup" / controllers / group.strip("/")
@@ -91,24 +79,19 @@ def free_memory(root: Path = Path("/")) -> int:
                 # Without the files that the system keeps cached, because it gives them back.
                 used = re.search(r"(?m)^(anon|total_rss) (\d+)$", read(folder / "memory.stat"))
                 free = min(free, int(limit) - int(used[2] if used else 0))
-    return max(free, 0)
-
-
-def check_free(what: str, free: float) -> str:
-    """Whether so many free bytes are too few."""
-    needed = f"{megabytes(free)} free, a complete run needs {NEEDED / 1e9:.0f} GB"
-    return f"[warn]  {what}: {needed}" if free < NEEDED else ""
+    told = f"[warn]  memory: {megabytes(max(free, 0))} free, a complete run needs 3 GB"
+    return told if free < 3e9 else ""
 
 
 def check_disk() -> str:
-    """Whether the folders of the config cannot be written, or have little space."""
-    folders = [Path(folder) for folder in config.PATHS.values()]
+    """Whether a folder of the config cannot be written, or is nearly full."""
+    advice = "PATHS in the config can name a folder of your own."
     try:
-        for folder in folders:
-            check_writable(folder, advice="PATHS in the config can name a folder of your own.")
+        for folder in config.PATHS.values():
+            check_writable(Path(folder), 10**9, advice=advice)
     except FlowersError as error:
         return f"[fail]  disk: {error}"
-    return check_free("disk", min(shutil.disk_usage(folder).free for folder in folders))
+    return ""
 
 
 def check_flowers(choice: str) -> tuple[str, str]:
@@ -121,10 +104,8 @@ def check_flowers(choice: str) -> tuple[str, str]:
             return own, f"[fail]  {own}: {error}"
     if choice == "practice":
         return PRACTICE, f"[ok]    {PRACTICE}: drawn here, nothing to download"
-    if flowers102.flowers102_is_whole(root):
-        return NAME, f"[ok]    {NAME}: on disk in {root}"
     if flowers102.flowers102_lies_ready(root) or flowers102.flowers102_is_reachable():
-        return NAME, f"[ok]    {NAME}: will be unpacked or downloaded (345 MB), in {root}"
+        return NAME, f"[ok]    {NAME}: in {root}; what it lacks is downloaded (345 MB)"
     missing = f"{NAME} is neither in {root} nor reachable (README.md, 'Download errors')"
     if choice == "auto":
         return PRACTICE, f"[warn]  {PRACTICE}: {missing}"

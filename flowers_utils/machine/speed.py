@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -13,30 +14,20 @@ import transfer_learning_config as config
 from flowers_utils import models
 from flowers_utils.config_check import phase_settings
 from flowers_utils.datasets import practice
-from flowers_utils.device import Device
+from flowers_utils.device import Device, choose_device
 from flowers_utils.training import make_optimizer, train_one_epoch
-from flowers_utils.transforms import augment_batch
-
-PASSES = 8  # over train, in cells beside the epochs of part one
-OTHER_SECONDS = 60.0  # for figures and all else
 
 
 def measure(call: Callable[[], object], *, repeats: int) -> list[float]:
     """Seconds of `call`, once for each repeat, after a first call that warms up."""
-    times = []
+    device, times = choose_device(), []
     for _ in range(repeats + 1):
-        wait_for_gpu()  # it may still be busy with earlier work
+        device.synchronize()  # a GPU may still be busy with earlier work
         start = time.perf_counter()
         call()
-        wait_for_gpu()  # its calls return before the work is done
+        device.synchronize()  # a GPU's calls return before the work is done
         times.append(time.perf_counter() - start)
     return times[1:]
-
-
-def wait_for_gpu() -> None:
-    """Wait until CUDA or MPS has done all that it was asked for; nothing to wait for on a CPU."""
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
 
 
 def latency_in_turn(calls: Mapping[str, Callable], *, rounds: int = 15) -> dict[str, float]:
@@ -62,31 +53,22 @@ def lesson_seconds(device: Device, *, on_practice: bool, profile: str, recipe: s
     counts = practice.SPLIT_SIZES if on_practice else config.DATASET["splits"]
     limit = config.PROFILES[profile]["images"]
     train, val, test = (min(count, limit or count) for count in counts.values())
-    first, second = (phase_settings(name, profile, recipe) for name in config.PHASES)
-    # A step takes about as long as it has pixels, and a third of it is the forward pass.
-    steps = second["epochs"] * train
-    steps += ((first["epochs"] + PASSES) * train + second["epochs"] * val + test) / 3
+    first, second = (phase_settings(name, profile, recipe)["epochs"] for name in config.PHASES)
+    # A forward pass is a third of a step. Other cells pass over train about eight times.
+    steps = second * train + ((first + 8) * train + second * val + test) / 3
     if on_practice and not (Path(config.PATHS["models"]) / "practice_backbone.pth").is_file():
         sizes, images = practice.PRETRAINING["sizes"], practice.PRETRAINING["images"]
         steps += images * sum(part * (size / practice.PRACTICE_CROP) ** 2 for size, part in sizes)
-    return steps * seconds_an_image(device, on_practice=on_practice) + OTHER_SECONDS
+    return steps * seconds_an_image(device, on_practice=on_practice) + 60.0  # for figures
 
 
 def seconds_an_image(device: Device, *, on_practice: bool) -> float:
     """Seconds for one photograph in a step that trains the complete network."""
-    resize, crop = config.AUGMENTATION["resize"], config.AUGMENTATION["crop"]
-    if on_practice:
-        resize, crop = practice.PRACTICE_RESIZE, practice.PRACTICE_CROP
-    slow = device.torch_device.type == "cpu" and crop > 64  # a whole batch would take seconds
-    count = 8 if slow else config.TRAINING_CONFIG["batch_size"]
-    black = torch.zeros(count, 3, resize, resize, dtype=torch.uint8, device=device.torch_device)
+    crop = practice.PRACTICE_CROP if on_practice else config.AUGMENTATION["crop"]
+    count = 8 if crop > 64 else config.TRAINING_CONFIG["batch_size"]  # so that it takes no minute
+    images = device.place_batch(torch.zeros(count, 3, crop, crop))
     labels = torch.zeros(count, dtype=torch.int64, device=device.torch_device)
     model = device.place(models.build_model(config.BACKBONE, num_classes=102, weights=None))
     optimizer = make_optimizer([{"params": list(model.parameters()), "lr": 1e-3}], device)
-    generator = torch.Generator().manual_seed(0)
-
-    def step() -> None:
-        images = device.place_batch(augment_batch(black, generator, crop=crop))
-        train_one_epoch(model, [(images, labels)], optimizer, device)
-
+    step = partial(train_one_epoch, model, [(images, labels)], optimizer, device)
     return median(measure(step, repeats=3)) / count
