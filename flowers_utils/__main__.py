@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flowers_utils.deploy.predictor import Predictor, default_checkpoint
+import transfer_learning_config as config
+from flowers_utils.deploy.predictor import Predictor
 from flowers_utils.errors import FlowersError
 from flowers_utils.machine import check_machine
 from flowers_utils.progress import say
@@ -14,12 +15,13 @@ from flowers_utils.storage.results import compare_runs, load_results
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit status, 0 if all is well."""
+    final = Path(config.PATHS["models"]) / f"{config.BACKBONE}_final.pth"
     about = "Without a command: can the lesson run here, on what device, and for how long?"
     parser = argparse.ArgumentParser(prog="python -m flowers_utils", description=about)
     commands = parser.add_subparsers(dest="command")
     predict = commands.add_parser("predict", help="name the flowers in photographs")
     predict.add_argument("photographs", nargs="+", metavar="photo.jpg")
-    predict.add_argument("--checkpoint", type=Path, default=default_checkpoint())
+    predict.add_argument("--checkpoint", type=Path, default=final)
     compare = commands.add_parser("compare", help="what differs between two runs")
     compare.add_argument("runs", nargs=2, type=Path, metavar="results.json")
     given = parser.parse_args(argv)

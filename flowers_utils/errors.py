@@ -1,7 +1,6 @@
 """What the lesson says when it cannot go on, and when you stop it.
 
-These two errors say themselves what happened and what to do next, so a notebook shows their
-sentence alone. All others keep their traceback, because it helps to find an unknown cause.
+A notebook shows the sentence of these two errors alone; all others keep their traceback.
 """
 
 import contextlib
@@ -17,19 +16,17 @@ import transfer_learning_config as config
 WORDS = ("out of memory", "allocate memory", "not enough memory", "status_alloc_failed")
 
 
-class _SentenceOnly:
-    """Jupyter and IPython ask an error for this method before they print its traceback."""
+class FlowersError(RuntimeError):
+    """Something that you can act on."""
 
-    def _render_traceback_(self) -> list[str]:
+    def _render_traceback_(self) -> list[str]:  # Jupyter asks for it before it prints a traceback
         return [str(self)]
 
 
-class FlowersError(_SentenceOnly, RuntimeError):
-    """Something that you can act on."""
-
-
-class Stopped(_SentenceOnly, KeyboardInterrupt):
+class Stopped(KeyboardInterrupt):
     """You pressed stop. Still a KeyboardInterrupt, so that Run All ends here."""
+
+    _render_traceback_ = FlowersError._render_traceback_
 
 
 @contextlib.contextmanager
@@ -39,8 +36,7 @@ def out_of_memory_explained() -> Iterator[None]:
         yield
         return
     except (RuntimeError, MemoryError) as error:
-        no_memory = isinstance(error, MemoryError) or any(w in str(error).lower() for w in WORDS)
-        if isinstance(error, FlowersError) or not no_memory:
+        if not (isinstance(error, MemoryError) or any(w in str(error).lower() for w in WORDS)):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the tensors of the failed step
     gc.collect()

@@ -1,7 +1,6 @@
 """One progress bar for all long work, and one line of plain text that stays when it is done.
 
-Bars are for those who watch. In a run that nobody watches (papermill, a test) widgets would stay
-empty and text bars would fill the log, so there a plain line is printed now and then.
+In a run that nobody watches (papermill, a test) a line now and then stands for the bar.
 """
 
 import contextlib
@@ -45,12 +44,12 @@ def is_watched() -> bool:
     return "ipykernel" in sys.modules or sys.stderr.isatty()
 
 
-class Progress:
+class Progress(contextlib.AbstractContextManager):
     """A progress bar as a context manager; `total` is a count of `unit`s ("B": bytes), or unknown."""
 
     def __init__(self, total: int | None, title: str, *, unit: str = "step"):
         self.title, self.unit, self.text = title, unit, ""
-        self.done, self.total, self.first = 0, total, 0
+        self.done, self.total = 0, total
         self.started = self.printed = time.monotonic()
         self.watched = is_watched()
         # `leave=False`: a closed widget would not be saved in a notebook.
@@ -59,21 +58,15 @@ class Progress:
 
     def skip(self, count: int) -> None:
         """Start at `count`: work that an earlier run did and that costs no time now."""
-        self.done = self.first = self.bar.initial = self.bar.n = count
+        self.done = self.bar.initial = self.bar.n = count
 
     def update(self, count: int = 1) -> None:
         """Advance by `count` units."""
         self.done += count
         self.bar.update(count)
-        if self.watched or time.monotonic() - self.printed < BETWEEN_LINES:
-            return
-        self.printed = time.monotonic()
-        if not self.total:
-            self._say(self.amount())
-            return
-        each = (self.printed - self.started) / max(self.done - self.first, 1)  # of this run alone
-        left = f"{clock(each * (self.total - self.done))} left"
-        self._say(f"{100 * self.done / self.total:.0f} %", left)
+        if not self.watched and time.monotonic() - self.printed >= BETWEEN_LINES:
+            self.printed = time.monotonic()
+            self._say()
 
     def follow(self, batches: Iterable[tuple]) -> Iterator[tuple]:
         """Hand on (images, labels) as `tqdm(batches)` does, and advance by the images of each."""
@@ -86,20 +79,15 @@ class Progress:
         self.text = text
         self.bar.set_postfix_str(text)
 
-    def amount(self) -> str:
-        """What is done: `1,020 images`, `345 MB`, or `12 of 64 steps` if it is not all."""
-        if self.unit == "B":
-            return f"{self.done / 1e6:,.0f} MB"
+    def _say(self, how: str = "") -> None:
+        """What is done (`1,020 images`, `12 of 64 steps`, `345 MB`), the note, and the time."""
         total = f" of {self.total:,}" if self.total and self.done < self.total else ""
-        return f"{self.done:,}{total} {self.unit}s"
-
-    def _say(self, how_far: str, when: str = "") -> None:
-        say("   ".join(filter(None, [f"{self.title}: {how_far}", self.text, when])))
-
-    def __enter__(self) -> "Progress":
-        return self
+        amount = f"{self.done:,}{total} {self.unit}s"
+        if self.unit == "B":
+            amount = f"{self.done / 1e6:,.0f} MB"
+        took = clock(time.monotonic() - self.started)
+        say("   ".join(filter(None, [f"{self.title}: {how}{amount}", self.text, took])))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.bar.close()
-        stopped = "stopped after " if kind else ""
-        self._say(f"{stopped}{self.amount()}", clock(time.monotonic() - self.started))
+        self._say("stopped after " if kind else "")

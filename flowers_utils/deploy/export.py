@@ -1,7 +1,6 @@
 """The final model as files that run without this lesson: `torch.export`, ONNX, and ONNX with 8 bits.
 
-All take uint8 images `(B, 3, S, S)` at the network's size, any number of them, and give calibrated
-probabilities `(B, classes)`: normalisation, network, temperature and softmax all lie in the graph.
+All take uint8 images `(B, 3, S, S)`, any number of them, to calibrated probabilities `(B, classes)`.
 """
 
 import json
@@ -26,19 +25,18 @@ from flowers_utils.transforms import denormalise, eval_batch
 TOLERANCE = 1e-4  # the largest allowed difference of a probability (0 to 1) from PyTorch's
 INT8_TOLERANCE = 0.005  # the largest allowed loss of 8 bits, as a proportion of val
 OPSET = 18  # the version of the ONNX operators; what torch's exporter writes without a conversion
-COMPARED, CALIBRATION, BATCH = 16, 128, 32  # photographs
+CALIBRATION, BATCH = 128, 32  # photographs
 UPGRADE = "If you need it, run 'python -m pip install --upgrade -r requirements.txt' in a terminal."
 
 
 def export_model(checkpoint: str | os.PathLike, data: FlowerData) -> list[dict[str, Any]]:
     """Write `a_final.pt2`, `a_final.onnx` and `a_int8.onnx` beside `a_final.pth`.
 
-    Returns plain values, a dict for each file: "path" and "sentence". A failed export does not raise,
-    because the rest of the lesson works without it: its "path" is None, and its "sentence" says
-    why and what to do.
+    Returns a dict for each file: "path" and "sentence". A failed export does not raise, because the
+    rest of the lesson works without it: its "path" is None, and its "sentence" says why.
     """
     source, content = Path(checkpoint), load_checkpoint(checkpoint)
-    module, images = Deployable(content), np.array(data.val.images[:COMPARED])
+    module, images = Deployable(content), np.array(data.val.images[:16])
     # The batch may have any length; torch would otherwise build the example's length in.
     any_length = {"images": {0: torch.export.Dim("batch", min=1)}}
     example = {"args": (torch.from_numpy(images[:2]),), "dynamic_shapes": any_length}

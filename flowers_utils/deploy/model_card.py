@@ -1,7 +1,4 @@
-"""The page that travels with a model (Mitchell et al. 2019, "Model Cards for Model Reporting").
-
-Every number in it comes from the checkpoint, the metrics or the run; none is typed here.
-"""
+"""The page that travels with a model (Mitchell et al. 2019, "Model Cards for Model Reporting")."""
 
 import os
 import re
@@ -48,8 +45,7 @@ IMAGENET = "torchvision's `{}` (BSD-3-Clause), trained on ImageNet (non-commerci
 def write_model_card(path: str | os.PathLike, *, checkpoint: dict, metrics: dict, run: dict) -> str:
     """Write the model card as Markdown; returns its text, headings as bold lines, for a notebook.
 
-    `checkpoint` is what `load_checkpoint` returns, `metrics` is `metrics_as_dict()` on test, `run`
-    what `describe_run` returns, with the dicts of `export_model` under "exports".
+    `metrics`: `metrics_as_dict()` on test. `run`: `describe_run()`, and `export_model()` as "exports".
     """
     source = checkpoint["data"]["source"]
     imagenet = IMAGENET.format(get_model_weights(checkpoint["architecture"]).IMAGENET1K_V1)

@@ -10,7 +10,6 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms.v2 import functional as F
 
-import transfer_learning_config as config
 from flowers_utils.datasets.photos import open_photo, to_rgb
 from flowers_utils.progress import is_watched
 from flowers_utils.storage.checkpoints import load_checkpoint, model_from_checkpoint
@@ -29,8 +28,7 @@ class Prediction(NamedTuple):
 class Deployable(nn.Module):
     """uint8 images `(B, 3, S, S)` to probabilities `(B, classes)`: normalise, network, temperature.
 
-    In eval mode, float32, on the CPU. `mirrored`: the mean of the logits of each image and its
-    mirror image, which takes twice the time.
+    On the CPU, in float32. `mirrored`: the mean of the logits of each image and its mirror image.
     """
 
     def __init__(self, checkpoint: dict[str, Any], *, mirrored: bool = False):
@@ -52,10 +50,7 @@ class Deployable(nn.Module):
 
 
 class Predictor:
-    """Names for photographs: `Predictor("models/resnet18_final.pth")("photo.jpg")`.
-
-    Raises FlowersError if there is no checkpoint at `path`. `mirrored`: see `Deployable`.
-    """
+    """Names for photographs: `Predictor("models/resnet18_final.pth")("photo.jpg")`."""
 
     def __init__(self, path: str | os.PathLike, *, mirrored: bool = False):
         checkpoint = load_checkpoint(path)
@@ -76,11 +71,6 @@ class Predictor:
         opened = isinstance(photograph, Image.Image)
         image = to_rgb(photograph) if opened else open_photo(photograph)
         return F.pil_to_tensor(F.resize(image, [self.image_size] * 2))
-
-
-def default_checkpoint() -> Path:
-    """Where a run of the lesson leaves the model to deploy."""
-    return Path(config.PATHS["models"]) / f"{config.BACKBONE}_final.pth"
 
 
 def photo_picker() -> Any:
