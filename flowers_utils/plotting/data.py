@@ -64,7 +64,9 @@ def block() -> Figure:
 @style.figure_function
 def gradient_sizes(with_skip: Sequence[float], without: Sequence[float]) -> Figure:
     """Size of the gradient at each block, from `gradient_at_each_block` with and without skips."""
-    heading = "How much of the gradient arrives at each block of an untrained stack"
+    heading = (
+        "The gradient at each block of an untrained stack, divided by that behind the last block"
+    )
     facts = {"at the first block": f"{with_skip[0]:.3g} with skips, {without[0]:.3g} without"}
     figure = style.new_figure(heading, "", height=3.4, facts=facts)
     ax = figure.subplots()
@@ -73,8 +75,9 @@ def gradient_sizes(with_skip: Sequence[float], without: Sequence[float]) -> Figu
     ax.semilogy(blocks, without, color=style.VERMILION, marker="s", linestyle="--", label="without")
     for values in (with_skip, without):
         ax.annotate(f"{values[0]:.3g}", (1, values[0]), (-4, 8), textcoords="offset points")
+    ax.axhline(1, color=style.GREY, linestyle=":")  # the same at every block
     ax.margins(y=0.12)
-    ax.set(xlabel="block, from the image to the loss", ylabel="gradient (behind the last: 1)")
+    ax.set(xlabel="block, from the image to the loss", ylabel="relative size of the gradient")
     ax.grid()
     figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -48,10 +48,10 @@ def confused_pairs(metrics: Metrics, images: np.ndarray, *, title: str) -> Figur
 
 @style.figure_function
 def confusion(metrics: Metrics, *, title: str) -> Figure:
-    """Photographs of each class (row) by predicted class (column); at most the 20 most confused."""
+    """Photographs of each class (row) by predicted class (column); the 20 with the most mistakes."""
     mistakes = metrics.confusion - np.diag(np.diag(metrics.confusion))
-    busiest = np.argsort(-mistakes.sum(axis=0) - mistakes.sum(axis=1), kind="stable")
-    shown = np.sort(busiest[:LARGEST_TABLE])
+    worst = np.argsort(-mistakes.sum(axis=1), kind="stable")
+    shown = np.sort(worst[:LARGEST_TABLE])
     matrix, side = metrics.confusion[np.ix_(shown, shown)], len(shown)
     heading = f"{mistakes.sum():,} of {len(metrics.labels):,} photographs were confused"
     if side < len(mistakes):

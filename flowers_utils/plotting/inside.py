@@ -22,7 +22,7 @@ def heat(photos: Split, heats: Sequence[Heat], class_names: Sequence[str], *, ti
         lower.append((_overlay(photo, one.values.numpy()), caption, colour))
     columns, methods = max(4, len(photos)), ", ".join(sorted({h.method for h in heats}))
     upper += [style.EMPTY] * (columns - len(photos))
-    heading = f"Bright places decide for the class below the photograph ({methods})"
+    heading = f"Bright: places on which the predicted class depends, estimated by {methods}"
     return style.gallery(heading, title, upper + lower, columns)
 
 

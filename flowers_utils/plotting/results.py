@@ -46,7 +46,7 @@ def closing(
         for x, y in zip(values, heights, strict=True):
             ax.annotate(f"{x:.1f}%", (x, y), (0, -17), textcoords="offset points", ha="center")
     ax.set_yticks(range(len(expected)), [PHASE_TITLES[p].replace(": ", ":\n") for p in expected])
-    ax.set(ylim=(len(expected) - 0.5, -0.5), xlabel="accuracy (%)")
+    ax.set(ylim=(len(expected) - 0.35, -0.5), xlabel="accuracy (%)")
     ax.margins(x=0.1)
     ax.grid(axis="x")
     figure.legend(loc="outside lower center", ncols=3)
@@ -79,12 +79,13 @@ def tradeoff(
         if row[accuracy] is not None:
             points.setdefault(row["name"], []).append((row[cost], 100 * row[accuracy]))
     means = {name: np.mean(own, axis=0) for name, own in points.items()}
-    facts = {name: f"{y:.1f} % at {x:.3g} {cost}" for name, (x, y) in means.items()}
+    facts = {name: f"{y:.1f} % at {x:,.4g} {cost}" for name, (x, y) in means.items()}
     figure = style.new_figure(heading, title, height=3.8, facts=facts)
     ax = figure.subplots()
     for (name, own), (colour, marker, _) in zip(points.items(), style.LOOKS * 9, strict=False):
         ax.plot(*zip(*own, strict=True), marker, color=colour, markersize=8, alpha=0.7)
-        ax.plot(*means[name], marker="_", color=colour, markersize=34, markeredgewidth=2.5)
+        if len(own) > 1:
+            ax.plot(*means[name], marker="_", color=colour, markersize=34, markeredgewidth=2.5)
         text, place = f"{style.label(name, limit=24)}: {means[name][1]:.1f} %", (20, 0)
         ax.annotate(text, means[name], place, textcoords="offset points", va="center")
     ax.set(xlabel=cost, ylabel=f"accuracy on {accuracy} (%)")
