@@ -80,8 +80,8 @@ def bars(rows: Sequence[Mapping[str, Any]], heading: str, *, count: int, title: 
         ax.text(max(100 * estimate.high, *dots) + 1, y, f"{estimate.value:.1%}", va="center")
     ax.set_yticks(range(len(names)), [style.label(name, limit=34) for name in names])
     ax.set_xticks(range(0, 101, 20))
-    dots = "; dots: one seed each" if len(rows) > len(names) else ""
-    ax.set(xlabel=f"accuracy on val (%); line: 95 % interval{dots}", xlim=(0, 111))
+    several = "; dots: one seed each" if len(rows) > len(names) else ""
+    ax.set(xlabel=f"accuracy on val (%); line: 95 % interval{several}", xlim=(0, 111))
     ax.invert_yaxis()
     return figure
 
