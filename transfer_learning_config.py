@@ -1,4 +1,4 @@
-"""All numbers of the lesson, in the words of the lesson. There is nothing but numbers here.
+"""All settings of the lesson, under the names that the lesson uses.
 
 Change a value, save the file, restart the notebook's kernel, run all. Each value is checked before anything
 starts (`flowers_utils/config_check.py` holds the rules); a value that cannot work is named in one sentence.
@@ -12,7 +12,7 @@ TRAINING_CONFIG = {
     "batch_size": 32,
     # Only for training without pretrained weights (section 18); the phases have their own rates below.
     "learning_rate": 0.001,
-    # Always the epochs of phase1 + phase2 below: change them together.
+    # Always the sum of the epochs of both PHASES below: change them together.
     "total_epochs": 50,
     # One legal value: it is here to be read. The code that makes it is `make_optimizer` in training.py.
     "optimizer": "AdamW",
@@ -35,8 +35,8 @@ PHASES = {
     "phase2": {"epochs": 30, "backbone_lr": 0.0001, "head_lr": 0.001},
 }
 
-# The notebook's knob RECIPE: "lesson" is what stands above; the others say what they do otherwise.
-# Section 19 shows what each change brought on photographs (`tests/benchmarks/study_recipe.py`).
+# The notebook's knob RECIPE: "lesson" is what stands above; the others list what differs, so "fast"
+# has the same head_lr in Phase 2. Section 19 compares them (`tests/benchmarks/study_recipe.py`).
 RECIPES = {
     "lesson": {},
     "fast": {
@@ -54,7 +54,7 @@ RECIPES = {
     },
 }
 
-# How much of it the notebook's knob PROFILE runs: at most so many epochs of each phase, and so many
+# How much of the training the notebook's knob PROFILE runs: at most so many epochs of each phase, and so many
 # photographs of each split (None: no limit).
 PROFILES = {
     "full": {"epochs": None, "images": None},
@@ -69,8 +69,8 @@ BACKBONE = "resnet18"
 # The networks that part two compares, on the same photographs. Leave out what takes too long.
 COMPARISON = ("resnet18", "resnet50", "efficientnet_b0", "efficientnet_b3", "mobilenet_v2")
 
-# Each time a photograph is used in training it is changed a little. 0 switches a change off
-# (for `resize`: as large as `crop`). More of it: less overfitting, slower learning.
+# Each time a photograph is used in training it is changed a little. 0 switches a change off; for the
+# random crop set `resize` to the value of `crop`. More of it: less overfitting, slower learning.
 AUGMENTATION = {
     "resize": 256,  # pixels; training sees a random square of `crop` pixels of it, evaluation sees all
     "crop": 224,  # pixels, never more than `resize`; half of both: a quarter of the work, less accurate

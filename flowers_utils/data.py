@@ -79,13 +79,14 @@ def batches(
 
     This is what a `DataLoader` does, without its worker processes: they hang or crash in notebooks
     on Windows and macOS, and once photographs are decoded nothing is left for them to do.
-    `generator` draws the order of a shuffled pass, which leaves out a last batch of one photograph.
+    `generator` draws the order of a shuffled pass. If its last batch would be a single photograph,
+    that one is left out.
     """
     count = len(split)
     order = torch.randperm(count, generator=generator) if shuffle else torch.arange(count)
     for chosen in order.split(batch_size):
         if shuffle and len(chosen) == 1 < count:
-            break  # BatchNorm cannot take statistics of a single photograph
+            break  # BatchNorm's statistics of a single photograph are poor, or impossible
         images = torch.from_numpy(split.images[chosen.numpy()])
         if device.torch_device.type == "cuda":
             images = images.pin_memory()  # only then is the copy to the card asynchronous
@@ -99,7 +100,8 @@ def check_data(data: FlowerData) -> None:
         counts = f"{len(images)} photographs and {len(labels)} labels"
         check(len(images) == len(labels) > 0, f"{name} has {counts}; it needs as many of both.")
         told = f"{name} holds {images.dtype} of shape {images.shape}, not uint8 (N, 3, size, size)."
-        check(images.dtype == np.uint8 and images.shape[1:2] == (3,), told)
+        square = images.ndim == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
+        check(images.dtype == np.uint8 and square, told)
         fits = labels.dtype == torch.int64 and 0 <= labels.min() <= labels.max() < data.num_classes
         check(fits, f"{name} must have int64 labels from 0 to {data.num_classes - 1}.")
     told = "The train split needs photographs of at least two classes; add some."

@@ -30,9 +30,9 @@ class Device:
     channels_last: bool = False
 
     def autocast(self) -> torch.autocast:
-        """Mixed precision for the forward pass: convolutions in 16 bits, sums in 32.
+        """Mixed precision for the forward pass: convolutions and linear layers compute in 16 bits.
 
-        In float32 it does nothing.
+        The weights and their gradients stay float32. In float32 it does nothing.
         """
         if self.precision is torch.float32:
             return torch.autocast(self.torch_device.type, enabled=False)
@@ -85,7 +85,7 @@ def choose_device(name: str | None = None, *, fast: bool = True) -> Device:
     Raises FlowersError for a device that is not available.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    here = [kind for kind, yes in {"cuda": cuda, "mps": mps, "cpu": True}.items() if yes]
+    here = [kind for kind, usable in {"cuda": cuda, "mps": mps, "cpu": True}.items() if usable]
     name = name or here[0]
     if name not in here:
         raise FlowersError(

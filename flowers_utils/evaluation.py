@@ -26,7 +26,10 @@ FEWEST_TO_CALIBRATE = 50  # val photographs; one number fitted on fewer is mostl
 
 
 def predict_logits(model: nn.Module, split: Split, device: Device) -> tuple[Tensor, Tensor]:
-    """Logits `(N, C)` float32 and labels `(N,)` of a split, on the CPU, in the split's order."""
+    """Logits `(N, C)` float32 and labels `(N,)` of val or test, on the CPU, in the split's order.
+
+    Not for train, which is stored at a larger size.
+    """
     return _collect(model, model, evaluation_batches(split, device), device)
 
 
@@ -38,6 +41,7 @@ def features_of(model: nn.Module, batches: Batches, device: Device) -> tuple[Ten
 def _collect(
     function: Callable[[Tensor], Tensor], model: nn.Module, batches: Batches, device: Device
 ) -> tuple[Tensor, Tensor]:
+    """What `function` makes of each batch, and the labels; `model` is the network inside it."""
     outputs, labels = [], []
     device.place(model).eval()
     with torch.no_grad(), device.autocast():
@@ -85,8 +89,8 @@ class Metrics:
 
     @property
     def guessing(self) -> float:
-        """Accuracy without a network: by chance, or by always predicting the largest class."""
-        return max(1 / len(self.class_names), float(self.support.max() / self.support.sum()))
+        """Accuracy without a network: always predict the largest class."""
+        return float(self.support.max() / self.support.sum())
 
 
 def compute_metrics(logits: Tensor, labels: Tensor, *, class_names: Sequence[str]) -> Metrics:

@@ -86,7 +86,7 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
     """The ImageNet weights of a network, from torch's cache or else downloaded into it.
 
     A file in the cache is not compared with its hash, so that an instructor can hand out a
-    substitute; a download is. Raises FlowersError with the way out.
+    substitute; a download is. Raises FlowersError that says what to do.
     """
     weights, file = get_model_weights(name).IMAGENET1K_V1, weights_file(name)
     try:
@@ -141,6 +141,7 @@ def train_mode(model: nn.Module) -> nn.Module:
 def backbone_features(model: nn.Module, images: Tensor) -> Tensor:
     """The input of the classifier: normalised images `(B, 3, H, W)` -> features `(B, F)`."""
     caught: list[Tensor] = []
+    # A pre-hook is called with the inputs of a module, just before the module runs.
     with classifier_of(model).register_forward_pre_hook(lambda _, given: caught.append(given[0])):
         model(images)
     return caught[0]
@@ -149,7 +150,8 @@ def backbone_features(model: nn.Module, images: Tensor) -> Tensor:
 def parameter_groups(model: nn.Module, *, backbone_lr: float, head_lr: float) -> list[dict]:
     """Groups for the optimizer, one for each stage of the network, each `{"name", "params", "lr"}`.
 
-    A frozen stage gets no group. Every trainable parameter is in exactly one group.
+    All stages of the backbone share one rate. A frozen stage gets no group. Every trainable
+    parameter is in exactly one group.
     """
     backbone = BACKBONES[model.architecture]
     stages = {**backbone.groups, backbone.classifier: (backbone.classifier,)}

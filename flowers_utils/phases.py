@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Phase:
-    """What one phase of training does; its name gives its files their names.
+    """The settings of one phase of training; its files are named after it.
 
     What comes after `title` belongs to the faster recipes (RECIPES in the config). The values here
     are the lesson's.
@@ -37,7 +37,7 @@ class Phase:
 
     @property
     def stem(self) -> str:
-        """Its name in those of its files, such as "phase1"."""
+        """The phase's part of the names of its files, such as "phase1"."""
         return re.sub(r"\W+", "", self.name.lower()) or f"phase{self.number}"
 
     def numbers(self) -> dict[str, Any]:
@@ -47,14 +47,15 @@ class Phase:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one pass over a split measured.
+    """Loss and accuracy of one pass over a split.
 
-    On train the images are augmented and the weights change meanwhile: so it can be worse than val.
+    In an epoch of training the images are augmented and the weights change during the pass, so train
+    can be worse than val.
     """
 
     loss: float  # mean over the images, in nats
     top1: float  # accuracy as a proportion 0..1
-    correct: Tensor  # bool (N,): which images were classified correctly, in the order of the pass
+    correct: Tensor  # bool, for each image of the pass, in its order: classified correctly
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,11 @@ def train_phase(
 ) -> PhaseResult:
     """Train a copy of `model` for one phase; the result's model is the one that was best on val.
 
+    Phase 2 is given the model of Phase 1's result; optimizer and scheduler are new in each phase.
     Writes `<network>_<phase's name>_best.pth` into `folder` (None: the config's), and until the
-    phase is finished `..._resume.pth`: a phase that was stopped goes on after its last saved epoch,
-    a finished one is loaded, and the weights of another run are renamed. Raises FlowersError for
-    what cannot work, before the first step; Stopped for a stop.
+    phase is finished `..._resume.pth`: a stopped phase goes on after its last saved epoch, a finished
+    one is loaded, and files of a run with other settings are kept under another name. Raises
+    FlowersError for input that cannot work, before the first step; Stopped if you interrupt it.
     """
     check_config()
     check_numbers(phase.name, phase.numbers())
@@ -80,13 +81,17 @@ def train_phase(
 def run_phase(
     model: nn.Module, data: FlowerData, device: Device, phase: Phase, files: PhaseFiles
 ) -> dict[str, Any]:
-    """Optimizer, scheduler, then the loop over epochs; returns the checkpoint of the best epoch."""
+    """Optimizer, scheduler, then the loop over epochs.
+
+    Returns a checkpoint: the weights of the best epoch, with the history of all epochs.
+    """
     rates = {"backbone_lr": phase.backbone_lr or 0.0, "head_lr": phase.head_lr}
     optimizer = make_optimizer(models.parameter_groups(model, **rates), device)
     scheduler, scaler = make_scheduler(optimizer, phase), device.scaler()
-    changing = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
-    best = files.restore(changing) or {"history": [], "val_correct": []}
-    history = best["history"]
+    state = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
+    # After a stop, restore() loads what was saved into these four, and returns the checkpoint.
+    checkpoint = files.restore(state) or {"history": [], "val_correct": []}
+    history = checkpoint["history"]
     keep_freed_memory()
     validate = _validation(model, data, device, frozen=phase.backbone_lr is None)
     with Progress(phase.rows * len(data.train), phase.name, unit="image") as bar:
@@ -100,19 +105,19 @@ def run_phase(
                 batches = bar.follow(training_batches(data, device, generator))
                 train = train_one_epoch(model, batches, optimizer, device, scaler)
                 scheduler.step()  # here the learning rates change: once an epoch
-            else:
+            else:  # the row after the last epoch, from the weights of the last epoch
                 train, lrs = fit_head(model, data, device), {}
                 bar.update(len(data.train))
             val = validate()
             history.append(history_row(phase, epoch, lrs, train, val))
             history[-1]["seconds"] = time.perf_counter() - start
             bar.note(f"epoch {epoch}/{phase.rows}, train loss {train.loss:.3f}, val {val.top1:.1%}")
-            best["val_correct"].append(val.correct.cpu())
+            checkpoint["val_correct"].append(val.correct.cpu())
             if best_row(history)["epoch"] == epoch:
                 metrics = {"val_accuracy": val.top1, "val_loss": val.loss}
-                best |= make_checkpoint(model, data, epoch=epoch, metrics=metrics)  # copies weights
-            files.save(changing, best, finished=epoch == phase.rows)
-    return best
+                checkpoint |= make_checkpoint(model, data, epoch=epoch, metrics=metrics)  # a copy
+            files.save(state, checkpoint, finished=epoch == phase.rows)
+    return checkpoint
 
 
 def _validation(
@@ -136,8 +141,8 @@ def train_one_epoch(
 ) -> EpochResult:
     """One pass over `batches`, with one step of the optimizer for each.
 
-    `scaler` scales the loss in float16 and adapts from epoch to epoch; elsewhere it does nothing.
-    Raises FlowersError if the loss is no longer a finite number.
+    `scaler` scales the loss in float16 and adapts in every step, so a phase hands the same one to
+    each epoch; elsewhere it does nothing. Raises FlowersError if the loss is not finite.
     """
     scaler = scaler or device.scaler()
     models.train_mode(model)  # model.train(), but what is frozen stays in eval mode
@@ -156,7 +161,7 @@ def train_one_epoch(
 
 
 def evaluate(model: nn.Module, batches: Batches, device: Device) -> EpochResult:
-    """The same measures without learning: no gradients, and the model stays in eval mode."""
+    """The same measures without learning: no gradients, and the model is put into eval mode."""
     losses, correct = [], []
     model.eval()
     with torch.no_grad():
@@ -194,10 +199,10 @@ def make_scheduler(optimizer: Optimizer, phase: Phase) -> lr_scheduler.LRSchedul
 
 
 def one_cycle(done: float) -> float:
-    """Proportion of the highest learning rate after `done` (0..1) of the training (Smith 2018).
+    """Factor of the learning rates when the proportion `done` (0..1) of training is over (Smith 2018).
 
-    It rises from a tenth within the first fifth, then falls along half a cosine towards 0, so that
-    the weights settle.
+    It rises from 0.1 to 1 in the first fifth, then falls to 0 along half a cosine. The scheduler
+    reads it in the middle of each epoch: 7 epochs have 0.42, 1.00, 0.91, 0.69, 0.42, 0.17, 0.02.
     """
     if done < 0.2:
         return 0.1 + 0.9 * done / 0.2
@@ -209,8 +214,9 @@ def fit_head(
 ) -> EpochResult:
     """Replace the head by logistic regression on the features of all training photographs.
 
-    Each photograph and its mirror image count, not augmented. With its penalty of the squared
-    weights this problem is convex, so it has one best answer and needs no learning rate.
+    Each photograph and its mirror image count, not augmented, so loss and accuracy on train cannot
+    be compared with those of the epochs. With its penalty of the squared weights this problem is
+    convex, so it has one best answer and needs no learning rate.
     """
     parts = []
     for images in (data.train.images, data.train.images[..., ::-1]):
@@ -218,13 +224,13 @@ def fit_head(
         batches = evaluation_batches(split, device, image_size=data.image_size)
         parts.append(features_of(model, batches, device))
     features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
-    scaler = StandardScaler().fit(features)  # scikit-learn's penalty needs features of equal scale
-    solver = LogisticRegression(C=c, max_iter=1000).fit(scaler.transform(features), labels)
+    standard = StandardScaler().fit(features)  # the penalty needs features of equal scale
+    solver = LogisticRegression(C=c, max_iter=1000).fit(standard.transform(features), labels)
     weight, bias = solver.coef_, solver.intercept_
     if len(solver.classes_) == 2:  # scikit-learn returns one row, for the second class
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    weight = weight / scaler.scale_  # standardising is linear too, so the head takes it over
-    bias = bias - weight @ scaler.mean_
+    weight = weight / standard.scale_  # standardising is linear too, so the head takes it over
+    bias = bias - weight @ standard.mean_
     head = models.head_of(model)
     with torch.no_grad():
         head.weight.zero_()

@@ -1,7 +1,7 @@
 """From photograph to network input: torchvision's pipelines for one image, and a batched twin.
 
-torchvision's v2 transforms draw once for each call, so they would crop, rotate and colour all
-images of a batch alike. The batched twin gives each image its own draw and runs on the device.
+Training and evaluation use the twin (`training_batches`, `evaluation_batches`): torchvision's v2
+transforms draw once for each call, so they would crop, rotate and colour all images of a batch alike.
 """
 
 import math
@@ -17,10 +17,11 @@ from flowers_utils.data import FlowerData, Split, batches
 from flowers_utils.device import Device, send
 
 Batches = Iterator[tuple[Tensor, Tensor]]
+SIZES = config.AUGMENTATION
 GREY = (0.2989, 0.587, 0.114)  # how bright red, green and blue appear (ITU-R BT.601)
 
 
-def train_transform(*, resize: int = 256, crop: int = 224) -> v2.Compose:
+def train_transform(*, resize: int = SIZES["resize"], crop: int = SIZES["crop"]) -> v2.Compose:
     """Training pipeline: one PIL image -> augmented, normalised float tensor `(3, crop, crop)`."""
     a = config.AUGMENTATION
     return v2.Compose(
@@ -38,7 +39,7 @@ def train_transform(*, resize: int = 256, crop: int = 224) -> v2.Compose:
     )
 
 
-def eval_transform(*, size: int = 224) -> v2.Compose:
+def eval_transform(*, size: int = SIZES["crop"]) -> v2.Compose:
     """Evaluation pipeline: one PIL image -> normalised float tensor `(3, size, size)`.
 
     The complete photograph is squashed into the square, as in training (where it is then cropped).
@@ -46,7 +47,7 @@ def eval_transform(*, size: int = 224) -> v2.Compose:
     return v2.Compose(
         [
             v2.Resize((size, size)),
-            v2.CenterCrop(size),
+            v2.CenterCrop(size),  # changes nothing, since the image is a square of this size
             v2.ToImage(),
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(**config.NORMALIZATION),
@@ -127,12 +128,13 @@ def colour_and_normalise(
         saturation.view(-1, 1, 1) * torch.eye(3) + (1 - saturation).view(-1, 1, 1) * grey
     )
     matrix = send((brightness * contrast).view(-1, 1, 1) * matrix / 255, images.device)
-    # Contrast mixes each image with its mean grey, which neither saturation nor hue changes.
+    # Contrast mixes each image with its mean grey. Saturation and hue leave a grey as it is, so
+    # this part can be added after them.
     mean_grey = images.mean(dim=(2, 3)) @ send(grey / 255, images.device)
     offset = send((1 - contrast) * brightness, images.device) * mean_grey
     mean, std = (values.view(3, 1) for values in _mean_and_std(images.device))
     pixels = torch.baddbmm((offset.view(-1, 1, 1) - mean) / std, matrix / std, images.flatten(2))
-    return pixels.clamp(-mean / std, (1 - mean) / std).view_as(images)  # black and white
+    return pixels.clamp(-mean / std, (1 - mean) / std).view_as(images)  # 0 and 1, normalised
 
 
 def _hue_rotation(turns: Tensor) -> Tensor:
