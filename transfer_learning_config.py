@@ -50,7 +50,7 @@ RECIPES = {
     },
     "best": {
         "phase1": {"epochs": 6, "head_lr": 0.003},
-        "phase2": {"epochs": 12, "backbone_lr": 0.0003, "one_cycle": True, "fit_head": True},
+        "phase2": {"epochs": 20, "backbone_lr": 0.0003, "one_cycle": True, "fit_head": True},
     },
 }
 

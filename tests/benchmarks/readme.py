@@ -68,10 +68,9 @@ def rows_of_study() -> list[Row]:
             row["epochs"] = [
                 phase_settings(name, "full", run["name"])["epochs"] for name in config.PHASES
             ]
-            row |= {
-                "device": "two cores with AVX2, beside other work",
-                "precision": run["device"].split(", ")[-2],
-            }
+            busy = ", beside other work" if run.get("beside_other_work") else ""
+            row |= {"device": f"two cores with AVX2{busy}"}
+            row |= {"precision": run["device"].split(", ")[-2]}
             rows.append(row | {"torch": run["torch"].partition("+")[0]})
     return rows
 
