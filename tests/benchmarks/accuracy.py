@@ -2,13 +2,10 @@
 
     python -m tests.benchmarks.accuracy --data ../shared/data/flowers89 --seeds 3 --epochs 5 5
 
-Needs ImageNet's weights on the disk or a network. The textbook loop decodes and augments with PIL,
-image by image, in float32. Prints a Markdown table.
+Needs ImageNet's weights on the disk or a network. Prints a Markdown table.
 """
 
 import argparse
-import contextlib
-import sys
 import tempfile
 from pathlib import Path
 
@@ -62,9 +59,8 @@ def main() -> None:
         for title, loop in (("textbook", by_textbook), ("this lesson", by_lesson)):
             found = []
             for seed in range(args.seeds):
-                with contextlib.redirect_stdout(sys.stderr):  # the lesson's lines for each epoch
-                    found.append(loop(photographs, seed, epochs))
-                print(f"{title}, seed {seed}: {found[-1]}", file=sys.stderr, flush=True)
+                found.append(loop(photographs, seed, epochs))
+                print(f"{title}, seed {seed}: {found[-1]}", flush=True)
             columns = zip(*found, strict=True)
             rows.append([title, *(mean_and_deviation(column) for column in columns)])
     after = (f"val after {name}, {count} epochs" for name, count in epochs.items())

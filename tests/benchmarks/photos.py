@@ -1,7 +1,6 @@
 """The photographs of the benchmarks: the files of each split, and a folder that both loops read."""
 
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +52,7 @@ def write_photographs(
 
 def one_of_each(labels: list[int], limit: int) -> list[int]:
     """Positions of `limit` photographs, one of each class in turn: no split may lack a class."""
-    seen: Counter[int] = Counter()
-    turns = []
-    for place, label in enumerate(labels):
-        turns.append((seen[label], label, place))
-        seen[label] += 1
+    turns = [(labels[:place].count(label), label, place) for place, label in enumerate(labels)]
     return [place for *_, place in sorted(turns)[:limit]]
 
 

@@ -2,11 +2,9 @@
 
     python -m tests.benchmarks.readme models models/fast --device "two cores with AVX512-BF16"
 
-Each folder holds the `results.json` of a finished run of the notebook. Its figures become a row of
-`tests/benchmarks/results.json`, in the place of the row of the same data, profile, recipe and seed.
-The recipes that the study of photographs scored (`photos.json`) stand beside them. Without a folder
-only the table is written anew. `--picture` draws README's picture, too, from a folder with a finished
-run on practice flowers.
+Each folder holds the `results.json` of a finished run of the notebook, which becomes a row of
+`tests/benchmarks/results.json`. The recipes of the study (`photos.json`) stand beside these rows.
+Without a folder only the table is written anew.
 """
 
 import argparse
@@ -39,37 +37,38 @@ LINES = {  # of the table: what it says -> key of the rows
 Row = dict[str, Any]
 
 
-def row_of(folder: Path, *, device: str | None = None, data: str | None = None) -> Row:
-    """The figures of a finished run; `device` and `data` in words, None: as the run says them."""
+def row_of(folder: Path, *, device: str | None = None) -> Row:
+    """The figures of a finished run; `device` in words, None: as the run says it."""
     run = load_results(folder / "results.json")
     phases, test = run["phases"], run["test"]
-    row = {"data": data or run["data"]["title"], "device": device or run["device"]}
+    row = {"data": run["data"]["title"], "device": device or run["device"]}
     row |= {key: run[key] for key in ("profile", "recipe", "seed", "precision")}
     row["torch"] = run["versions"]["torch"].partition("+")[0]
     row["epochs"] = [len(phases[key]["history"]) for key in ("phase1", "phase2")]
     row |= {name: phases[key]["best_val_accuracy"] for key, name in PHASES.items() if key in phases}
     row["training_seconds"] = sum(phases[key]["seconds"] for key in ("phase1", "phase2"))
-    row |= {"test": test["top1"]["value"], "test_ece": test["ece"]}
     row["test_interval"] = [test["top1"]["low"], test["top1"]["high"]]
-    row |= {f"test_{key}": test[key]["value"] for key in ("top5", "mean_per_class")}
-    return row | {"peak_memory_bytes": run["peak_memory_bytes"]}
+    row |= {"test": test["top1"]["value"], "test_mean_per_class": test["mean_per_class"]["value"]}
+    return row
 
 
 def rows_of_study() -> list[Row]:
-    """The recipes of `photos.json`, as rows."""
-    rows = []
-    for run in json.loads(STUDY.read_text(encoding="utf-8")):
+    """The recipes of `photos.json`, as rows; `lesson` with the network from scratch of its seed."""
+    rows, study = [], json.loads(STUDY.read_text(encoding="utf-8"))
+    scratch = {run["seed"]: run["val"] for run in study if run["part"] == "scratch"}
+    for run in study:
         if run["part"] == "recipes":
             row = {"data": "photographs of 89 of the 102 species, full size", "profile": "full"}
             row |= {"recipe": run["name"], "seed": run["seed"], "training_seconds": run["seconds"]}
             row |= {"phase1_val": run["phase 1, val"], "phase2_val": run["phase 2, val"]}
             row |= {"test": run["test"], "test_interval": [run["low"], run["high"]]}
-            row |= {"test_mean_per_class": run["mean per class"], "test_ece": run["ece"]}
-            row["epochs"] = [
-                phase_settings(name, "full", run["name"])["epochs"] for name in config.PHASES
-            ]
+            row |= {"test_mean_per_class": run["mean per class"]}
+            if run["name"] == "lesson" and run["seed"] in scratch:
+                row["scratch_val"] = scratch[run["seed"]]
             busy = ", beside other work" if run.get("beside_other_work") else ""
             row |= {"device": f"two cores with AVX2{busy}"}
+            phases = [phase_settings(name, recipe=run["name"]) for name in config.PHASES]
+            row |= {"epochs": [phase["epochs"] for phase in phases]}
             row |= {"precision": run["device"].split(", ")[-2]}
             rows.append(row | {"torch": run["torch"].partition("+")[0]})
     return rows
@@ -117,12 +116,11 @@ def main() -> None:
     add = parser.add_argument
     add("folders", nargs="*", type=Path, help="each with the results.json of a run")
     add("--device", help="the machine in words (default: as the run says it)")
-    add("--data", help="the data set in words (default: as the run says it)")
-    add("--picture", type=Path, help="the folder of a finished run on practice flowers")
+    add("--picture", type=Path, help="draw README's picture from this folder of a practice run")
     given = parser.parse_args()
     rows = json.loads(RESULTS.read_text(encoding="utf-8"))
     for folder in given.folders:
-        rows = kept(rows, row_of(folder, device=given.device, data=given.data))
+        rows = kept(rows, row_of(folder, device=given.device))
     if given.picture:
         save_picture(given.picture, PICTURE)
         print(f"Look at {PICTURE.relative_to(ROOT)}.")

@@ -3,17 +3,14 @@
     python -m tests.benchmarks.speed --jpeg-size 500            # the complete comparison
     python -m tests.benchmarks.speed --images 64 --rounds 1     # a quick look
 
-The two sides take turns, and who begins changes from round to round; medians are shown. Weights are
-random, because the speed is the same. Times are projected to the 1,020 + 1,020 + 6,149 photographs
-of Flowers102 and to the epochs of the config.
+Medians are shown, projected to the photographs of Flowers102 and the epochs of the config. Weights
+are random, because the speed is the same.
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from multiprocessing import get_context
@@ -39,7 +36,6 @@ from tests.benchmarks import textbook
 from tests.benchmarks.photos import HELP, files_of, write_photographs
 
 Times = dict[str, dict[str, float]]  # side -> what -> median seconds
-STEPS = 8  # of Phase 1, for the proportion that the network takes
 
 
 def textbook_side(folder: Path) -> dict[str, float]:
@@ -83,17 +79,16 @@ def step_times(model: torch.nn.Module, data: FlowerData, device: Device) -> dict
     groups = models.parameter_groups(model, backbone_lr=0.0, head_lr=1e-3)
     optimizer = make_optimizer(groups, device)
 
-    def augmented() -> Iterable:
-        return islice(training_batches(data, device, generator), STEPS)
+    def eight_steps(ready: list | None = None) -> None:
+        batches = ready or islice(training_batches(data, device, generator), 8)
+        train_one_epoch(model, batches, optimizer, device)
 
-    def seconds(batches: Callable[[], Iterable]) -> float:
-        return measure(lambda: train_one_epoch(model, batches(), optimizer, device), repeats=1)[0]
-
-    ready = list(augmented())
+    ready = list(islice(training_batches(data, device, generator), 8))
+    in_network = measure(lambda: eight_steps(ready), repeats=1)[0]
     photos = np.array(data.train.images[: config.TRAINING_CONFIG["batch_size"]])
     photos, crop = torch.from_numpy(photos).to(device.torch_device), data.image_size
     augmenting = measure(lambda: augment_batch(photos, generator, crop=crop), repeats=9)
-    proportion = seconds(lambda: ready) / seconds(augmented)
+    proportion = in_network / measure(eight_steps, repeats=1)[0]
     return {"in the network": proportion, "augmenting": median(augmenting)}
 
 
@@ -101,14 +96,11 @@ SIDES = {"textbook": textbook_side, "lesson": lesson_side}
 
 
 def compare(folder: Path, rounds: int) -> Times:
-    """Both sides measured in turn, each time in a fresh process.
-
-    The lesson changes how its process keeps freed memory; the textbook loop must not profit from it.
-    """
+    """Both sides measured in turn, each in a process of its own: one side must not warm the other."""
     samples, spawn = {side: defaultdict(list) for side in SIDES}, get_context("spawn")
     for turn in range(rounds):
         for side in list(SIDES)[:: 1 if turn % 2 else -1]:
-            print(f"round {turn + 1} of {rounds}: {side}", file=sys.stderr, flush=True)
+            print(f"round {turn + 1} of {rounds}: {side}", flush=True)
             with ProcessPoolExecutor(1, spawn) as pool:
                 found = pool.submit(SIDES[side], folder).result()
             for what, value in found.items():
@@ -118,34 +110,33 @@ def compare(folder: Path, rounds: int) -> Times:
 
 def projected(times: dict[str, float], counts: dict[str, int]) -> dict[str, float]:
     """Seconds of the complete lesson on Flowers102; `counts`: photographs that were measured."""
-    sizes, epochs = config.DATASET["splits"], 0.0
+    sizes, rows, epochs = config.DATASET["splits"], {}, 0.0
     larger = (sizes["train"] + sizes["val"]) / (counts["train"] + counts["val"])
-    rows = {}
     for name, phase in config.PHASES.items():
         rows[f"{name}: an epoch with val"] = times[name] * larger
         around = times.get(f"{name} around", 0.0)
         epochs += (phase["epochs"] * times[name] + around) * larger
-    rows["all epochs"] = epochs
-    rows["test"] = times["test"] * sizes["test"] / counts["test"]
+    test = times["test"] * sizes["test"] / counts["test"]
     every = sum(sizes.values()) / sum(counts.values())
     decoding = times.get("decoding", 0.0) * every  # the textbook loop decodes in every epoch
-    rows["all epochs, test, cache from nothing"] = epochs + rows["test"] + decoding
-    return rows
+    return rows | {
+        "all epochs": epochs,
+        "all epochs, test, cache from nothing": epochs + test + decoding,
+    }
 
 
 def report(times: Times, counts: dict[str, int]) -> str:
     """Seconds of both sides and their ratios; what only the lesson has below."""
     old, new = (projected(times[side], counts) for side in SIDES)
-    rows = [
-        [what, clock(s), clock(new[what]), f"{s / new[what]:.2f} times"] for what, s in old.items()
-    ]
+    rows = [[what, clock(s), clock(new[what]), f"{s / new[what]:.2f}"] for what, s in old.items()]
     memory = [f"{times[side]['memory'] / 1e9:.1f} GB" for side in SIDES]
-    table = markdown_table(["", *SIDES, "ratio"], [*rows, ["peak memory", *memory, ""]])
-    lesson, batch = times["lesson"], config.TRAINING_CONFIG["batch_size"]
-    return (
-        f"{table}\n\nLesson: {lesson['in the network']:.0%} of a Phase 1 step is in the network; "
-        f"augmenting {batch} photographs takes {1000 * lesson['augmenting']:.1f} ms."
+    rows.append(["peak memory", *memory, ""])
+    lesson = times["lesson"]
+    rows.append(
+        ["share of a Phase 1 step in the network", "", f"{lesson['in the network']:.0%}", ""]
     )
+    rows.append(["augmenting a batch", "", f"{1000 * lesson['augmenting']:.1f} ms", ""])
+    return markdown_table(["", *SIDES, "ratio"], rows)
 
 
 def main() -> None:

@@ -3,8 +3,7 @@
     python -m tests.benchmarks.study_practice --seeds 5   # in the project's folder
 
 Prints a Markdown table: val accuracy after each phase and from scratch, the proportion of heat on the
-flower in relation to the flower's area (chance: 1), and the minutes of each part. A study that was
-stopped goes on where it was.
+flower in relation to its area (chance: 1), and minutes. What was stopped goes on where it was.
 """
 
 import argparse
@@ -45,21 +44,21 @@ def study(seed: int, folder: Path) -> dict[str, float]:
     data = load_data("practice", seed=seed)
     weights = starting_weights(data, device, backbone="resnet18", seed=seed)
     found = {"drawing and pretraining, min": (time.perf_counter() - start) / 60}
-    rate, second = config.TRAINING_CONFIG["learning_rate"], config.PHASES["phase2"]
-    untrained = {**second, "head_lr": rate, "backbone_lr": rate, "title": "From scratch"}
-    model = build_model(num_classes=data.num_classes, weights=weights, seed=seed)
-    for number, settings in enumerate([*config.PHASES.values(), untrained], start=1):
-        if settings is untrained:
-            on_flowers = heat_on_flowers(model, device, size=data.image_size, seed=seed)
-            found["heat on flower / area"] = on_flowers
-            model = build_model(num_classes=data.num_classes, weights=None, seed=seed)
-        phase = Phase(number, seed=seed, **settings)
+
+    def train(model: torch.nn.Module, phase: Phase) -> torch.nn.Module:
         result = train_phase(model, data, device, phase, folder)
-        model = result.model
-        found |= {f"{phase.name}, val": result.best_val_accuracy}
-        found |= {f"{phase.name}, min": result.seconds / 60}
-    for other in ("Phase 1", "From scratch"):
-        found[f"Phase 2 above {other}"] = found["Phase 2, val"] - found[f"{other}, val"]
+        found[f"{phase.name}, val"] = result.best_val_accuracy
+        found[f"{phase.name}, min"] = result.seconds / 60
+        return result.model
+
+    first, second = config.PHASES.values()
+    model = build_model(num_classes=data.num_classes, weights=weights, seed=seed)
+    model = train(train(model, Phase(1, seed=seed, **first)), Phase(2, seed=seed, **second))
+    on_flowers = heat_on_flowers(model, device, size=data.image_size, seed=seed)
+    found["heat on flower / area"] = on_flowers
+    rate = config.TRAINING_CONFIG["learning_rate"]
+    scratch = Phase(2, second["epochs"], rate, rate, seed=seed, title="From scratch")
+    train(build_model(num_classes=data.num_classes, weights=None, seed=seed), scratch)
     return found
 
 
@@ -73,9 +72,10 @@ def main() -> None:
     for key in runs[0]:
         values = [run[key] for run in runs]
         deviation = f"{stdev(values):.3f}" if len(values) > 1 else ""
-        table.append([key, f"{mean(values):.3f}", deviation, *(f"{value:.3f}" for value in values)])
-    seeds = [f"seed {seed}" for seed in range(asked.seeds)]
-    print(markdown_table(["", "mean", "standard deviation", *seeds], table))
+        table.append(
+            [key, f"{mean(values):.3f}", deviation, f"{min(values):.3f}", f"{max(values):.3f}"]
+        )
+    print(markdown_table(["", "mean", "s.d.", "lowest", "highest"], table))
     print(f"\n{choose_device().describe()}")
 
 
