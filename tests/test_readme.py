@@ -6,16 +6,12 @@ from importlib import import_module
 from importlib.util import find_spec
 
 import pytest
-import torch
-from PIL import Image
 
 import transfer_learning_config as config
 from flowers_utils import exercises
-from flowers_utils.datasets.listing import SPLIT_NAME
 from flowers_utils.models import weights_file
 from flowers_utils.storage.results import save_results
 from tests.benchmarks.readme import (
-    PICTURE,
     README,
     RESULTS,
     ROOT,
@@ -25,7 +21,6 @@ from tests.benchmarks.readme import (
     table,
     with_table,
 )
-from tests.benchmarks.readme_picture import choose_flowers
 from tests.benchmarks.seeds import over_seeds
 
 TEXT = README.read_text(encoding="utf-8")
@@ -53,13 +48,6 @@ def test_the_text_repeats_only_numbers_of_the_rows_and_of_the_config():
     assert set(text) <= shown | set(of_rows)
 
 
-def test_the_picture_is_there_and_small():
-    assert f"]({PICTURE.relative_to(ROOT).as_posix()})" in TEXT
-    assert PICTURE.stat().st_size < 300_000
-    with Image.open(PICTURE) as image:
-        assert 1100 <= image.width <= 1300
-
-
 def test_every_link_file_and_module_named_is_there():
     prose = re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL)
     files = re.findall(r"`([\w.-]*[/\w-]+(?:/|\.\w+))`", prose)  # `a/`, `a/b.py`, `a.json`
@@ -77,8 +65,6 @@ def test_every_benchmark_finds_the_names_that_it_imports():
 
 def test_names_from_the_code_are_correct():
     assert f"hub/checkpoints/{weights_file('resnet18').name}" in TEXT
-    for name in ("training", "valid", "testing"):
-        assert f"`{name}`" in TEXT and SPLIT_NAME.fullmatch(name)
     for heading in ("Download errors", "**Colab:**"):  # the notebook and messages point there
         assert heading in TEXT
 
@@ -99,11 +85,9 @@ def content():
     for key, val in (("phase1", 0.5), ("phase2", 0.7)):
         phases[key] = {"name": key, "best_val_accuracy": val, "seconds": 61.0, "history": [{}]}
     return {
-        "data": {"title": "test patches"},
-        **{"device": "CPU", "precision": "float32", "profile": "full", "recipe": "lesson"},
-        **{"seed": 0, "versions": {"torch": "2.14.1+cpu"}, "peak_memory_bytes": 10**9},
-        "phases": phases,
-        "test": {"top1": top1, "top5": top1, "mean_per_class": top1, "ece": 0.1},
+        **{"data": {"title": "test patches"}, "phases": phases, "profile": "full", "seed": 0},
+        **{"device": "CPU", "precision": "float32", "recipe": "lesson"},
+        **{"versions": {"torch": "2.14.1+cpu"}, "test": {"top1": top1, "mean_per_class": top1}},
     }
 
 
@@ -118,15 +102,5 @@ def test_a_finished_run_becomes_a_row_and_seeds_share_a_column(content, tmp_path
     assert len(rows) == 2 and "| **test, scored once** | 85.0 % ± 7.1 |" in table(rows)
     assert kept(rows, first | {"test": 0.6}) == [first | {"test": 0.6}, rows[1]]  # made again
 
-
-def test_seeds_give_mean_and_standard_deviation(content):
     better = content | {"test": {"top1": {"value": 0.9}}}
     assert "| test top-1 | 85.0 % ± 7.1 | 80.0 % | 90.0 % |" in over_seeds([content, better])
-
-
-def test_the_picture_shows_three_correct_predictions_and_a_mistake():
-    labels = torch.arange(8).repeat(4)
-    answers = (labels + (torch.arange(32) % 4 == 3).long()) % 8  # every fourth is wrong
-    probabilities = 0.6 * torch.eye(8)[answers] + 0.3 * torch.eye(8)[labels] + 0.01
-    chosen = choose_flowers(labels, probabilities)
-    assert (answers[chosen] == labels[chosen]).tolist() == [True, True, True, False]
