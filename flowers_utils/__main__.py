@@ -35,8 +35,7 @@ def main(argv: Sequence[str]) -> int:
         elif given.command == "compare":
             say(compare_runs(*map(load_results, given.runs)))
         else:
-            report = check_machine()
-            say(report)
+            say(report := check_machine())
             return int("[fail]" in report)
     except FlowersError as error:
         sys.stderr.write(f"{error}\n")

@@ -51,10 +51,9 @@ class Progress(contextlib.AbstractContextManager):
         self.title, self.unit, self.text = title, unit, ""
         self.done, self.total = 0, total
         self.started = self.printed = time.monotonic()
-        self.watched = is_watched()
         # `leave=False`: a closed widget would not be saved in a notebook.
         style = {"unit": unit, "unit_scale": unit == "B", "leave": False}
-        self.bar = tqdm(total=total, desc=title, disable=not self.watched, **style)
+        self.bar = tqdm(total=total, desc=title, disable=not is_watched(), **style)
 
     def skip(self, count: int) -> None:
         """Start at `count`: work that an earlier run did and that costs no time now."""
@@ -64,7 +63,7 @@ class Progress(contextlib.AbstractContextManager):
         """Advance by `count` units."""
         self.done += count
         self.bar.update(count)
-        if not self.watched and time.monotonic() - self.printed >= BETWEEN_LINES:
+        if self.bar.disable and time.monotonic() - self.printed >= BETWEEN_LINES:
             self.printed = time.monotonic()
             self._say()
 

@@ -80,8 +80,8 @@ def test_programs_tell_who_watches_and_their_folders_do_not(monkeypatch, own, pa
 def test_a_console_that_lacks_a_character_shows_its_code_and_durations_are_words(monkeypatch):
     console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
     monkeypatch.setattr(sys, "stdout", console)
-    say(f"菊 {clock(7.6)}, {clock(185)}, {clock(4320)}")
-    assert console.buffer.getvalue().strip() == rb"\u83ca 8 s, 3 min 05 s, 1 h 12 min"
+    say(f"菊\udce9 {clock(7.6)}, {clock(185)}, {clock(4320)}")  # also a byte that is not UTF-8
+    assert console.buffer.getvalue().strip() == rb"\u83ca\udce9 8 s, 3 min 05 s, 1 h 12 min"
 
 
 def test_an_error_of_the_lesson_shows_its_sentence_alone_in_a_notebook(capsys):

@@ -57,10 +57,7 @@ def main() -> None:
         write_photographs(files_of(args.data), photographs)
         config.PATHS["cache"] = made
         for title, loop in (("textbook", by_textbook), ("this lesson", by_lesson)):
-            found = []
-            for seed in range(args.seeds):
-                found.append(loop(photographs, seed, epochs))
-                print(f"{title}, seed {seed}: {found[-1]}", flush=True)
+            found = [loop(photographs, seed, epochs) for seed in range(args.seeds)]
             columns = zip(*found, strict=True)
             rows.append([title, *(mean_and_deviation(column) for column in columns)])
     after = (f"val after {name}, {count} epochs" for name, count in epochs.items())

@@ -1,7 +1,4 @@
-"""The picture of README.md: four practice flowers with the network's guesses, and both phases' curves.
-
-Practice flowers are drawn by this project, so they may be shown; photographs are never drawn here.
-"""
+"""The picture of README.md: four practice flowers with the network's guesses, and both phases' curves."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,15 +16,15 @@ from flowers_utils.data import Split
 from flowers_utils.plotting.style import BLUE, GREEN, GREY, ORANGE, VERMILION, figure_function
 from flowers_utils.storage.results import load_results
 
+Phases = Sequence[Mapping[str, Any]]  # as in results.json
 SIZE, DPI = (12.0, 4.2), 100  # 1,200 pixels wide; README shows it at about 830
-LIKELY = (0.45, 0.95)  # probability of the first guess, so that the second one can be seen
 
 
 def choose_flowers(labels: Tensor, probabilities: Tensor) -> list[int]:
     """Positions of three correct predictions, far apart, and of a mistake whose second guess is true."""
     top = probabilities.topk(2, dim=1)
     correct, near = (top.indices == labels[:, None]).unbind(dim=1)
-    clear = (top.values[:, 0] > LIKELY[0]) & (top.values[:, 0] < LIKELY[1])
+    clear = (top.values[:, 0] > 0.45) & (top.values[:, 0] < 0.95)  # so that the second one is seen
     correct, near = ((mask & clear).nonzero()[:, 0].tolist() for mask in (correct, near))
     return [*(correct[len(correct) * part // 6] for part in (1, 3, 5)), near[len(near) // 2]]
 
@@ -43,7 +40,7 @@ def _draw_guesses(ax: Axes, probabilities: Tensor, label: int, names: Sequence[s
     ax.set_axis_off()
 
 
-def _draw_curves(ax: Axes, phases: Sequence[Mapping[str, Any]]) -> None:
+def _draw_curves(ax: Axes, phases: Phases) -> None:
     history, start = [row for phase in phases for row in phase["history"]], 0
     epochs = np.arange(1, len(history) + 1)
     for part, colour, line in (("train", BLUE, "--"), ("val", ORANGE, "-")):
@@ -62,13 +59,7 @@ def _draw_curves(ax: Axes, phases: Sequence[Mapping[str, Any]]) -> None:
 
 
 @figure_function
-def save_figure(
-    target: Path,
-    flowers: Split,
-    probabilities: Tensor,
-    names: Sequence[str],
-    phases: Sequence[Mapping[str, Any]],
-) -> None:
+def draw(flowers: Split, probabilities: Tensor, names: Sequence[str], phases: Phases) -> Figure:
     """Left the flowers, a column for each; right the accuracy of both phases, epoch by epoch."""
     mpl.rcParams.update({"font.size": 12, "axes.titlesize": 12, "legend.fontsize": 12})
     figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
@@ -81,9 +72,7 @@ def save_figure(
         photo.set_axis_off()
         _draw_guesses(guesses, probabilities[column], label, names)
     _draw_curves(figure.add_subplot(grid[:, columns]), phases)
-    figure.savefig(target)
-    image = Image.open(target).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    image.save(target, optimize=True)
+    return figure
 
 
 def save_picture(folder: Path, target: Path) -> None:
@@ -97,4 +86,6 @@ def save_picture(folder: Path, target: Path) -> None:
     chosen = choose_flowers(labels, probabilities)
     phases = [results["phases"][key] for key in ("phase1", "phase2")]
     flowers = data.test.subset(chosen)
-    save_figure(target, flowers, probabilities[chosen], data.class_names, phases)
+    draw(flowers, probabilities[chosen], data.class_names, phases).savefig(target)
+    image = Image.open(target).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image.save(target, optimize=True)

@@ -1,7 +1,6 @@
 """How much faster than the textbook loop is the lesson, on the same photographs and machine?
 
     python -m tests.benchmarks.speed --jpeg-size 500            # the complete comparison
-    python -m tests.benchmarks.speed --images 64 --rounds 1     # a quick look
 
 Medians are shown, projected to the photographs of Flowers102 and the epochs of the config. Weights
 are random, because the speed is the same.

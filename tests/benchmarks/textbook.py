@@ -1,7 +1,4 @@
-"""The textbook loop: PIL image by image, a `DataLoader`, float32, `.item()` in each step.
-
-It computes the lesson's recipe, so that `speed.py` and `accuracy.py` can compare the two.
-"""
+"""The lesson's recipe as a textbook has it: PIL image by image, a `DataLoader`, float32."""
 
 import copy
 import time
@@ -30,10 +27,7 @@ def make_loaders(folder: Path) -> dict[str, DataLoader]:
 def train_phase(
     model: nn.Module, loaders: dict[str, DataLoader], name: str, *, epochs: int
 ) -> list[dict[str, float]]:
-    """Train a ResNet in place for "phase1" or "phase2"; it keeps the weights that were best on val.
-
-    Returns val accuracy (0..1) and seconds of each epoch.
-    """
+    """Train a ResNet in place, to its best weights on val; val accuracy and seconds of each epoch."""
     rates, recipe = config.PHASES[name], config.TRAINING_CONFIG
     frozen, device = "backbone_lr" not in rates, model.fc.weight.device
     backbone = [p for n, p in model.named_parameters() if not n.startswith("fc.")]
