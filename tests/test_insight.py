@@ -13,11 +13,6 @@ from flowers_utils.transforms import normalise
 GREY = np.array([124, 116, 104], dtype=np.uint8)[:, None, None]  # ImageNet's mean: zeros
 
 
-@pytest.fixture(scope="module")
-def resnet() -> nn.Module:
-    return build_model("resnet18", num_classes=5, weights=None)
-
-
 class RedOrBlue(nn.Module):
     """Class 0 is the amount of red, class 1 of blue, class 2 of nothing; pooled like a ResNet."""
 
@@ -61,7 +56,8 @@ def test_heat_lies_where_the_predicted_class_is_also_in_a_frozen_network(side, m
     assert hot[square, square].sum() == hot.sum()
 
 
-def test_grad_cam_weights_are_the_gradients_of_the_logit(resnet, cpu):
+def test_grad_cam_weights_are_the_gradients_of_the_logit(cpu):
+    resnet = build_model("resnet18", num_classes=5, weights=None)
     # behind layer4 a ResNet has mean pooling and fc, so the weights are fc's rows (Zhou et al. 2016)
     heat = inside.grad_cam(resnet, noise(224), cpu)
     x = normalise(torch.from_numpy(noise(224))[None] / 255)

@@ -75,8 +75,8 @@ def _export(kind: str, out: Path, write: Callable[[Path], str]) -> dict[str, Any
     except Exception as error:  # of dozens of types, mostly where versions do not fit together
         said = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
         return {"path": None, "sentence": f"{kind}: the export failed ({said}). {UPGRADE}"}
-    size = f"{out.stat().st_size / 1e6:.1f} MB"
-    return {"path": out.as_posix(), "sentence": f"{kind}: {out.name}, {size}. {checked[0]}"}
+    told = f"{kind}: {out.name}, {out.stat().st_size / 1e6:.1f} MB. {checked[0]}"
+    return {"path": out.as_posix(), "sentence": told}
 
 
 def _write_program(part: Path, module: nn.Module, example: dict, facts: dict) -> None:

@@ -121,7 +121,7 @@ def percents(estimates: Collection[Estimate]) -> tuple[list[float], np.ndarray]:
 
 def plain_log_axis(axis: Axis) -> None:
     """Ticks of a logarithmic axis as plain numbers: 0.1, 1, 10, ..."""
-    axis.set_major_formatter("{x:g}")
+    axis.set_major_formatter(lambda tick, _: f"{tick:g}")
     axis.set_minor_locator(NullLocator())
 
 

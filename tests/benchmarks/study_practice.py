@@ -54,8 +54,8 @@ def study(seed: int, folder: Path) -> dict[str, float]:
     first, second = config.PHASES.values()
     model = build_model(num_classes=data.num_classes, weights=weights, seed=seed)
     model = train(train(model, Phase(1, seed=seed, **first)), Phase(2, seed=seed, **second))
-    on_flowers = heat_on_flowers(model, device, size=data.image_size, seed=seed)
-    found["heat on flower / area"] = on_flowers
+    heat = heat_on_flowers(model, device, size=data.image_size, seed=seed)
+    found["heat on flower / area"] = heat
     rate = config.TRAINING_CONFIG["learning_rate"]
     scratch = Phase(2, second["epochs"], rate, rate, seed=seed, title="From scratch")
     train(build_model(num_classes=data.num_classes, weights=None, seed=seed), scratch)
@@ -71,10 +71,9 @@ def main() -> None:
     table = []
     for key in runs[0]:
         values = [run[key] for run in runs]
-        deviation = f"{stdev(values):.3f}" if len(values) > 1 else ""
-        table.append(
-            [key, f"{mean(values):.3f}", deviation, f"{min(values):.3f}", f"{max(values):.3f}"]
-        )
+        deviation = stdev(values) if len(values) > 1 else 0.0
+        shown = (mean(values), deviation, min(values), max(values))
+        table.append([key, *(f"{value:.3f}" for value in shown)])
     print(markdown_table(["", "mean", "s.d.", "lowest", "highest"], table))
     print(f"\n{choose_device().describe()}")
 
