@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 LOGIN_PAGE = b"<!DOCTYPE html><html><body>Please log in to the school network.</body></html>"
@@ -20,7 +21,7 @@ class Handler(BaseHTTPRequestHandler):
         if name not in self.server.files or fault in ("404", "500"):
             return self.send_error(500 if fault == "500" else 404)
         if fault == "slow":
-            self.server.closing.wait(3)
+            time.sleep(0.6)
         body, code, kind = self.server.files[name], 200, "application/octet-stream"
         if fault == "login page":
             body, kind = LOGIN_PAGE, "text/html; charset=utf-8"
@@ -47,7 +48,6 @@ class FaultyServer(ThreadingHTTPServer):
     def __init__(self, files: dict[str, bytes]):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.plans, self.requests = files, {}, []
-        self.closing = threading.Event()
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.server_port}/{name}"
@@ -61,6 +61,5 @@ class FaultyServer(ThreadingHTTPServer):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.closing.set()
         self.shutdown()
         self.server_close()

@@ -17,7 +17,7 @@ NOBODY_LISTENS = "http://127.0.0.1:9/file.bin"
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(download, "RETRIES", download.RETRIES.new(total=2, backoff_factor=0.01))
+    monkeypatch.setattr(download, "PAUSES", (0, 0, 0))
     monkeypatch.setattr(download, "SILENCE", 0.2)
     with FaultyServer({"file.bin": CONTENT}) as running:
         yield running
@@ -29,12 +29,13 @@ def path(tmp_path):
 
 
 def get(server, path):
-    return download_file([server.url("file.bin")], path, md5=MD5)
+    download_file([server.url("file.bin")], path, md5=MD5)
+    return path.read_bytes()
 
 
 def test_a_cut_download_is_resumed_about_where_it_stopped(server, path):
     server.misbehave("file.bin", "cut", "good")
-    assert get(server, path).read_bytes() == CONTENT
+    assert get(server, path) == CONTENT
     start = int(server.requests[1][1].removeprefix("bytes=").removesuffix("-"))
     half = len(CONTENT) // 2
     assert len(server.requests) == 2 and half - download.CHUNK < start <= half
@@ -44,26 +45,23 @@ def test_a_cut_download_is_resumed_about_where_it_stopped(server, path):
 @pytest.mark.parametrize("left_over", [CONTENT[:1000], CONTENT + b"more", b"other"])
 def test_any_left_over_part_file_ends_in_the_correct_file(server, path, left_over):
     path.with_name("file.bin.part").write_bytes(left_over)
-    assert get(server, path).read_bytes() == CONTENT
+    assert get(server, path) == CONTENT
     assert server.requests[0] == ("file.bin", f"bytes={len(left_over)}-")
 
 
-@pytest.mark.parametrize(
-    "faults", ["cut/cut/cut/cut/good", "cut, no range/no range", "500/500/good"]
-)
+@pytest.mark.parametrize("faults", ["cut/cut/good", "cut, no range/no range", "500/500/good"])
 def test_a_server_with_a_passing_fault_still_gives_the_file(server, path, faults):
     server.misbehave("file.bin", *faults.split("/"))
-    assert get(server, path).read_bytes() == CONTENT
+    assert get(server, path) == CONTENT
 
 
 @pytest.mark.parametrize(
     ("fault", "words", "requests_made"),
     [
-        ("cut, no range", r"cut: .* What has arrived is kept \(147 kB\)", 2),
+        ("cut, no range", r"cut: .* What has arrived is kept \(147 kB\)", 3),
         ("wrong", "not the correct file", 1),
         ("slow", "connection failed", 3),
-        ("404", "404 Client Error", 1),
-        ("500", "500 Server Error", 3),
+        ("404", "404 Client Error", 3),
         ("login page", "login page", 1),
     ],
 )

@@ -9,7 +9,6 @@ from torchvision.models import resnet18
 from flowers_utils.datasets import practice
 from flowers_utils.datasets import practice_drawing as drawing
 from flowers_utils.datasets import practice_species as flowers
-from flowers_utils.errors import FlowersError
 
 SIZE, LIMIT = 16, 3
 
@@ -52,8 +51,7 @@ def test_predicted_traits_stand_beside_the_true_ones_without_those_never_trained
 
 def test_pictures_follow_seed_and_split_and_a_limit_keeps_the_first():
     few, more = (drawn("train", size=SIZE, seed=0, limit=limit) for limit in (7, 14))
-    assert few.shape == (7, 3, SIZE, SIZE) and few.dtype == np.uint8
-    assert np.array_equal(few, more[:7])
+    assert few.shape == (7, 3, SIZE, SIZE) and np.array_equal(few, more[:7])
     assert not np.array_equal(few, drawn("train", size=SIZE, seed=1, limit=7))
     splits = [drawn(name, size=SIZE, seed=0, limit=12) for name in practice.SPLIT_SIZES]
     assert len({image.tobytes() for images in splits for image in images}) == 3 * 12
@@ -69,9 +67,8 @@ def test_mask_is_where_another_hue_changes_the_picture(monkeypatch):
     species = torch.tensor(flowers.PRACTICE_SPECIES[:20])
     pictures, masks = drawing.draw_scenes(species, size=32, seed=1)
     monkeypatch.setitem(drawing.POSE, "hue", (0.0, 0.0))
-    repainted, same = drawing.draw_scenes(species, size=32, seed=1)
+    repainted, _ = drawing.draw_scenes(species, size=32, seed=1)
     changed = (pictures.int() - repainted.int()).abs().sum(1) > 60
-    assert torch.equal(masks, same) and 0.1 < masks.float().mean() < 0.5
     assert changed[masks].float().mean() > 5 * changed[~masks].float().mean()
 
 
@@ -95,18 +92,13 @@ def test_pictures_are_drawn_again_for_another_seed_or_version_only(tmp_path, mon
     assert time_drawn(1) != other
 
 
-def test_a_stopped_drawing_leaves_no_folder_and_a_full_disk_is_said_before(tmp_path, monkeypatch):
-    def draw():
-        return practice.draw_practice_folder(tmp_path, seed=0, limit=LIMIT)
-
-    with monkeypatch.context() as patch, pytest.raises(FlowersError, match="too full"):
-        patch.setattr(practice, "PNG_BYTES", 10**18)
-        draw()
+def test_a_stopped_drawing_leaves_no_folder(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(TypeError):
         patch.setattr(practice, "PRACTICE_CROP", None)  # val cannot be drawn: stops after train
-        draw()
+        practice.draw_practice_folder(tmp_path, seed=0, limit=LIMIT)
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
-    assert len(list(draw().glob("*/*/*.png"))) == 3 * LIMIT
+    folder = practice.draw_practice_folder(tmp_path, seed=0, limit=LIMIT)
+    assert len(list(folder.glob("*/*/*.png"))) == 3 * LIMIT
 
 
 def test_backbone_fits_a_resnet18_and_only_a_complete_file_of_its_seed_is_reused(

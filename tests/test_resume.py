@@ -1,16 +1,18 @@
-"""An interrupted phase goes on where it stopped; a finished one is loaded; another run's is kept."""
+"""A stopped phase goes on, a finished one is loaded, another run's is kept; a fault costs an epoch."""
 
 import errno
+from pathlib import Path
 
 import pytest
 import torch
-from small_training import CPU, NAME, facts, small_data, small_model, small_phase
+from small_training import CPU, NAME, SmallNet, facts, history, small_data, small_model, small_phase
 
 import transfer_learning_config as config
 from flowers_utils import training
 from flowers_utils.device import Device
-from flowers_utils.errors import Stopped
+from flowers_utils.errors import FlowersError, Stopped
 from flowers_utils.storage import resume
+from flowers_utils.storage.checkpoints import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("small_net")
 PHASE_1 = {"number": 1, "backbone_lr": None}
@@ -36,18 +38,40 @@ def names_in(folder):
     return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
-def stopped_phase(folder, epoch, **settings):
-    """Train; the stop button is pressed when the training part of `epoch` is done."""
-    complete, count = training.train_one_epoch, iter(range(1, 99))
+def in_epoch(patch, epoch, act):
+    """Let `act(network)` happen in the second of the three training steps of an epoch."""
+    forward, steps = SmallNet.forward, []
 
-    def interrupted(*given):
-        result = complete(*given)
-        if next(count) == epoch:
-            raise KeyboardInterrupt
-        return result
+    def disturbed(self, images):
+        steps.extend([1] if self.training else [])
+        if self.training and len(steps) == 3 * (epoch - 1) + 2:
+            act(self)
+        return forward(self, images)
+
+    patch.setattr(SmallNet, "forward", disturbed)
+
+
+def from_write_on(patch, number, error):
+    """From the write with this number on, half of a file is written, then `error` raised."""
+    write, count = Path.write_bytes, iter(range(1, 99))
+
+    def broken(path, content):
+        if next(count) < number:
+            return write(path, content)
+        write(path, content[: len(content) // 2])
+        raise error
+
+    patch.setattr(Path, "write_bytes", broken)
+
+
+def stopped_phase(folder, epoch, **settings):
+    """Train; the stop button is pressed in the middle of `epoch`. Returns what is said."""
+
+    def stop(_):
+        raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped) as caught:
-        patch.setattr(training, "train_one_epoch", interrupted)
+        in_epoch(patch, epoch, stop)
         small_phase(folder, **settings)
     return str(caught.value)
 
@@ -61,41 +85,26 @@ def test_an_interrupted_phase_ends_bit_identical(tmp_path, settings):
     model = small_model()  # the same object, as in a notebook
     for epoch in (1, 5):
         folder = tmp_path / str(epoch)
-        stopped_phase(folder, epoch, model=model, **settings)
+        told = stopped_phase(folder, epoch, model=model, **settings)
+        assert f"stopped. {epoch - 1} epochs are saved. Run this cell again to go on." in told
         resumed = small_phase(folder, model=model, **settings)
         assert facts(resumed) == quiet
         assert (f"Going on after epoch {epoch - 1}," in resumed.note) == (epoch > 1)
         assert names_in(folder) == [resumed.checkpoint.name]  # no state is left behind
 
 
-def test_many_stops_in_a_row_change_nothing_and_each_says_what_is_saved(tmp_path, quiet):
-    assert "No epoch is saved" in stopped_phase(tmp_path, 1)
-    stopped_phase(tmp_path, 2)
-    told = stopped_phase(tmp_path, 2)
-    assert told == "Phase 2 stopped. The first 2 epochs are saved. Run this cell again to go on."
-    assert facts(small_phase(tmp_path)) == quiet
-
-
 @pytest.mark.parametrize("write", [1, 2, 11])  # the first checkpoint and state, the last checkpoint
 def test_a_stop_in_the_middle_of_a_write_loses_nothing(tmp_path, monkeypatch, quiet, write):
-    save, count = torch.save, iter(range(1, 99))
-
-    def interrupted(content, path):
-        if next(count) == write:
-            path.write_bytes(b"half a fi")
-            raise KeyboardInterrupt
-        save(content, path)
-
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(torch, "save", interrupted)
+        from_write_on(patch, write, KeyboardInterrupt())
         small_phase(tmp_path)
     assert not list(tmp_path.glob(".*"))  # no half-written file stays behind
-    assert facts(small_phase(tmp_path)) == quiet and names_in(tmp_path) == [BEST]
+    assert facts(small_phase(tmp_path)) == quiet and STATE not in names_in(tmp_path)
 
 
 def test_where_epochs_are_short_few_are_saved_but_always_the_last(tmp_path, monkeypatch, quiet):
     monkeypatch.setattr(resume, "SECONDS_BETWEEN_SAVES", 1e9)
-    assert "No epoch is saved" in stopped_phase(tmp_path, 5)
+    assert "0 epochs are saved" in stopped_phase(tmp_path, 5)
     assert facts(small_phase(tmp_path)) == quiet
     assert "already trained" in small_phase(tmp_path).note
 
@@ -118,39 +127,18 @@ def test_a_finished_phase_is_loaded_on_any_device_and_version(tmp_path, monkeypa
     assert names_in(tmp_path) == [first.checkpoint.name]
 
 
-def test_a_state_that_a_kill_left_beside_a_finished_phase_is_removed(tmp_path, quiet):
-    stopped_phase(tmp_path, 3)
-    state = (tmp_path / STATE).read_bytes()
-    small_phase(tmp_path)
-    (tmp_path / STATE).write_bytes(state)
-    assert facts(small_phase(tmp_path)) == quiet and names_in(tmp_path) == [BEST]
+def test_only_the_middle_of_a_phase_asks_for_the_same_device(tmp_path):
+    stopped_phase(tmp_path, 4)
+    result = small_phase(tmp_path, device=BFLOAT)
+    assert "device was 'CPU (test), float32" in result.note and "Going on" not in result.note
+    assert len(result.history) == 6
 
 
-def test_phase_2_starts_from_memory_even_if_phase_1_could_not_be_saved(tmp_path, monkeypatch):
-    settings = PHASE_1 | {"head_lr": 0.2}
-    phase1 = small_phase(tmp_path / "quiet", **settings)
-    quiet = facts(small_phase(tmp_path / "quiet", model=phase1.model))
-    count, write = iter(range(1, 99)), torch.save
-
-    def full(content, path):
-        if next(count) > 2:  # after the first epoch
-            raise OSError(errno.ENOSPC, "no space")
-        write(content, path)
-
-    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="disk is full"):
-        patch.setattr(torch, "save", full)
-        phase1 = small_phase(tmp_path, **settings)
-    assert phase1.best_epoch > 1 and "Not everything could be saved" in phase1.note
-    assert facts(small_phase(tmp_path, model=phase1.model)) == quiet
-
-
-# Of another run
+# Of another run, or damaged
 
 
 CHANGES = {
     "seed was 0 and is now 1": lambda patch: {"seed": 1},
-    "head_lr was 0.02 and is now 0.03": lambda patch: {"head_lr": 0.03},
-    "one_cycle was False and is now True": lambda patch: {"one_cycle": True},
     "data was": lambda patch: {"data": small_data(val_seed=50)},
     "starting weights was": lambda patch: {"model": small_model(seed=5)},
     "hue was 0.1 and is now 0.2": lambda patch: patch.setitem(config.AUGMENTATION, "hue", 0.2),
@@ -175,15 +163,8 @@ def test_a_change_is_said_before_training_and_the_earlier_weights_are_kept(
     assert facts(result) == clean and names_in(tmp_path) == sorted([BEST, EARLIER])
 
 
-def test_only_the_middle_of_a_phase_asks_for_the_same_device(tmp_path):
-    stopped_phase(tmp_path, 4)
-    result = small_phase(tmp_path, device=BFLOAT)
-    assert "device was 'CPU (test), float32" in result.note and "Going on" not in result.note
-    assert len(result.history) == 6
-
-
 @pytest.mark.parametrize("name", [BEST, STATE])
-def test_a_damaged_file_is_told_and_training_starts_anew(tmp_path, quiet, name):
+def test_a_damaged_file_costs_no_more_than_a_new_start(tmp_path, quiet, name):
     stopped_phase(tmp_path, 4)
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:3000])
@@ -191,3 +172,51 @@ def test_a_damaged_file_is_told_and_training_starts_anew(tmp_path, quiet, name):
     assert facts(result) == quiet
     if name == STATE:  # the best weights are written again with each epoch that is saved
         assert "anew" in result.note and "damaged" in result.note
+
+
+# Faults
+
+
+FAULTS = {
+    "diverged": (
+        lambda network: torch.nn.init.constant_(network.classifier[1].weight, torch.nan),
+        "Phase 2: .*learning rate ten times smaller.* 4 epochs are saved",
+    ),
+    "no memory": (
+        lambda network: torch.empty(2**58),
+        r"out of memory at batch size 8.*\['batch_size'\] = 4",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_explained_and_the_phase_goes_on_before_it(tmp_path, monkeypatch, quiet, fault):
+    act, told = FAULTS[fault]
+    with monkeypatch.context() as patch, pytest.raises(FlowersError, match=told):
+        in_epoch(patch, 5, act)
+        small_phase(tmp_path)
+    assert names_in(tmp_path) == [BEST, STATE]
+    assert facts(small_phase(tmp_path)) == quiet
+
+
+def test_a_full_disk_does_not_stop_training(tmp_path, monkeypatch, quiet):
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="goes on, but: The disk"):
+        from_write_on(patch, 3, OSError(errno.ENOSPC, "full"))  # after the first epoch
+        result = small_phase(tmp_path)
+    assert "Not everything could be saved: The disk is full" in result.note
+    assert history(result) == quiet[0]  # and the best weights are in memory:
+    assert {key: value.tolist() for key, value in result.model.state_dict().items()} == quiet[2]
+    assert load_checkpoint(result.checkpoint)["epoch"] == 1  # the earlier files are complete
+    assert names_in(tmp_path) == [BEST, STATE]
+    assert facts(small_phase(tmp_path)) == quiet
+
+
+def test_phase_2_starts_from_memory_even_if_phase_1_could_not_be_saved(tmp_path, monkeypatch):
+    settings = PHASE_1 | {"head_lr": 0.2}
+    phase1 = small_phase(tmp_path / "quiet", **settings)
+    quiet = facts(small_phase(tmp_path / "quiet", model=phase1.model))
+    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="disk is full"):
+        from_write_on(patch, 3, OSError(errno.ENOSPC, "full"))
+        phase1 = small_phase(tmp_path, **settings)
+    assert phase1.best_epoch > 1  # while the file holds epoch 1
+    assert facts(small_phase(tmp_path, model=phase1.model)) == quiet

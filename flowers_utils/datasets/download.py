@@ -3,21 +3,17 @@
 `requests` speaks to the server. Resuming is ours: no library here continues half a file.
 """
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
 
 from flowers_utils.errors import FlowersError
 from flowers_utils.progress import Progress
 from flowers_utils.storage.files import file_md5, megabytes, rename
 
-# Where no connection is made, or the server has a passing fault; the pauses double. A server may
-# ask for a pause of an hour: that is not respected.
-PATIENCE = {"raise_on_status": False, "respect_retry_after_header": False}
-RETRIES = Retry(5, backoff_factor=1, status_forcelist=range(500, 600), **PATIENCE)
+PAUSES = range(10)  # seconds before each attempt; a cut download goes on where it stopped
 SILENCE = 20.0  # seconds that a server may be silent
 CHUNK = 1 << 13  # bytes a read: small, since a cut line loses what is read of the last one
 
@@ -31,35 +27,33 @@ def reachable(url: str, *, timeout: float = 3.0) -> bool:
         return False
 
 
-def download_file(urls: Sequence[str], path: Path, *, md5: str) -> Path:
+def download_file(urls: Sequence[str], path: Path, *, md5: str) -> None:
     """Download `path` from the first of `urls` that has it; half a file waits as `NAME.part`."""
     part, troubles = path.with_name(path.name + ".part"), []
     part.touch()
     for url in urls:
-        if trouble := _fetch(url, part, md5):
-            troubles.append(f"{url}: {trouble}")
-        else:
+        trouble = _fetch(url, part, md5)
+        if not trouble:
             rename(part, path)
-            return path
+            return
+        troubles.append(f"{url}: {trouble}")
+    there = " (the file there is damaged)" if path.is_file() else ""
     raise FlowersError(
         f"{path.name} could not be downloaded ({'; '.join(troubles)}). What has arrived is kept "
         f"({megabytes(part.stat().st_size)}). Check the connection and run this again, or get the "
-        f"file in another way (browser, USB stick) and save it as '{path.absolute()}'."
+        f"file in another way (browser, USB stick) and save it as '{path.absolute()}'{there}."
     )
 
 
 def _fetch(url: str, part: Path, md5: str) -> str:
-    """Fetch what `part` still lacks, as long as more arrives; returns what went wrong, or ""."""
-    session = requests.Session()
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(max_retries=RETRIES))
-    session.headers["Accept-Encoding"] = "identity"  # not packed: the checksum is of the file
-    start, trouble = -1, ""
-    while (length := part.stat().st_size) > start:
-        start = length
-        session.headers["Range"] = f"bytes={start}-"
+    """Fetch what `part` still lacks; returns what went wrong at last, or ""."""
+    for pause in PAUSES:
+        time.sleep(pause)
+        start = part.stat().st_size
+        # "identity": not packed, because the checksum is of the file.
+        headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"}
         try:
-            with session.get(url, stream=True, timeout=SILENCE) as response:
+            with requests.get(url, headers=headers, stream=True, timeout=SILENCE) as response:
                 if response.status_code != 416:  # 416: nothing lies beyond `part`
                     response.raise_for_status()
                     if _is_web_page(response):
@@ -73,7 +67,8 @@ def _fetch(url: str, part: Path, md5: str) -> str:
             return ""
         part.write_bytes(b"")
         trouble = "not the correct file came (wrong checksum)"
-        start = -1 if start else 0  # once more, if the beginning was of another run
+        if start == 0:
+            break  # else its beginning may have been of another file: once more
     return trouble
 
 
@@ -93,5 +88,3 @@ def _append(response: requests.Response, part: Path) -> None:
         for chunk in response.iter_content(CHUNK):
             file.write(chunk)
             bar.update(len(chunk))
-    if part.stat().st_size < total:  # older versions of urllib3 do not notice
-        raise requests.exceptions.ChunkedEncodingError

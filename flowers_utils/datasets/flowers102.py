@@ -3,9 +3,7 @@
 torchvision only looks whether the folder exists. Here every photograph is asked for.
 """
 
-import re
 import tarfile
-from collections.abc import Iterable
 from pathlib import Path
 
 from scipy.io import loadmat
@@ -14,14 +12,11 @@ from torchvision.datasets import Flowers102
 import transfer_learning_config as config
 from flowers_utils.config_check import check
 from flowers_utils.datasets.download import download_file, reachable
-from flowers_utils.errors import FlowersError
 from flowers_utils.progress import Progress
 from flowers_utils.storage.files import check_writable, file_md5, one_at_a_time
 
-ARCHIVE_BYTES = 344_862_509  # 102flowers.tgz
 FULL_SIDE = 500  # pixels: the shorter side of every original photograph
 MATLAB_FILES = ("labels", "setid")  # keys of DATASET
-ALL_FILES = (*MATLAB_FILES, "archive")
 MATLAB_SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}  # names inside setid.mat
 FLOWERS102_NAMES = tuple(Flowers102.classes)  # in label order
 
@@ -46,23 +41,18 @@ def read_split(root: Path, name: str) -> tuple[list[Path], list[int]]:
     return photos, (labels[ids - 1].astype(int) - 1).tolist()  # Matlab counts from 1
 
 
-def missing_images(root: Path) -> list[str]:
-    """Names of photographs that are not there or empty; cheap, opens no file."""
-    photos = (root / "flowers-102" / "jpg").glob("image_?????.jpg")
-    there = {photo.name for photo in photos if photo.stat().st_size}
-    total = sum(config.DATASET["splits"].values())
-    names = (f"image_{number:05d}.jpg" for number in range(1, total + 1))
-    return [name for name in names if name not in there]
-
-
 def flowers102_is_whole(root: Path) -> bool:
     """Whether both `.mat` files are correct and no photograph is missing, be it a small copy."""
-    return all(_is_there(root, key) for key in MATLAB_FILES) and not missing_images(root)
+    photos = (root / "flowers-102" / "jpg").glob("image_?????.jpg")
+    there = sum(photo.stat().st_size > 0 for photo in photos)
+    complete = there >= sum(config.DATASET["splits"].values())
+    return complete and all(_is_there(root, key) for key in MATLAB_FILES)
 
 
 def flowers102_lies_ready(root: Path) -> bool:
     """Whether all that `ensure_flowers102` needs is in `root` already, so that it needs no network."""
-    return flowers102_is_whole(root) or all(_is_there(root, key) for key in ALL_FILES)
+    files = (*MATLAB_FILES, "archive")
+    return flowers102_is_whole(root) or all(_is_there(root, key) for key in files)
 
 
 def flowers102_is_reachable() -> bool:
@@ -70,22 +60,17 @@ def flowers102_is_reachable() -> bool:
     return any(map(reachable, _urls("archive")))
 
 
-def ensure_flowers102(root: Path, *, damaged: Iterable[Path] = ()) -> Path:
-    """Return the folder `root/flowers-102` once all of Flowers102 is in it; or raise FlowersError.
-
-    Fetches only what is missing or `damaged`: a complete set may be read-only.
-    """
-    base, damaged = root / "flowers-102", [path.name for path in damaged]
-    if flowers102_is_whole(root) and not damaged:
-        return base
-    needed = ARCHIVE_BYTES * (1 if _is_there(root, "archive") else 2)  # and what comes out of it
-    check_writable(base, needed, advice="Set FLOWERS_DATA_DIR to a folder of your own.")
+def ensure_flowers102(root: Path) -> None:
+    """Complete Flowers102 in `root/flowers-102`, which may be read-only if nothing is missing."""
+    if flowers102_is_whole(root):
+        return
+    base = root / "flowers-102"
+    check_writable(base, advice="Set FLOWERS_DATA_DIR to a folder of your own.")
     with one_at_a_time(base):
         for key in MATLAB_FILES:
             _obtain(root, key)
-        if names := {*missing_images(root), *damaged}:
-            _unpack(_obtain(root, "archive"), base / "jpg", names)
-    return base
+        if not flowers102_is_whole(root):
+            _unpack(_obtain(root, "archive"), base / "jpg")
 
 
 def _urls(key: str) -> list[str]:
@@ -101,26 +86,18 @@ def _is_there(root: Path, key: str) -> bool:
 def _obtain(root: Path, key: str) -> Path:
     """One file of the set: put there by hand, or kept from an earlier run, or downloaded."""
     path = root / "flowers-102" / config.DATASET[key]["name"]
-    if _is_there(root, key):
-        return path
-    damaged = f"'{path}' is damaged. " if path.is_file() else ""
-    try:
-        return download_file(_urls(key), path, md5=config.DATASET[key]["md5"])
-    except FlowersError as error:
-        names = ", ".join(config.DATASET[part]["name"] for part in ALL_FILES)
-        advice = f'The set consists of {names}. DATA = "practice" needs none of them.'
-        raise FlowersError(f"{damaged}{error} {advice}") from error
+    if not _is_there(root, key):
+        download_file(_urls(key), path, md5=config.DATASET[key]["md5"])
+    return path
 
 
-def _unpack(archive: Path, folder: Path, left: set[str]) -> None:
-    """Write the photographs named in `left` from the archive's `jpg/` into `folder`, nothing else."""
+def _unpack(archive: Path, folder: Path) -> None:
+    """Write the photographs in `archive` into `folder`."""
     folder.mkdir(exist_ok=True)
-    with tarfile.open(archive) as tar, Progress(len(left), "Unpacking", unit="image") as bar:
+    total = sum(config.DATASET["splits"].values())
+    with tarfile.open(archive) as tar, Progress(total, "Unpacking", unit="image") as bar:
         for member in tar:
-            match = re.fullmatch(r"(?:\./)?jpg/(image_\d{5}\.jpg)", member.name)
-            if match and match[1] in left and member.isreg():  # no link, no path to elsewhere
-                # If this stops half-way, the photograph is found to be broken and unpacked again.
-                (folder / match[1]).write_bytes(tar.extractfile(member).read())
-                left.remove(match[1])
+            if member.isfile():
+                # If this stops half-way, a photograph is cut; then `open_photo` says: delete it.
+                (folder / Path(member.name).name).write_bytes(tar.extractfile(member).read())
                 bar.update()
-    check(not left, f"{archive} lacks {min(left, default='')} and more. Delete it, run this again.")

@@ -14,7 +14,6 @@ from flowers_utils.datasets.flowers102 import root_of
 from flowers_utils.datasets.listing import Photo, first_few, list_photos
 
 SPLITS = ("train", "val", "test")
-Files = dict[str, tuple[list[Path], list[int]]]  # split -> photographs, labels
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Listing:
 
     title: str
     class_names: tuple[str, ...]
-    files: Files
+    files: dict[str, tuple[list[Path], list[int]]]  # split -> photographs, labels
     note: str = ""
     left_out: str = ""
 
@@ -37,9 +36,9 @@ def read_folder(folder: Path, *, seed: int) -> Listing:
     _check_complete(photos, names, left_out)
     looks = decoded([p.path for p in photos], size=LOOK_SIDE, name="copies")
     pictures, classes = number_pictures(photos, looks), defaultdict(set)
-    photos = [p._replace(picture=number) for p, number in zip(photos, pictures, strict=True)]
-    for photo in photos:
-        classes[photo.picture].add(photo.name)
+    for i, picture in enumerate(pictures):
+        photos[i] = photos[i]._replace(picture=picture)
+        classes[picture].add(photos[i].name)
     if wrong := [f"{p.name}/{p.path.name}" for p in photos if len(classes[p.picture]) > 1]:
         photos = [photo for photo in photos if len(classes[photo.picture]) == 1]
         in_two = f"{len(wrong)} files, each photograph in two classes: {first_few(wrong)}"
@@ -59,14 +58,13 @@ def read_folder(folder: Path, *, seed: int) -> Listing:
 
 
 def describe_folder(path: str | Path) -> str:
-    """What is in a student's own folder, in one line, as `load_data` will use it; or FlowersError."""
+    """What is in a student's own folder, as `load_data` will use it, in words; or FlowersError."""
     if root := root_of(Path(path)):
         return f"{config.DATASET['name']}, found in {root}"
     own = read_folder(Path(path), seed=0)
     counts = ", ".join(f"{split} {len(labels)}" for split, (_, labels) in own.files.items())
-    left_out = f" Left out: {own.left_out}." if own.left_out else ""
-    note = " ".join(own.note.splitlines())
-    return f"{len(own.class_names)} classes ({counts}).{left_out} {note}".strip()
+    told = f"{len(own.class_names)} classes ({counts}). Left out: {own.left_out or 'nothing'}."
+    return f"{told} {' '.join(own.note.split())}".strip()
 
 
 def _check_complete(photos: list[Photo], names: list[str], left_out: str) -> None:
@@ -90,12 +88,12 @@ def _overlap(photos: list[Photo], split: str) -> str:
 
 def _cut(photos: list[Photo], missing: list[str], seed: int) -> tuple[list[Photo], str]:
     """Move a fifth of each class in train, at least one, into each `missing` split; and say so."""
-    rng, pictures, moved = np.random.default_rng(seed), defaultdict(dict), {}
+    rng, pictures, moved = np.random.default_rng(seed), defaultdict(set), {}
     train = [photo for photo in photos if photo.split == "train"]
     for photo in train:
-        pictures[photo.name][photo.picture] = None  # a dict, because its order is always alike
+        pictures[photo.name].add(photo.picture)
     for name in sorted(pictures):
-        mixed = rng.permutation(list(pictures[name])).tolist()
+        mixed = rng.permutation(sorted(pictures[name])).tolist()
         told = f"'{name}' has {len(mixed)} different photographs, but needs {len(missing) + 1}"
         check(len(mixed) > len(missing), f"{told}: one for each split. Copies count as one.")
         held = max(1, len(mixed) // 5)

@@ -10,7 +10,6 @@ from unicodedata import normalize
 import transfer_learning_config as config
 from flowers_utils.config_check import check
 from flowers_utils.datasets.photos import why_no_photo
-from flowers_utils.errors import FlowersError
 
 SHOWN = 10  # so many names stand in a message; the rest is counted
 # "Train", "training_set", "valid", "seg_test": any usual spelling of a split.
@@ -19,11 +18,7 @@ SPLIT_NAME = re.compile(
     re.IGNORECASE,
 )
 # What computers put beside photographs, and nobody misses.
-SYSTEM = re.compile(
-    r"\._.*|\.DS_Store|\.git|\.ipynb_checkpoints|@eaDir|__MACOSX|Thumbs\.db|desktop\.ini"
-    r"|\$RECYCLE\.BIN|System Volume Information"
-)
-NO_TEXT = re.compile("[\ud800-\udfff]")  # so Python keeps bytes of a name that are no UTF-8
+SYSTEM = re.compile(r"\._.*|\.DS_Store|\.git|\.ipynb_checkpoints|@eaDir|__MACOSX")
 SEPARATORS = re.compile(r"(?<!\d)[\s_-]+|[\s_-]+(?!\d)")  # "red_lily" is "red lily", "1_1" not "11"
 
 
@@ -44,22 +39,20 @@ def first_few(names: Iterable[object]) -> str:
 
 
 def list_photos(folder: Path) -> tuple[list[Photo], list[str], str]:
-    """The photographs in `folder`, broken ones too; all classes; and what is left out, in words.
-
-    A class is a folder without folders of its own. Its split is the nearest folder around it with
-    the name of one; if no folder has such a name, everything is train.
-    """
+    """The photographs in `folder`, broken ones too; all classes; and what is left out, in words."""
     left_out: dict[str, list[Path]] = defaultdict(list)
-    files, photos, names = _innermost_folders(folder, left_out), [], set()
-    for split, places in _by_split(folder, list(files)).items():
-        for place in places:
-            names.add(name := normalize("NFC", place.name))  # macOS writes é as two characters
-            for file in files.pop(place):
-                if why := why_no_photo(file):
-                    left_out[f"{why} (save photographs as JPEG)"].append(file)
-                else:
-                    photos.append(Photo(split, name, file))
-    left_out["outside the class folders"] += [file for rest in files.values() for file in rest]
+    places, photos, names = _innermost_folders(folder, left_out), [], set()
+    splits = _split_of_each(folder, list(places))
+    for place, files in places.items():
+        if not splits.get(place):
+            left_out["outside the class folders"] += files
+            continue
+        names.add(name := normalize("NFC", place.name))  # macOS writes é as two characters
+        for file in files:
+            if why := why_no_photo(file):
+                left_out[f"{why} (save photographs as JPEG)"].append(file)
+            else:
+                photos.append(Photo(splits[place], name, file))
     told = "; ".join(
         f"{len(paths)} {why}: {first_few(path.relative_to(folder).as_posix() for path in paths)}"
         for why, paths in left_out.items()
@@ -74,43 +67,37 @@ def _innermost_folders(folder: Path, left_out: dict[str, list[Path]]) -> dict[Pa
     cache, models = (Path(config.PATHS[key]) for key in ("cache", "models"))
     outputs = {models, cache, cache / "flowers-102", *cache.glob("practice*")}
     folders, files = [], []
-    try:
-        for path in sorted(folder.iterdir()):
-            if SYSTEM.fullmatch(path.name):
-                continue
-            told = f"The name of {str(path)!a} cannot be read as text, nor saved later. Rename it."
-            check(not NO_TEXT.search(path.name), told)
-            if path.name[0] in ".@" or path in outputs:
-                left_out["hidden by their names, or made by this lesson"].append(path)
-            else:
-                (folders if path.is_dir() else files).append(path)
-    except OSError as error:
-        advice = "Change that, or copy the photographs to a folder of your own."
-        raise FlowersError(f"'{folder}' cannot be read ({error.strerror}). {advice}") from error
+    for path in sorted(folder.iterdir()):
+        if SYSTEM.fullmatch(path.name):
+            continue
+        if path.name[0] in ".@" or path in outputs:
+            left_out["hidden by their names, or made by this lesson"].append(path)
+        else:
+            (folders if path.is_dir() else files).append(path)
     if not folders:
         return {folder: files}
     left_out["outside the class folders"] += files
     return {k: v for inner in folders for k, v in _innermost_folders(inner, left_out).items()}
 
 
-def _by_split(folder: Path, places: list[Path]) -> dict[str, list[Path]]:
-    """The class folders of each split; those of `places` that are none are left out."""
-    found = defaultdict(list)
+def _split_of_each(folder: Path, places: list[Path]) -> dict[Path, str]:
+    """The split of each class folder: that of the nearest folder around it with such a name.
+
+    If no folder has such a name, everything is train; else a folder in no split has "".
+    """
+    splits = {}
     for place in places:
         parts = place.relative_to(folder).parts
-        splits = [match[1].lower() for match in map(SPLIT_NAME.fullmatch, parts) if match]
-        if parts and not SPLIT_NAME.fullmatch(place.name):  # else its photographs have no class
-            found[splits[-1] if splits else ""].append(place)
-    without_split = found.pop("", [])
-    found = found or {"train": without_split}
-    told = f"'{folder}' has {first_few(found)} but no 'train' folder with class folders in it."
-    check("train" in found, f"{told} Add one, or give DATA a folder of class folders only.")
-    for split, group in found.items():
-        homes = {place.parent: place for place in group}
-        two = [place.relative_to(folder).as_posix() for place in homes.values()][:2]
-        told = f"The classes for {split} in '{folder}' are not beside each other (see {first_few(two)})."
-        check(len(homes) < 2, f"{told} Put them into one folder, and no folder into a class.")
-    return found
+        found = [match[1].lower() for match in map(SPLIT_NAME.fullmatch, parts) if match]
+        if parts and not SPLIT_NAME.fullmatch(parts[-1]):  # else its photographs have no class
+            splits[place] = found[-1] if found else ""
+    if not any(splits.values()):
+        return dict.fromkeys(splits, "train")
+    told = (
+        f"'{folder}' has a 'val' or 'test' folder, but no 'train' folder with class folders in it."
+    )
+    check("train" in splits.values(), f"{told} Add one, or give DATA a folder of class folders.")
+    return splits
 
 
 def _check_names(names: list[str], folder: Path, left_out: str) -> None:
@@ -120,11 +107,7 @@ def _check_names(names: list[str], folder: Path, left_out: str) -> None:
     )
     advice = "Make one sub-folder for each class, at least two (inside each split folder, if any)."
     check(len(names) > 1, f"{told} {advice}")
-    alike = defaultdict(list)
-    for name in names:
-        alike[SEPARATORS.sub("", name.casefold())].append(name)
-    twins = "; ".join(" and ".join(map(repr, same)) for same in alike.values() if len(same) > 1)
-    told = f"Names of classes that differ only in case, spaces or underscores: {twins}."
-    check(
-        not twins, f"{told} Make one folder of one class; give two classes names unlike each other."
-    )
+    plain = [SEPARATORS.sub("", name.casefold()) for name in names]
+    twins = [name for name, same in zip(names, plain, strict=True) if plain.count(same) > 1]
+    told = f"Names of classes that differ only in case, spaces or underscores: {first_few(twins)}."
+    check(not twins, f"{told} Make one folder of one class, or give two classes other names.")

@@ -5,9 +5,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
 import transfer_learning_config as config
 from flowers_utils.config_check import DATA_WORDS, check, check_knobs
@@ -15,12 +13,10 @@ from flowers_utils.data import FlowerData, Split, check_data
 from flowers_utils.datasets import flowers102, practice
 from flowers_utils.datasets.cache import decoded
 from flowers_utils.datasets.folder import SPLITS, Listing, read_folder
-from flowers_utils.datasets.photos import BrokenPhotos
+from flowers_utils.datasets.photos import open_photo
 from flowers_utils.datasets.practice_species import PRACTICE_NAMES
 from flowers_utils.device import Device
-from flowers_utils.errors import FlowersError
 from flowers_utils.models import imagenet_weights
-from flowers_utils.progress import say
 from flowers_utils.storage.results import markdown_table, plain
 
 # What a student must see when the lesson does not run on real photographs.
@@ -33,15 +29,8 @@ STARTED_IN = Path.cwd()  # relative paths count from here, even after an `os.chd
 
 def data_root() -> Path:
     """The folder that holds `flowers-102`: FLOWERS_DATA_DIR, else `data`. It may be read-only."""
-    text = os.environ.get("FLOWERS_DATA_DIR") or "data"
-    try:
-        folder = STARTED_IN / Path(text).expanduser()
-    except RuntimeError as error:  # else a folder named "~" would be made
-        told = (
-            f"The home folder in '{text}' is not known here; write the complete path without '~'."
-        )
-        raise FlowersError(told) from error
-    incomplete = folder.name == "flowers-102" and not (folder / folder.name).is_dir()
+    folder = STARTED_IN / Path(os.environ.get("FLOWERS_DATA_DIR") or "data").expanduser()
+    incomplete = folder.name == "flowers-102"  # or `root_of` would find it
     return flowers102.root_of(folder) or (folder.parent if incomplete else folder)
 
 
@@ -56,34 +45,19 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
     if choice not in DATA_WORDS and (given := flowers102.root_of(Path(choice))):
         choice, root = "flowers102", given
     if choice == "auto":
-        if flowers102.flowers102_lies_ready(root) or flowers102.flowers102_is_reachable():
-            choice = "flowers102"
-        else:
+        choice = "flowers102"
+        if not (flowers102.flowers102_lies_ready(root) or flowers102.flowers102_is_reachable()):
             choice, note = "practice", PRACTICE_BANNER.format(root=root)
     if choice == "flowers102":
-        data = _flowers102(root, limit)
+        flowers102.ensure_flowers102(root)
+        files = {name: flowers102.read_split(root, name) for name in SPLITS}
+        listing = Listing(config.DATASET["name"], flowers102.FLOWERS102_NAMES, files)
     elif choice == "practice":
-        found = _practice_listing(seed, limit)
-        data = replace(_decoded("practice", found, limit), note=note, photo_side=None)
+        listing = replace(_practice_listing(seed, limit), note=note)
     else:
-        data = _decoded("folder", read_folder(Path(choice), seed=seed), limit)
+        listing = read_folder(Path(choice), seed=seed)
+    data = _decoded(choice if choice in DATA_WORDS else "folder", listing, limit)
     check_data(data)
-    return data
-
-
-def _flowers102(root: Path, limit: int | None) -> FlowerData:
-    """Oxford Flowers102 with its official splits, downloaded if need be."""
-    flowers102.ensure_flowers102(root)
-    files = {name: flowers102.read_split(root, name) for name in SPLITS}
-    listing = Listing(config.DATASET["name"], flowers102.FLOWERS102_NAMES, files)
-    try:
-        data = _decoded("flowers102", listing, limit)
-    except BrokenPhotos as error:
-        say(f"{error}\nThey are replaced by those in the archive, which is fetched if need be.")
-        flowers102.ensure_flowers102(root, damaged=error.reasons)
-        data = _decoded("flowers102", listing, limit)
-    if data.photo_side < flowers102.FULL_SIDE:  # such copies score lower
-        return replace(data, title=f"{data.title} (copies, {data.photo_side} pixels)")
     return data
 
 
@@ -98,36 +72,33 @@ def _practice_listing(seed: int, limit: int | None) -> Listing:
 
 
 def _decoded(source: str, listing: Listing, limit: int | None) -> FlowerData:
-    """Photographs as FlowerData, or one BrokenPhotos for the broken ones of all splits."""
+    """Photographs as FlowerData."""
     resize, crop = config.AUGMENTATION["resize"], config.AUGMENTATION["crop"]
     if source == "practice":
         resize, crop = practice.PRACTICE_RESIZE, practice.PRACTICE_CROP
-    splits, left_out, broken = {}, {"": listing.left_out}, {}
+    splits, left_out = {}, {"": listing.left_out}
     for split, (photos, labels) in listing.files.items():
         chosen, size = _limited(labels, limit), resize if split == "train" else crop
         if more := len(photos) - len(chosen):
             left_out[split] = f"{more:,} photographs, since this profile is short"
-        chosen_photos, name = [photos[i] for i in chosen], f"{source}-{split}-{limit or 'all'}"
-        try:
-            images = decoded(chosen_photos, size=size, name=name)
-            splits[split] = Split(split, images, torch.tensor(labels)[chosen])
-        except BrokenPhotos as error:
-            broken |= error.reasons
-    if broken:
-        raise BrokenPhotos(broken)
-    with Image.open(listing.files["train"][0][0]) as image:  # a set is of one making
-        sizes = {"resize_size": resize, "image_size": crop, "photo_side": min(image.size)}
-    texts = {"note": listing.note, "left_out": left_out}
-    return FlowerData(source, listing.title, listing.class_names, **splits, **sizes, **texts)
+        name = f"{source}-{split}-{limit or 'all'}"
+        images = decoded([photos[i] for i in chosen], size=size, name=name)
+        splits[split] = Split(split, images, torch.tensor(labels)[chosen])
+    title, side = listing.title, None
+    if source != "practice":
+        side = min(open_photo(listing.files["train"][0][0]).size)  # a set is of one making
+    if source == "flowers102" and side < flowers102.FULL_SIDE:  # such copies score lower
+        title += f" (copies, {side} pixels)"
+    about = {"resize_size": resize, "image_size": crop, "photo_side": side}
+    about |= {"note": listing.note, "left_out": left_out}
+    return FlowerData(source, title, listing.class_names, **splits, **about)
 
 
 def _limited(labels: list[int], limit: int | None) -> list[int]:
     """Positions of `limit` photographs: classes take turns, so each split keeps the same classes."""
-    classes, seen, turns = np.unique(labels), Counter(), []
-    count = min(limit or len(labels), len(classes))
-    spread = classes[np.linspace(0, len(classes) - 1, count).round().astype(int)]
+    seen, turns = Counter(), []
     for place, label in enumerate(labels):
-        turns.append((label not in spread, seen[label], label, place))
+        turns.append((seen[label], label, place))  # the first of each class comes first
         seen[label] += 1
     return sorted(place for *_, place in sorted(turns)[:limit])
 

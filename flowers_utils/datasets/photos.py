@@ -15,20 +15,10 @@ FORMATS = {"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM"
 SRGB = ImageCms.createProfile("sRGB")
 
 
-class BrokenPhotos(FlowersError):
-    """Photographs that cannot be opened, and why."""
-
-    def __init__(self, reasons: dict[Path, str]):
-        super().__init__("\n".join(reasons.values()))
-        self.reasons = reasons
-
-
 def why_no_photo(path: Path) -> str:
     """The ending of a file that is no photograph; "" for a photograph, be it broken."""
     ending = path.suffix.lower() or "without an ending"
     usual = Image.registered_extensions().get(ending)
-    if not path.is_file():
-        return "no file"  # a link to nothing, or a pipe: reading it could wait for ever
     try:
         with Image.open(path) as image:
             # A camera's raw file is a TIFF whose first picture is a thumbnail.
@@ -48,10 +38,8 @@ def open_photo(path: str | os.PathLike, *, at_least: int | None = None) -> Image
                 image.draft(None, (at_least, at_least))
             return to_rgb(image)
     except Exception as error:  # a damaged photograph makes Pillow raise almost anything
-        why = getattr(error, "strerror", None) or error or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):  # its own words repeat the path
-            why = "no image format that is known here"
-        advice = "If a viewer shows it, save it as JPEG; else fetch it again."
+        why = str(error) or type(error).__name__
+        advice = "If a viewer shows it, save it as JPEG; else delete it, and run this again."
         raise FlowersError(f"'{path}' cannot be opened ({why}). {advice}") from error
 
 
@@ -61,9 +49,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     with contextlib.suppress(Exception):  # a damaged EXIF block; the pixels may be sound
         image = ImageOps.exif_transpose(image)
     profile = image.info.get("icc_profile")
-    if image.mode[0] in "IF":  # 16 or 32 bits a pixel
-        white = 65535 if image.mode[0] == "I" else max(image.getextrema()[1], 1e-6)
-        image = Image.fromarray((np.asarray(image) / white * 255).clip(0, 255).astype(np.uint8))
+    if image.mode.startswith("I"):  # 16 bits a pixel
+        image = Image.fromarray((np.asarray(image) / 257).astype(np.uint8))
     if image.mode in ("LA", "P", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
     if profile:

@@ -1,6 +1,5 @@
 """Checkpoints: what one holds, how it is made, checked, and turned back into a network."""
 
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,8 @@ import torchvision
 from torch import nn
 
 import transfer_learning_config as config
+from flowers_utils.config_check import check
 from flowers_utils.data import FlowerData
-from flowers_utils.errors import FlowersError
 from flowers_utils.models import build_model
 from flowers_utils.storage.files import load_tensors, save_tensors
 
@@ -18,9 +17,8 @@ FORMAT_VERSION = 1
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python, torch and torchvision that made a result."""
-    libraries = {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
-    return {"python": platform.python_version(), **libraries}
+    """The versions of torch and torchvision that made a result."""
+    return {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
 
 
 def about(data: FlowerData) -> dict[str, str]:
@@ -66,15 +64,14 @@ def save_checkpoint(
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint of this lesson, on the CPU; raises FlowersError if the file is none."""
     checkpoint = load_tensors(path)
-    if checkpoint.get("format_version") == FORMAT_VERSION:
-        return checkpoint
-    told = "is no checkpoint of this lesson, or of another version of it; train again"
-    raise FlowersError(f"'{path}' {told}.")
+    told = f"'{path}' is no checkpoint of this lesson, or of another version of it; train again."
+    check(checkpoint.get("format_version") == FORMAT_VERSION, told)
+    return checkpoint
 
 
 def model_from_checkpoint(checkpoint: dict[str, Any]) -> nn.Module:
     """The network of a checkpoint, on the CPU and in eval mode."""
-    name, classes = checkpoint["architecture"], checkpoint["num_classes"]
-    model = build_model(name, num_classes=classes, weights=None)
+    classes = checkpoint["num_classes"]
+    model = build_model(checkpoint["architecture"], num_classes=classes, weights=None)
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()

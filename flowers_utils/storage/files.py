@@ -3,12 +3,10 @@
 import contextlib
 import errno
 import hashlib
-import os
-import shutil
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +16,17 @@ from filelock import FileLock, Timeout
 from flowers_utils.errors import FlowersError
 from flowers_utils.progress import say
 
-NO_FSYNC = (errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)  # network drives refuse it: only a hint
 
-
-def atomic_write(path: str | Path, write: Callable[[Path], None], *, needed_bytes: int = 0) -> None:
+def atomic_write(path: str | Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a file beside `path`, then rename it into place: all or nothing.
 
     Raises FlowersError for a full disk or a folder that cannot be written.
     """
     path = Path(path)
-    check_writable(path.parent, needed_bytes)
+    check_writable(path.parent)
     part = path.with_name(f".{path.stem}-part{path.suffix}")  # overwrites what a killed run left
     try:
         write(part)
-        _push_to_disk(part)
         rename(part, path)
     except OSError as error:
         full = "The disk is full: " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
@@ -41,16 +36,6 @@ def atomic_write(path: str | Path, write: Callable[[Path], None], *, needed_byte
         ) from error
     finally:
         part.unlink(missing_ok=True)
-
-
-def _push_to_disk(path: Path) -> None:
-    """A laptop's battery may end before the disk has what was written."""
-    with path.open("rb+") as file:
-        try:
-            os.fsync(file.fileno())
-        except OSError as error:
-            if error.errno not in NO_FSYNC:
-                raise
 
 
 def rename(old: Path, new: Path) -> None:
@@ -74,24 +59,18 @@ def keep_earlier(path: Path) -> Path | None:
 
 def save_tensors(path: str | Path, content: dict[str, Any]) -> None:
     """Write a dict of tensors and plain values that `torch.load(weights_only=True)` opens."""
-
-    def write(part: Path) -> None:
-        try:
-            torch.save(content, part)
-        except RuntimeError as error:  # torch does not say why; a full disk is the usual reason
-            raise OSError(errno.ENOSPC, "torch could not write all of it") from error
-
-    atomic_write(path, write)
+    buffer = BytesIO()  # for a full disk torch raises an error that does not say so
+    torch.save(content, buffer)
+    atomic_write(path, lambda part: part.write_bytes(buffer.getbuffer()))
 
 
 def load_tensors(path: str | Path) -> dict[str, Any]:
     """Read what `save_tensors` wrote, never running code from it; FlowersError if it cannot be."""
-    if not Path(path).is_file():
-        raise FlowersError(f"There is no file '{path}'; run the cell that trains and saves first.")
     try:
-        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums inside
-            sound = archive.testzip() is None
-        content = torch.load(path, map_location="cpu", weights_only=True) if sound else None
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        told = f"There is no file '{path}'; run the cell that trains and saves first."
+        raise FlowersError(told) from None
     except Exception:  # torch.load raises almost anything on a damaged file
         content = None
     if not isinstance(content, dict):
@@ -109,22 +88,14 @@ def megabytes(count: float) -> str:
 
 def file_md5(path: Path) -> str:
     """MD5 checksum of a file, as 32 hexadecimal digits."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
-def check_writable(folder: Path, needed: int = 0, *, advice: str = "Use another folder.") -> None:
-    """Make `folder` if need be; FlowersError if no file, or not `needed` bytes, can be saved in it."""
+def check_writable(folder: Path, *, advice: str = "Use another folder.") -> None:
+    """Make `folder` if need be; FlowersError with `advice` if no file can be saved in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            free = shutil.disk_usage(folder).free
-        if free < needed:
-            room = f"{megabytes(needed)} are needed, {megabytes(free)} are free"
-            raise OSError(errno.ENOSPC, f"the disk is too full: {room}")
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         told = f"Nothing can be saved in {folder} ({error.strerror}). {advice}"
         raise FlowersError(told) from error

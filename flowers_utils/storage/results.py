@@ -13,7 +13,7 @@ from flowers_utils.device import PRECISION_NAMES, Device, peak_memory_bytes
 from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import Z_95
 from flowers_utils.storage.checkpoints import about, versions
-from flowers_utils.storage.files import atomic_write, check_writable, keep_earlier
+from flowers_utils.storage.files import atomic_write, keep_earlier
 
 # What a run writes under the names of the run before it; phases keep their own earlier files.
 FILES_OF_A_RUN = ("results.json", "*_final.*", "*_int8.onnx")
@@ -25,17 +25,15 @@ def begin_run(folder: str | Path, data: FlowerData, knobs: Mapping[str, Any]) ->
     """Write `run.json`: to which run the files in `folder` belong. Those of another are renamed.
 
     `a.pth` becomes `a.earlier.pth`. Returns a sentence in plain text that names them, or "".
-    Raises FlowersError if the folder cannot be written.
     """
-    path, kept = Path(folder, "run.json"), []
+    path = Path(folder, "run.json")
     run = {"data": about(data), "knobs": dict(knobs), "config": _config()}
     content = json.dumps(run, indent=2).encode()
     if path.exists() and path.read_bytes() == content:
         return ""
-    check_writable(path.parent)
-    for file in [file for name in FILES_OF_A_RUN for file in path.parent.glob(name)]:
-        if ".earlier" not in file.name:
-            kept.append(f"{file.name} is now {keep_earlier(file).name}")
+    files = [file for name in FILES_OF_A_RUN for file in path.parent.glob(name)]
+    fresh = [file for file in files if ".earlier" not in file.name]
+    kept = [f"{file.name} is now {keep_earlier(file).name}" for file in fresh]
     atomic_write(path, lambda part: part.write_bytes(content))  # last: a stop leaves nothing undone
     told = "Files of a run with other data, knobs or configuration were renamed and replace"
     return f"{told} those kept before: {', '.join(kept)}." if kept else ""
@@ -73,7 +71,7 @@ def load_results(path: str | Path) -> dict[str, Any]:
     """Read what `save_results` wrote; raises FlowersError if that is not what the file holds."""
     try:
         results = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise FlowersError(f"'{path}' cannot be read as JSON ({error}).") from error
     if not isinstance(results, dict) or "phases" not in results:
         raise FlowersError(f"'{path}' is not the results.json of a run of this lesson.")
@@ -91,11 +89,9 @@ def compare_runs(old: dict[str, Any], new: dict[str, Any]) -> str:
         pair = (old.get(key), new.get(key))
         if key.split(".")[0] in SETTINGS and pair[0] != pair[1]:
             settings.append([f"`{key}`", *(plain(str(value)) for value in pair)])
-        elif re.fullmatch(r"phases\..+\.best_val_accuracy|test\..+\.value", key):
+        elif key.endswith((".best_val_accuracy", ".value")):
             images = "data.images.test" if key.startswith("test") else "data.images.val"
-            name = key.removeprefix("phases.").removesuffix(".value")
-            cells = _accuracies(pair, (old.get(images), new.get(images)))
-            measures.append([plain(re.sub("[._]", " ", name)), *cells])
+            measures.append([f"`{key}`", *_accuracies(pair, (old.get(images), new.get(images)))])
     table = markdown_table(["setting", "old", "new"], settings)
     first = table if settings else "The settings of both runs are the same."
     return f"{first}\n\n{markdown_table(['measure', 'old', 'new', 'difference'], measures)}"
@@ -111,15 +107,15 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _accuracies(pair: Sequence[Any], images: Sequence[Any]) -> list[str]:
-    """The cells "old", "new" and "difference" for accuracies of 0 to 1; a file may hold anything."""
-    fine = [type(value) in (int, float) and 0 <= value <= 1 for value in pair]
-    cells = [f"{value:.1%}" if ok else "none" for value, ok in zip(pair, fine, strict=True)]
-    if not all(fine) or not all(type(count) is int and 0 < count < 1e12 for count in images):
-        return [*cells, ""]  # without the number of images nobody can say how large chance is
-    old, new = pair
-    noise = Z_95 * math.sqrt(old * (1 - old) / images[0] + new * (1 - new) / images[1])
-    verdict = "beyond noise" if abs(new - old) > noise else "within noise"
-    return [*cells, f"{100 * (new - old):+.1f} points, {verdict} (±{100 * noise:.1f})"]
+    """The cells "old", "new" and "difference" for two accuracies; a file may hold anything."""
+    cells = [f"{value:.1%}" if isinstance(value, float) else "none" for value in pair]
+    try:
+        noise = Z_95 * math.sqrt(sum(p * (1 - p) / n for p, n in zip(pair, images, strict=True)))
+    except (TypeError, ValueError, ZeroDivisionError):  # without the number of images, for example
+        return [*cells, ""]
+    gain = pair[1] - pair[0]
+    verdict = "beyond noise" if abs(gain) > noise else "within noise"
+    return [*cells, f"{100 * gain:+.1f} points, {verdict} (±{100 * noise:.1f})"]
 
 
 def plain(text: str) -> str:

@@ -52,7 +52,6 @@ class PhaseFiles:
         # Another place changes the last digits only: a finished phase stays valid there.
         self.place = {"device": device.describe(), "torch": versions()["torch"]}
         self.settings = settings_of(model, data, phase)
-        self.own = False  # whether the best weights on the disk are of this very phase
         self.epochs_saved, self.saved_at = 0, time.monotonic()
         self.note = ""  # what the student should know: went on, was finished, began anew
         self.problem = ""  # why the newest content is not on disk
@@ -60,10 +59,8 @@ class PhaseFiles:
     def finished(self) -> dict[str, Any] | None:
         """The checkpoint of this very phase, if it was trained to its end on whatever device."""
         saved = self._read(self.checkpoint, self.settings)
-        self.own = saved is not None
         if saved is None or not saved.get("finished"):
             return None
-        self.state.unlink(missing_ok=True)  # of a run that was killed at its very end
         again = f"To train it again, first delete '{self.checkpoint.name}'."
         self.note = f"This phase was already trained, so it is loaded. {again}"
         if (there := saved["place"]) != self.place:
@@ -75,12 +72,12 @@ class PhaseFiles:
         """Take `changing` to where this very phase stopped; returns its best checkpoint so far.
 
         `changing` holds things with `state_dict()` and `load_state_dict()`. Where there is nothing
-        to go on from: None, and the best weights of another run are renamed, its state removed.
+        to go on from: None, and what is there is renamed (the weights) or removed (the state).
         """
         saved = self._read(self.state, self.settings | self.place)
         if saved is None:
             self.state.unlink(missing_ok=True)
-            if not self.own and (kept := keep_earlier(self.checkpoint)):
+            if kept := keep_earlier(self.checkpoint):
                 self.note += f" It is kept as '{kept.name}'."
             say(self.note)
             return None
@@ -117,8 +114,7 @@ class PhaseFiles:
         try:
             yield
         except (KeyboardInterrupt, FlowersError) as error:
-            count = self.epochs_saved
-            saved = f"The first {count} epochs are saved." if count else "No epoch is saved yet."
+            saved = f"{self.epochs_saved} epochs are saved."
             if isinstance(error, FlowersError):
                 raise FlowersError(f"{self.name}: {error} {saved}") from error
             raise Stopped(f"{self.name} stopped. {saved} Run this cell again to go on.") from error
