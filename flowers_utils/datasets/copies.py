@@ -21,10 +21,9 @@ EDITED = re.compile(
     r"|([ _-]+([hv]?flip|mirror|rot|aug)(ped|ed|at\w+|mented)?([ _-]*-?\d+)?)+$",
     re.IGNORECASE,
 )
-COMPARED = (
-    "Compared were 8 x 8 pixels of each photograph, also mirrored and in quarter turns, and names "
-    "such as IMG_3_rot5 or IMG_3.rf.1a2b beside IMG_3; other changed copies are not found."
-)
+COMPARED = """\
+Compared were 8 x 8 pixels of each photograph, also mirrored and in quarter turns, and names such
+as IMG_3_rot5 or IMG_3.rf.1a2b beside IMG_3; other changed copies are not found."""
 
 
 def number_pictures(photos: Sequence[Photo], looks: np.ndarray) -> list[int]:

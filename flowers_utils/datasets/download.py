@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import requests
+from torchvision.datasets.utils import check_integrity
 
 from flowers_utils.errors import FlowersError
 from flowers_utils.progress import Progress
-from flowers_utils.storage.files import file_md5, megabytes, rename
+from flowers_utils.storage.files import megabytes, rename
 
 PAUSES = range(10)  # seconds before each attempt; a cut download goes on where it stopped
 SILENCE = 20.0  # seconds that a server may be silent
@@ -63,7 +64,7 @@ def _fetch(url: str, part: Path, md5: str) -> str:
             failed = f"the connection failed or was cut: {type(error).__name__}"
             trouble = str(error) if isinstance(error, requests.HTTPError) else failed
             continue
-        if file_md5(part) == md5:
+        if check_integrity(part, md5):
             return ""
         part.write_bytes(b"")
         trouble = "not the correct file came (wrong checksum)"

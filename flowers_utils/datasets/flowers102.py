@@ -8,12 +8,13 @@ from pathlib import Path
 
 from scipy.io import loadmat
 from torchvision.datasets import Flowers102
+from torchvision.datasets.utils import check_integrity
 
 import transfer_learning_config as config
 from flowers_utils.config_check import check
 from flowers_utils.datasets.download import download_file, reachable
 from flowers_utils.progress import Progress
-from flowers_utils.storage.files import check_writable, file_md5, one_at_a_time
+from flowers_utils.storage.files import check_writable, one_at_a_time
 
 FULL_SIDE = 500  # pixels: the shorter side of every original photograph
 MATLAB_FILES = ("labels", "setid")  # keys of DATASET
@@ -79,8 +80,8 @@ def _urls(key: str) -> list[str]:
 
 
 def _is_there(root: Path, key: str) -> bool:
-    file = root / "flowers-102" / config.DATASET[key]["name"]
-    return file.is_file() and file_md5(file) == config.DATASET[key]["md5"]
+    file = config.DATASET[key]
+    return check_integrity(root / "flowers-102" / file["name"], md5=file["md5"])
 
 
 def _obtain(root: Path, key: str) -> Path:

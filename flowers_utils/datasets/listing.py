@@ -11,7 +11,6 @@ import transfer_learning_config as config
 from flowers_utils.config_check import check
 from flowers_utils.datasets.photos import why_no_photo
 
-SHOWN = 10  # so many names stand in a message; the rest is counted
 # "Train", "training_set", "valid", "seg_test": any usual spelling of a split.
 SPLIT_NAME = re.compile(
     r"(?:.*[ _.-])?(train|val|test)(?:ing|id|idation)?(?:[ _.-]?(?:set|data|split|images|photos))?",
@@ -34,8 +33,8 @@ class Photo(NamedTuple):
 def first_few(names: Iterable[object]) -> str:
     """Names as a list for a message: the first ten, and how many more there are."""
     quoted = [f"'{name}'" for name in names]
-    more = f" and {len(quoted) - SHOWN} more" if len(quoted) > SHOWN else ""
-    return ", ".join(quoted[:SHOWN]) + more
+    more = f" and {len(quoted) - 10} more" if len(quoted) > 10 else ""
+    return ", ".join(quoted[:10]) + more
 
 
 def list_photos(folder: Path) -> tuple[list[Photo], list[str], str]:

@@ -96,11 +96,11 @@ def _decoded(source: str, listing: Listing, limit: int | None) -> FlowerData:
 
 def _limited(labels: list[int], limit: int | None) -> list[int]:
     """Positions of `limit` photographs: classes take turns, so each split keeps the same classes."""
-    seen, turns = Counter(), []
-    for place, label in enumerate(labels):
-        turns.append((seen[label], label, place))  # the first of each class comes first
-        seen[label] += 1
-    return sorted(place for *_, place in sorted(turns)[:limit])
+    if limit is None:
+        return list(range(len(labels)))
+    # The first photograph of each class, then the second of each, and so on.
+    turns = sorted(range(len(labels)), key=lambda i: (labels[:i].count(labels[i]), labels[i]))
+    return sorted(turns[:limit])
 
 
 def split_table(data: FlowerData) -> str:

@@ -54,9 +54,7 @@ def make_checkpoint(
     }
 
 
-def save_checkpoint(
-    path: str | Path, model: nn.Module, *, data: FlowerData, **content: Any
-) -> None:
+def save_checkpoint(path: Path, model: nn.Module, *, data: FlowerData, **content: Any) -> None:
     """Write `make_checkpoint(model, data, **content)` to `path`: completely, or not at all."""
     save_tensors(path, make_checkpoint(model, data, **content))
 

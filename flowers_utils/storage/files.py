@@ -2,7 +2,7 @@
 
 import contextlib
 import errno
-import hashlib
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from flowers_utils.errors import FlowersError
-from flowers_utils.progress import say
 
 
 def atomic_write(path: str | Path, write: Callable[[Path], None]) -> None:
@@ -86,16 +85,14 @@ def megabytes(count: float) -> str:
     return f"{count / 1e6:,.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
-def file_md5(path: Path) -> str:
-    """MD5 checksum of a file, as 32 hexadecimal digits."""
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-
-
-def check_writable(folder: Path, *, advice: str = "Use another folder.") -> None:
-    """Make `folder` if need be; FlowersError with `advice` if no file can be saved in it."""
+def check_writable(folder: Path, needed: int = 0, *, advice: str = "Use another folder.") -> None:
+    """Make `folder` if need be; FlowersError if no file, or not `needed` bytes, can be saved in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise OSError(errno.ENOSPC, f"{megabytes(needed)} are needed, {megabytes(free)} free")
     except OSError as error:
         told = f"Nothing can be saved in {folder} ({error.strerror}). {advice}"
         raise FlowersError(told) from error
@@ -103,19 +100,14 @@ def check_writable(folder: Path, *, advice: str = "Use another folder.") -> None
 
 @contextlib.contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
-    """Let only one notebook make `path`; a second one says so and waits until the first is done.
+    """Let only one notebook make `path`; a second one waits until the first is done.
 
     A small file `.NAME.lock` stays beside it. It blocks nobody: the lock ends with its process.
     """
     lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
+    with contextlib.suppress(NotImplementedError, OSError):  # no locks on this drive, or read-only
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"Another notebook is making '{path}'. This one waits for it, then goes on.")
         lock.acquire()
-    except (NotImplementedError, OSError):
-        pass  # no locks on this drive, or no permission: then writing says it, in its own words
     try:
         yield
     finally:

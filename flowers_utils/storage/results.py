@@ -16,7 +16,7 @@ from flowers_utils.storage.checkpoints import about, versions
 from flowers_utils.storage.files import atomic_write, keep_earlier
 
 # What a run writes under the names of the run before it; phases keep their own earlier files.
-FILES_OF_A_RUN = ("results.json", "*_final.*", "*_int8.onnx")
+FILES_OF_A_RUN = ("results.json", "*_final.[!e]*", "*_int8.onnx")  # but none `.earlier`
 NOT_OF_A_RUN = ("PATHS", "DATASET", "EXPECTED", "COMPARISON")  # config that changes no result
 SETTINGS = ("data", "device", "precision", "profile", "recipe", "seed", "versions", "config")
 
@@ -32,8 +32,7 @@ def begin_run(folder: str | Path, data: FlowerData, knobs: Mapping[str, Any]) ->
     if path.exists() and path.read_bytes() == content:
         return ""
     files = [file for name in FILES_OF_A_RUN for file in path.parent.glob(name)]
-    fresh = [file for file in files if ".earlier" not in file.name]
-    kept = [f"{file.name} is now {keep_earlier(file).name}" for file in fresh]
+    kept = [f"{file.name} is now {keep_earlier(file).name}" for file in files]
     atomic_write(path, lambda part: part.write_bytes(content))  # last: a stop leaves nothing undone
     told = "Files of a run with other data, knobs or configuration were renamed and replace"
     return f"{told} those kept before: {', '.join(kept)}." if kept else ""

@@ -21,14 +21,14 @@ from flowers_utils.storage.files import keep_earlier, load_tensors, save_tensors
 
 SECONDS_BETWEEN_SAVES = 10.0  # a fast card must not wait for the disk after every short epoch
 STATE_VERSION = 4  # raise it when training changes, so that older phases are trained again
-NOT_OF_A_PHASE = ("total_epochs", "learning_rate")  # a phase has its own epochs and rates
 
 
 def settings_of(model: nn.Module, data: FlowerData, phase: Phase) -> dict[str, Any]:
     """All that decides the result of a phase, as plain values."""
     common = {**config.TRAINING_CONFIG, **config.AUGMENTATION}
+    del common["total_epochs"], common["learning_rate"]  # a phase has its own
     return {
-        **{key: value for key, value in common.items() if key not in NOT_OF_A_PHASE},
+        **common,
         **{key: list(value) for key, value in config.NORMALIZATION.items()},
         **phase.numbers(),
         "network": model.architecture,
