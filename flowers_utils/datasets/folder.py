@@ -6,11 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-import transfer_learning_config as config
 from flowers_utils.config_check import check
 from flowers_utils.datasets.cache import decoded
 from flowers_utils.datasets.copies import COMPARED, LOOK_SIDE, number_pictures
-from flowers_utils.datasets.flowers102 import root_of
 from flowers_utils.datasets.listing import Photo, first_few, list_photos
 
 SPLITS = ("train", "val", "test")
@@ -55,16 +53,6 @@ def read_folder(folder: Path, *, seed: int) -> Listing:
     note = "\n".join([*filter(None, notes), COMPARED]) if any(notes) else ""
     title = f"own flowers '{folder.resolve().name}'"
     return Listing(title, tuple(names), files, note, left_out)
-
-
-def describe_folder(path: str | Path) -> str:
-    """What is in a student's own folder, as `load_data` will use it, in words; or FlowersError."""
-    if root := root_of(Path(path)):
-        return f"{config.DATASET['name']}, found in {root}"
-    own = read_folder(Path(path), seed=0)
-    counts = ", ".join(f"{split} {len(labels)}" for split, (_, labels) in own.files.items())
-    told = f"{len(own.class_names)} classes ({counts}). Left out: {own.left_out or 'nothing'}."
-    return f"{told} {' '.join(own.note.split())}".strip()
 
 
 def _check_complete(photos: list[Photo], names: list[str], left_out: str) -> None:
