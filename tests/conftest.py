@@ -1,7 +1,6 @@
 """Shared set-up: a small network, data that it can learn, and a tiny Flowers102 on the disk."""
 
 import hashlib
-import os
 import sys
 from pathlib import Path
 
@@ -27,7 +26,6 @@ torch.set_num_threads(1)
 def save_every_epoch(monkeypatch):
     """Of the tests' short epochs hardly one would be saved otherwise."""
     monkeypatch.setattr(resume, "SECONDS_BETWEEN_SAVES", 0.0)
-    monkeypatch.setattr(os, "fsync", lambda file: None)  # a quarter of the time of a small phase
 
 
 @pytest.fixture

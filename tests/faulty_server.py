@@ -5,9 +5,6 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-LOGIN_PAGE = b"<!DOCTYPE html><html><body>Please log in to the school network.</body></html>"
-FLIPPED = bytes(range(255, -1, -1))  # turns every byte into another one
-
 
 class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
@@ -23,8 +20,10 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "slow":
             time.sleep(0.6)
         body, code, kind = self.server.files[name], 200, "application/octet-stream"
-        if fault == "login page":
-            body, kind = LOGIN_PAGE, "text/html; charset=utf-8"
+        if fault == "wrong":
+            body = b"of another file"
+        elif fault == "login page":
+            body, kind = b"<!DOCTYPE html>Please log in.", "text/html; charset=utf-8"
         elif wanted and "no range" not in fault:
             start, code = int(wanted.removeprefix("bytes=").removesuffix("-")), 206
             if start >= len(body):
@@ -34,8 +33,6 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Content-Type", kind)
         self.end_headers()
-        if fault == "wrong":
-            body = body.translate(FLIPPED)
         with contextlib.suppress(ConnectionError):  # a client that has given up
             self.wfile.write(body[: (len(body) + 1) // 2] if "cut" in fault else body)
 

@@ -70,16 +70,6 @@ def test_flowers102_is_fetched_unpacked_and_then_left_alone(server, base, monkey
     assert server.requests == []
 
 
-def test_a_half_extracted_set_and_files_put_there_by_hand_need_no_network(server, base):
-    (base / "jpg").mkdir(parents=True)
-    for name, content in {**SMALL_SET, **PHOTOS, "jpg/image_00005.jpg": b""}.items():
-        (base / name).write_bytes(content)
-    assert not flowers102.flowers102_is_whole(base.parent)
-    assert flowers102.flowers102_lies_ready(base.parent)
-    ensure_flowers102(base.parent)
-    assert unpacked(base) == PHOTOS and server.requests == []
-
-
 def test_a_file_that_cannot_be_fetched_is_told_with_the_way_out(server, base):
     base.mkdir(parents=True)
     by_hand = base / "flowers.tgz"
@@ -133,19 +123,23 @@ def test_the_data_folder_does_not_move(tmp_path, monkeypatch):
     assert data_root() == before and before.is_absolute()
 
 
-def test_a_damaged_photograph_is_unpacked_again_once_it_is_deleted(mini_flowers102, monkeypatch):
+def test_what_is_damaged_or_missing_is_unpacked_from_an_archive_put_there(
+    mini_flowers102, monkeypatch
+):
     base = mini_flowers102 / "flowers-102"
     photos = unpacked(base)
     archive = archive_of(photos)
     describe(monkeypatch, "archive", "flowers.tgz", archive)
-    (base / "flowers.tgz").write_bytes(archive)
-    damaged = base / "jpg" / "image_00001.jpg"
-    damaged.write_bytes(damaged.read_bytes()[:300])
-    with pytest.raises(
-        FlowersError, match=f"'{damaged}' cannot be opened.* delete it, and run this"
-    ):
+    monkeypatch.setitem(config.DATASET, "base_urls", ())
+    first, second = (base / "jpg" / f"image_0000{number}.jpg" for number in (1, 2))
+    first.write_bytes(first.read_bytes()[:300])
+    with pytest.raises(FlowersError, match=f"'{first}' cannot be opened.* delete it, and run"):
         load_data("flowers102", profile="smoke")
-    damaged.unlink()
+    first.unlink()
+    second.write_bytes(b"")
+    assert not flowers102.flowers102_lies_ready(mini_flowers102)
+    (base / "flowers.tgz").write_bytes(archive)
+    assert flowers102.flowers102_lies_ready(mini_flowers102)
     load_data("flowers102", profile="smoke")
     assert unpacked(base) == photos
 
