@@ -72,15 +72,6 @@ def test_mask_is_where_another_hue_changes_the_picture(monkeypatch):
     assert changed[masks].float().mean() > 5 * changed[~masks].float().mean()
 
 
-def test_folder_holds_each_picture_unchanged_under_its_species(tmp_path):
-    folder = practice.draw_practice_folder(tmp_path, seed=0, limit=LIMIT)
-    for split, size in (("train", practice.PRACTICE_RESIZE), ("val", practice.PRACTICE_CROP)):
-        for number, picture in enumerate(drawn(split, size=size, seed=0, limit=LIMIT)):
-            path = folder / split / flowers.PRACTICE_NAMES[number] / f"{number:04d}.png"
-            assert np.array_equal(np.asarray(Image.open(path)).transpose(2, 0, 1), picture)
-    assert len(list(folder.glob("test/*/*.png"))) == LIMIT
-
-
 def test_pictures_are_drawn_again_for_another_seed_or_version_only(tmp_path, monkeypatch):
     def time_drawn(seed):
         folder = practice.draw_practice_folder(tmp_path, seed=seed, limit=LIMIT)
@@ -92,12 +83,16 @@ def test_pictures_are_drawn_again_for_another_seed_or_version_only(tmp_path, mon
     assert time_drawn(1) != other
 
 
-def test_a_stopped_drawing_leaves_no_folder(tmp_path, monkeypatch):
+def test_a_complete_folder_holds_each_picture_under_its_species(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(TypeError):
         patch.setattr(practice, "PRACTICE_CROP", None)  # val cannot be drawn: stops after train
         practice.draw_practice_folder(tmp_path, seed=0, limit=LIMIT)
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
     folder = practice.draw_practice_folder(tmp_path, seed=0, limit=LIMIT)
+    for split, size in (("train", practice.PRACTICE_RESIZE), ("val", practice.PRACTICE_CROP)):
+        for number, picture in enumerate(drawn(split, size=size, seed=0, limit=LIMIT)):
+            path = folder / split / flowers.PRACTICE_NAMES[number] / f"{number:04d}.png"
+            assert np.array_equal(np.asarray(Image.open(path)).transpose(2, 0, 1), picture)
     assert len(list(folder.glob("*/*/*.png"))) == 3 * LIMIT
 
 

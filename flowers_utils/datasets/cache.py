@@ -48,11 +48,10 @@ def _short_hash(*facts: object) -> str:
 def _write(files: Sequence[Path], size: int, part: Path) -> None:
     """Decode `files` into the array file `part`; after a broken one the rest is tried, too."""
     broken = []
-    quick = 16 * size if size < 16 else None  # a JPEG decoded to fewer pixels is as good for these
 
     def attempt(file: Path) -> bytes:
         try:
-            image = TF.resize(open_photo(file, at_least=quick), [size, size])
+            image = TF.resize(open_photo(file), [size, size])
             return np.asarray(image).transpose(2, 0, 1).tobytes()
         except FlowersError as error:
             broken.append(str(error))

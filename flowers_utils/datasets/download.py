@@ -1,7 +1,4 @@
-"""Files over a connection that breaks: resumed, retried, verified, put in place in one move.
-
-`requests` speaks to the server. Resuming is ours: no library here continues half a file.
-"""
+"""Files over a connection that breaks: resumed (no library here does it), verified, moved into place."""
 
 import time
 from collections.abc import Sequence

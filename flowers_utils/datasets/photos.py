@@ -30,12 +30,10 @@ def why_no_photo(path: Path) -> str:
         return ""
 
 
-def open_photo(path: str | os.PathLike, *, at_least: int | None = None) -> Image.Image:
-    """Open one photograph as upright RGB, or smaller with `at_least` pixels, which is quick."""
+def open_photo(path: str | os.PathLike) -> Image.Image:
+    """Open one photograph as upright RGB; or FlowersError."""
     try:
         with Image.open(path) as image:
-            if at_least:
-                image.draft(None, (at_least, at_least))
             return to_rgb(image)
     except Exception as error:  # a damaged photograph makes Pillow raise almost anything
         why = str(error) or type(error).__name__

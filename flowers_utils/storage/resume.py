@@ -110,14 +110,12 @@ class PhaseFiles:
 
     @contextlib.contextmanager
     def explain_stops(self) -> Iterator[None]:
-        """What a stop or an error leaves behind, and how to go on, in one sentence."""
+        """What a stop leaves behind, and how to go on, in one sentence."""
         try:
             yield
-        except (KeyboardInterrupt, FlowersError) as error:
-            saved = f"{self.epochs_saved} epochs are saved."
-            if isinstance(error, FlowersError):
-                raise FlowersError(f"{self.name}: {error} {saved}") from error
-            raise Stopped(f"{self.name} stopped. {saved} Run this cell again to go on.") from error
+        except KeyboardInterrupt as error:
+            told = f"{self.name} stopped. {self.epochs_saved} epochs are saved."
+            raise Stopped(f"{told} Run this cell again to go on.") from error
 
     def save(self, changing: dict[str, Any], best: dict[str, Any], *, finished: bool) -> None:
         """Write both files now and then, at the end the first alone. A full disk stops nothing."""
