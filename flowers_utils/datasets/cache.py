@@ -22,9 +22,8 @@ CACHE_VERSION = 3  # part of every cache's name: raise it when decoding changes
 
 
 def decoded(files: Sequence[Path], *, size: int, name: str) -> np.ndarray:
-    """All `files` decoded once: memory-mapped uint8 `(N, 3, size, size)`, read-only.
+    """All `files` decoded and resized once: memory-mapped uint8 `(N, 3, size, size)`, read-only.
 
-    Each is squashed to a square, like torchvision's `Resize`.
     After a change it is made anew, and older arrays of the same `name` and folder are removed.
     Raises one FlowersError for all that cannot be opened.
     """

@@ -26,11 +26,12 @@ Compared were 8 x 8 pixels of each photograph, also mirrored and in quarter turn
 as IMG_3_rot5 or IMG_3.rf.1a2b beside IMG_3; other changed copies are not found."""
 
 
-def number_pictures(photos: Sequence[Photo], looks: np.ndarray) -> list[int]:
-    """A number for each photograph, the same for copies; `looks` are uint8 `(N, 3, 8, 8)`."""
+def number_pictures(photos: Sequence[Photo], looks: np.ndarray) -> list[Photo]:
+    """The photographs with a number of `picture` that copies share; `looks` are uint8 `(N, 3, 8, 8)`."""
     first, second = zip(*_alike(looks), *_named_alike(photos), strict=True)
     graph = coo_array((np.ones(len(first)), (first, second)), shape=(len(photos), len(photos)))
-    return connected_components(graph, directed=False)[1].tolist()
+    numbers = connected_components(graph, directed=False)[1].tolist()
+    return [photo._replace(picture=n) for photo, n in zip(photos, numbers, strict=True)]
 
 
 def _alike(looks: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -13,6 +13,7 @@ from flowers_utils.storage.files import megabytes, rename
 
 PAUSES = range(10)  # seconds before each attempt; a cut download goes on where it stopped
 SILENCE = 20.0  # seconds that a server may be silent
+WEB_PAGE = "text/html"  # firewalls and hotel networks answer every request with their login page
 CHUNK = 1 << 13  # bytes a read: small, since a cut line loses what is read of the last one
 
 
@@ -20,7 +21,7 @@ def reachable(url: str, *, timeout: float = 3.0) -> bool:
     """Whether the file at `url` could be downloaded now; the server has `timeout` seconds."""
     try:
         with requests.get(url, stream=True, timeout=timeout) as response:
-            return response.ok and not _is_web_page(response)
+            return response.ok and not response.headers.get("Content-Type", "").startswith(WEB_PAGE)
     except requests.RequestException:
         return False
 
@@ -54,7 +55,7 @@ def _fetch(url: str, part: Path, md5: str) -> str:
             with requests.get(url, headers=headers, stream=True, timeout=SILENCE) as response:
                 if response.status_code != 416:  # 416: nothing lies beyond `part`
                     response.raise_for_status()
-                    if _is_web_page(response):
+                    if response.headers.get("Content-Type", "").startswith(WEB_PAGE):
                         return "a web page came instead, perhaps the network's login page"
                     _append(response, part)
         except requests.RequestException as error:
@@ -68,11 +69,6 @@ def _fetch(url: str, part: Path, md5: str) -> str:
         if start == 0:
             break  # else its beginning may have been of another file: once more
     return trouble
-
-
-def _is_web_page(response: requests.Response) -> bool:
-    """Firewalls and hotel networks answer every request with their own login page."""
-    return response.headers.get("Content-Type", "").startswith("text/html")
 
 
 def _append(response: requests.Response, part: Path) -> None:

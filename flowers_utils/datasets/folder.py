@@ -33,10 +33,9 @@ def read_folder(folder: Path, *, seed: int) -> Listing:
     photos, names, left_out = list_photos(folder.resolve())
     _check_complete(photos, names, left_out)
     looks = decoded([p.path for p in photos], size=LOOK_SIDE, name="copies")
-    pictures, classes = number_pictures(photos, looks), defaultdict(set)
-    for i, picture in enumerate(pictures):
-        photos[i] = photos[i]._replace(picture=picture)
-        classes[picture].add(photos[i].name)
+    photos, classes = number_pictures(photos, looks), defaultdict(set)
+    for photo in photos:
+        classes[photo.picture].add(photo.name)
     if wrong := [f"{p.name}/{p.path.name}" for p in photos if len(classes[p.picture]) > 1]:
         photos = [photo for photo in photos if len(classes[photo.picture]) == 1]
         in_two = f"{len(wrong)} files, each photograph in two classes: {first_few(wrong)}"
