@@ -154,9 +154,8 @@ def test_older_arrays_are_removed_only_while_no_other_notebook_works(
     assert make() is not None and len(cache_files(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:500], lambda b: b"x" * len(b)])
-def test_a_damaged_cache_is_made_anew(make, tmp_path, damage):
+def test_a_damaged_cache_is_made_anew(make, tmp_path):
     first = np.array(make())
     (path,) = cache_files(tmp_path)
-    path.write_bytes(damage(path.read_bytes()))
+    path.write_bytes(path.read_bytes()[:500])
     assert np.array_equal(make(), first)

@@ -10,8 +10,6 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from flowers_utils.errors import FlowersError
 
-# Pillow says what a file is, by its first bytes: names lie.
-FORMATS = {"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
 SRGB = ImageCms.createProfile("sRGB")
 
 
@@ -20,12 +18,12 @@ def why_no_photo(path: Path) -> str:
     ending = path.suffix.lower() or "without an ending"
     usual = Image.registered_extensions().get(ending)
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as image:  # it looks at the first bytes: names lie
             # A camera's raw file is a TIFF whose first picture is a thumbnail.
             raw = image.format == "TIFF" and usual != "TIFF" and path.suffix
-            return "" if image.format in FORMATS and not raw else ending
+            return ending if raw else ""
     except UnidentifiedImageError:
-        return "" if usual in FORMATS else ending
+        return "" if usual else ending
     except Exception:  # no permission, too large, cut in its header: `open_photo` says it in words
         return ""
 

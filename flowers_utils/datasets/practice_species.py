@@ -86,8 +86,7 @@ PRACTICE_SPECIES = species_table(NUM_SPECIES, seed=102, avoid=(), unseen={})
 def traits_in_words(logits: Tensor, names: Sequence[str]) -> list[str]:
     """A line for each flower, such as `petals five ✓, outline round ✗ (pointed)`.
 
-    `logits` (N, MOST_WORDS * 7) are the pretrained network's, `names` the species. Traits whose true
-    word is in UNSEEN are left out.
+    `logits` (N, MOST_WORDS * 7) are the pretrained network's. Traits with an UNSEEN word are left out.
     """
     lines = []
     for name, table in zip(names, logits.reshape(-1, MOST_WORDS, len(WORDS)), strict=True):
