@@ -80,15 +80,12 @@ def test_a_file_that_cannot_be_fetched_is_told_with_the_way_out(server, base):
     assert by_hand.exists()
 
 
-def test_splits_are_those_of_torchvision(mini_flowers102):
+def test_auto_takes_flowers102_that_is_there_as_torchvision_would(mini_flowers102, monkeypatch):
     for name in ("train", "val", "test"):
         files, labels = flowers102.read_split(mini_flowers102, name)
         theirs = Flowers102(mini_flowers102, split=name)
         assert [label for _, label in theirs] == labels
         assert theirs[-1][0].tobytes() == Image.open(files[-1]).tobytes()
-
-
-def test_auto_takes_flowers102_that_is_there_as_torchvision_would(mini_flowers102, monkeypatch):
     monkeypatch.setitem(config.DATASET, "base_urls", ())
     data = load_data("auto", profile="smoke")
     assert data.source == "flowers102" and data.note == ""

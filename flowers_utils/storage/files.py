@@ -37,23 +37,21 @@ def atomic_write(path: str | Path, write: Callable[[Path], None]) -> None:
         part.unlink(missing_ok=True)
 
 
-def rename(old: Path, new: Path) -> None:
+def rename(old: Path, new: Path) -> Path:
     """Rename a file or folder; on Windows a virus scanner may hold it for a moment."""
     for pause in (0.1, 0.3, 1.0):  # seconds
-        with contextlib.suppress(PermissionError):
-            old.replace(new)
-            return
-        time.sleep(pause)
-    old.replace(new)
+        try:
+            return old.replace(new)
+        except PermissionError:
+            time.sleep(pause)
+    return old.replace(new)
 
 
 def keep_earlier(path: Path) -> Path | None:
     """Rename `a.pth`, if it is there, to `a.earlier.pth`, the one keepsake; returns its path."""
     if not path.exists():
         return None
-    kept = path.with_name(f"{path.stem}.earlier{path.suffix}")
-    rename(path, kept)
-    return kept
+    return rename(path, path.with_name(f"{path.stem}.earlier{path.suffix}"))
 
 
 def save_tensors(path: str | Path, content: dict[str, Any]) -> None:

@@ -61,10 +61,9 @@ class PhaseFiles:
         saved = self._read(self.checkpoint, self.settings)
         if saved is None or not saved.get("finished"):
             return None
+        where = f"on {saved['place']['device']} with torch {saved['place']['torch']}"
         again = f"To train it again, first delete '{self.checkpoint.name}'."
-        self.note = f"This phase was already trained, so it is loaded. {again}"
-        if (there := saved["place"]) != self.place:
-            self.note += f" (It was trained on {there['device']} with torch {there['torch']}.)"
+        self.note = f"This phase was already trained, {where}, so it is loaded. {again}"
         say(self.note)
         return saved
 
