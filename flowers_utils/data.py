@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -48,6 +49,12 @@ class FlowerData:
     note: str = ""  # what the student must know about how this data was chosen
     left_out: Mapping[str, str] = field(default_factory=dict)  # split -> what was not used, and why
     photo_side: int | None = None  # shorter side of the photographs on the disk, in pixels
+    files: Mapping[str, tuple[list[Path], list[int]]] = field(default_factory=dict)  # and labels
+
+    @property
+    def root(self) -> Path:
+        """The folder that torchvision's `Flowers102` reads, or `ImageFolder` below its split."""
+        return self.files["train"][0][0].parents[2]
 
     @property
     def num_classes(self) -> int:

@@ -25,8 +25,8 @@ FLOWERS102_NAMES = tuple(Flowers102.classes)  # in label order
 def root_of(folder: Path) -> Path | None:
     """The root of Flowers102, if `folder` is that, or its `flowers-102` or `jpg`; else None."""
     for base in (folder / "flowers-102", folder.parent if folder.name == "jpg" else folder):
-        files = [base / config.DATASET[key]["name"] for key in MATLAB_FILES]
-        if (base / "jpg").is_dir() and all(file.is_file() for file in files):
+        files = [base / config.DATASET[key]["name"] for key in (*MATLAB_FILES, "archive")]
+        if sum(part.exists() for part in (base / "jpg", *files)) > 1:  # what lacks is fetched
             told = f"'{base}' holds Flowers102. Rename it: torchvision looks for 'flowers-102'."
             check(base.name == "flowers-102", told)
             return base.parent

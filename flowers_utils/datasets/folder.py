@@ -138,15 +138,16 @@ def _alike(looks: np.ndarray) -> Iterator[tuple[int, int]]:
 def _named_alike(photos: Sequence[Photo]) -> Iterator[tuple[int, int]]:
     """Positions of an edited copy, by its name, and of its original in the same class.
 
-    The original in the copy's own split comes first, since splits may count from 1 each. A copy
-    stands for a missing original if a digit makes its name one of a kind.
+    The original in the copy's own split comes first, since splits may count from 1 each.
     """
     families = defaultdict(list)  # class and name of the original -> positions
     for i, photo in enumerate(photos):
         families[photo.name, EDITED.sub("", photo.path.stem)].append(i)
     for (_, stem), family in families.items():
         originals = {photos[i].split: i for i in family if photos[i].path.stem == stem}
-        if not originals and re.search(r"\d", stem):
+        if (
+            not originals and ".rf." in photos[family[0]].path.stem
+        ):  # a tool's copies of one photograph
             originals = {photos[family[0]].split: family[0]}
         for i in family:
             if originals and photos[i].path.stem != stem:

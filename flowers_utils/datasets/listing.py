@@ -47,6 +47,11 @@ def list_photos(folder: Path) -> tuple[list[Photo], list[str], str]:
             left_out["outside the class folders"] += files
             continue
         names.add(name := normalize("NFC", place.name))  # macOS writes é as two characters
+        namesakes = [
+            p for p in splits if (splits[p], normalize("NFC", p.name)) == (splits[place], name)
+        ]
+        told = f"Two folders have the name '{name}': {first_few(namesakes)}. Rename or join them."
+        check(len(namesakes) == 1, told)
         for file in files:
             if why := why_no_photo(file):
                 left_out[f"{why} (save photographs as JPEG)"].append(file)

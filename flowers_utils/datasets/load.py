@@ -17,6 +17,7 @@ from flowers_utils.datasets.photos import open_photo
 from flowers_utils.datasets.practice_species import PRACTICE_NAMES
 from flowers_utils.device import Device
 from flowers_utils.models import imagenet_weights
+from flowers_utils.storage.files import explain_full_disk
 from flowers_utils.storage.results import markdown_table, plain
 
 # What a student must see when the lesson does not run on real photographs.
@@ -49,7 +50,8 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
         if not (flowers102.flowers102_lies_ready(root) or flowers102.flowers102_is_reachable()):
             choice, note = "practice", PRACTICE_BANNER.format(root=root)
     if choice == "flowers102":
-        flowers102.ensure_flowers102(root)
+        with explain_full_disk(root):
+            flowers102.ensure_flowers102(root)
         files = {name: flowers102.read_split(root, name) for name in SPLITS}
         listing = Listing(config.DATASET["name"], flowers102.FLOWERS102_NAMES, files)
     elif choice == "practice":
@@ -63,7 +65,9 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
 
 def _practice_listing(seed: int, limit: int | None) -> Listing:
     """The practice flowers, drawn as PNG files in the cache's folder if they are not there yet."""
-    folder = practice.draw_practice_folder(Path(config.PATHS["cache"]), seed=seed, limit=limit)
+    cache = Path(config.PATHS["cache"])
+    with explain_full_disk(cache):
+        folder = practice.draw_practice_folder(cache, seed=seed, limit=limit)
     files = {}
     for split in SPLITS:
         found = [(PRACTICE_NAMES.index(p.parent.name), p) for p in folder.glob(f"{split}/*/*.png")]
@@ -90,7 +94,7 @@ def _decoded(source: str, listing: Listing, limit: int | None) -> FlowerData:
     if source == "flowers102" and side < flowers102.FULL_SIDE:  # such copies score lower
         title += f" (copies, {side} pixels)"
     about = {"resize_size": resize, "image_size": crop, "photo_side": side}
-    about |= {"note": listing.note, "left_out": left_out}
+    about |= {"note": listing.note, "left_out": left_out, "files": listing.files}
     return FlowerData(source, title, listing.class_names, **splits, **about)
 
 

@@ -2,15 +2,32 @@
 
 import contextlib
 import os
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from torch.utils.data import Dataset
 
 from flowers_utils.errors import FlowersError
 
 SRGB = ImageCms.createProfile("sRGB")
+
+
+class PhotoFiles(Dataset):
+    """Files as a dataset: `dataset[i]` is a picture (an upright PIL image, `transform`ed) and a label."""
+
+    def __init__(self, paths: list[Path], labels: list[int], transform: Callable | None = None):
+        self.paths, self.labels, self.transform = paths, labels, transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> tuple[Any, int]:
+        picture = open_photo(self.paths[i])
+        return (self.transform(picture) if self.transform else picture), self.labels[i]
 
 
 def why_no_photo(path: Path) -> str:

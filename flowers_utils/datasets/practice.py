@@ -52,10 +52,10 @@ def draw_practice_folder(root: Path, *, seed: int, limit: int | None) -> Path:
     folder = root / ("practice" if limit is None else f"practice-first-{limit}")
     facts = f"version {PRACTICE_VERSION}, seed {seed}"
     with files.one_at_a_time(folder):
-        mark = folder / ".drawn"
-        if mark.is_file() and mark.read_text(encoding="utf-8") == facts:
-            return folder
+        mark, there = folder / ".drawn", sum(1 for _ in folder.glob("*/*/*.png"))
         total = sum(min(limit or count, count) for count in SPLIT_SIZES.values())
+        if there == total and mark.is_file() and mark.read_text(encoding="utf-8") == facts:
+            return folder
         part = root / f".{folder.name}.part"  # renamed when it is complete: a stop does no harm
         shutil.rmtree(part, ignore_errors=True)
         with Progress(total, "Drawing practice flowers", unit="image") as bar:

@@ -8,6 +8,7 @@ import os
 import textwrap
 from collections.abc import Callable
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,9 @@ def _write_program(part: Path, module: nn.Module, example: dict, facts: dict) ->
     program = torch.export.export(module, **example)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it holds the paths of this computer
-    torch.export.save(program, part, extra_files={"model.json": json.dumps(facts)})
+    buffer = BytesIO()  # on a full disk torch would end the whole process
+    torch.export.save(program, buffer, extra_files={"model.json": json.dumps(facts)})
+    part.write_bytes(buffer.getbuffer())
 
 
 def _write_onnx(part: Path, module: nn.Module, example: dict, facts: dict) -> None:

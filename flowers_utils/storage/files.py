@@ -25,16 +25,24 @@ def atomic_write(path: str | Path, write: Callable[[Path], None]) -> None:
     check_writable(path.parent)
     part = path.with_name(f".{path.stem}-part{path.suffix}")  # overwrites what a killed run left
     try:
-        write(part)
-        rename(part, path)
+        with explain_full_disk(path):
+            write(part)
+            rename(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Where `path` cannot be written, raise FlowersError that says why and what to do."""
+    try:
+        yield
     except OSError as error:
         full = "The disk is full: " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise FlowersError(
             f"{full}'{path}' was not written ({error.strerror or error}); an earlier file is "
             "untouched. Free some space, or close what uses the file; then run the cell again."
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def rename(old: Path, new: Path) -> Path:

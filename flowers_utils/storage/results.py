@@ -16,7 +16,7 @@ from flowers_utils.storage.checkpoints import about, versions
 from flowers_utils.storage.files import atomic_write, keep_earlier
 
 # What a run writes under the names of the run before it; phases keep their own earlier files.
-FILES_OF_A_RUN = ("results.json", "*_final.[!e]*", "*_int8.onnx")  # but none `.earlier`
+FILES_OF_A_RUN = ("results.json", "my_flowers.pth", "*_final.[!e]*", "*_int8.onnx")  # not .earlier
 NOT_OF_A_RUN = ("PATHS", "DATASET", "EXPECTED", "COMPARISON")  # config that changes no result
 SETTINGS = ("data", "device", "precision", "profile", "recipe", "seed", "versions", "config")
 

@@ -17,7 +17,7 @@ from flowers_utils.models import fingerprint
 from flowers_utils.phases import Phase
 from flowers_utils.progress import say
 from flowers_utils.storage.checkpoints import versions
-from flowers_utils.storage.files import keep_earlier, load_tensors, save_tensors
+from flowers_utils.storage.files import keep_earlier, load_tensors, rename, save_tensors
 
 SECONDS_BETWEEN_SAVES = 10.0  # a fast card must not wait for the disk after every short epoch
 STATE_VERSION = 4  # raise it when training changes, so that older phases are trained again
@@ -49,6 +49,7 @@ class PhaseFiles:
     ):
         self.name, stem = phase.name, f"{model.architecture}_{phase.stem}"
         self.checkpoint, self.state = folder / f"{stem}_best.pth", folder / f"{stem}_resume.pth"
+        self._earlier = folder / f"{stem}_best.earlier.pth"
         # Another place changes the last digits only: a finished phase stays valid there.
         self.place = {"device": device.describe(), "torch": versions()["torch"]}
         self.settings = settings_of(model, data, phase)
@@ -59,8 +60,16 @@ class PhaseFiles:
     def finished(self) -> dict[str, Any] | None:
         """The checkpoint of this very phase, if it was trained to its end on whatever device."""
         saved = self._read(self.checkpoint, self.settings)
+        if saved is None and self._earlier.exists():  # of two runs in turn, none is trained again
+            note, saved = self.note, self._read(self._earlier, self.settings)
+            if saved and saved.get("finished"):
+                other = rename(self._earlier, self.checkpoint.with_suffix(".swap"))
+                keep_earlier(self.checkpoint)
+                rename(other, self.checkpoint)
+            self.note = note
         if saved is None or not saved.get("finished"):
             return None
+        self.state.unlink(missing_ok=True)
         where = f"on {saved['place']['device']} with torch {saved['place']['torch']}"
         again = f"To train it again, first delete '{self.checkpoint.name}'."
         self.note = f"This phase was already trained, {where}, so it is loaded. {again}"
