@@ -106,6 +106,10 @@ def test_the_set_is_found_wherever_one_points_into_it(mini_flowers102, tmp_path,
         assert load_data(given, profile="smoke").source == "flowers102"
         monkeypatch.setenv("FLOWERS_DATA_DIR", given)
         assert data_root() == mini_flowers102
+    jpg = mini_flowers102 / "flowers-102" / "jpg"
+    jpg.rename(mini_flowers102 / "away")  # then the two other files say what it is
+    assert data_root() == mini_flowers102
+    (mini_flowers102 / "away").rename(jpg)
     other = (mini_flowers102 / "flowers-102").rename(mini_flowers102 / "oxford")
     with pytest.raises(FlowersError, match=r"oxford' holds Flowers102.*Rename it"):
         load_data(str(other))

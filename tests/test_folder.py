@@ -109,6 +109,7 @@ def test_folders_around_the_classes_are_entered_and_what_is_not_read_is_told(fol
         ("rose/1.jpg, tulip/1.jpg", "'rose' has 1 different photographs, but needs 3"),
         ("train/rose/1.jpg, train/lily/1.jpg, val/rose/1.jpg, val/a/1.jpg", "for train of 'a'"),
         ("Rose/1.jpg, rose/1.jpg, a/1.jpg, a /1.jpg", "underscores: 'Rose', 'a', 'a ', 'rose'."),
+        ("red/rose/1.jpg, pink/rose/1.jpg, red/a/1.jpg", "Two folders have the name 'rose'"),
         ("train/a_b/1.jpg, train/c/1.jpg, val/a b/1.jpg, val/c/1.jpg", "'a b', 'a_b'"),
     ],
 )
@@ -206,9 +207,10 @@ def test_names_of_annotation_tools_are_copies_and_plain_pictures_are_not(folder)
     for name in ("IMG_0_jpg.rf.a1", "IMG_0_jpg.rf.b2", "IMG_1.rf.c3", "IMG_2", "IMG_2_flip"):
         photo(folder / "rose" / f"{name}.jpg")
     (folder / "tulip").mkdir()
-    for number in range(12):
+    names = (*range(10), "2026-aug-10", "2026-aug-11")  # dates, not augmentations
+    for number, name in enumerate(names):
         picture = Image.new("RGB", (64, 64), (100 + number, 100, 50))
-        picture.save(folder / "tulip" / f"{number}.png")
+        picture.save(folder / "tulip" / f"{name}.png")
     assert "(2 of 17 files are copies)" in read_folder(folder, seed=0).note
 
 

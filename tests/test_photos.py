@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageCms
 import transfer_learning_config as config
 from flowers_utils.datasets import cache
 from flowers_utils.datasets.cache import decoded
-from flowers_utils.datasets.photos import open_photo, why_no_photo
+from flowers_utils.datasets.photos import PhotoFiles, open_photo, why_no_photo
 from flowers_utils.errors import FlowersError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -70,7 +70,9 @@ def test_a_photograph_is_turned_upright(tmp_path, orientation):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     content = encoded(two_colours(), "JPEG", exif=exif, quality=100)
-    image = open_photo(written(tmp_path, content))
+    files = PhotoFiles([written(tmp_path, content)], [7])
+    image, label = files[0]
+    assert len(files) == 1 and label == 7
     assert image.size == ((24, 16) if orientation < 5 else (16, 24))
     assert near(image.getpixel((0, 0)), BLUE if orientation == 3 else RED)
 

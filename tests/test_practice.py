@@ -72,15 +72,20 @@ def test_mask_is_where_another_hue_changes_the_picture(monkeypatch):
     assert changed[masks].float().mean() > 5 * changed[~masks].float().mean()
 
 
-def test_pictures_are_drawn_again_for_another_seed_or_version_only(tmp_path, monkeypatch):
+def test_pictures_are_drawn_again_for_another_seed_or_version_and_if_one_is_gone(
+    tmp_path, monkeypatch
+):
     def time_drawn(seed):
         folder = practice.draw_practice_folder(tmp_path, seed=seed, limit=LIMIT)
         return next(folder.glob("train/*/0000.png")).stat().st_mtime_ns
 
     first, again, other = time_drawn(0), time_drawn(0), time_drawn(1)
     assert first == again != other
+    next(tmp_path.glob("practice*/val/*/*.png")).unlink()  # one that was damaged, for example
+    complete = time_drawn(1)
+    assert complete != other
     monkeypatch.setattr(practice, "PRACTICE_VERSION", 99)
-    assert time_drawn(1) != other
+    assert time_drawn(1) != complete
 
 
 def test_a_complete_folder_holds_each_picture_under_its_species(tmp_path, monkeypatch):

@@ -162,6 +162,15 @@ def test_a_change_is_said_before_training_and_the_earlier_weights_are_kept(
     assert facts(result) == clean and names_in(tmp_path) == sorted([BEST, EARLIER])
 
 
+def test_of_two_runs_in_turn_none_is_trained_again(tmp_path):
+    first = facts(small_phase(tmp_path))
+    small_phase(tmp_path, seed=1)
+    second = (tmp_path / BEST).read_bytes()
+    again = small_phase(tmp_path)
+    assert facts(again) == first and "already trained" in again.note
+    assert (tmp_path / EARLIER).read_bytes() == second and len(names_in(tmp_path)) == 2
+
+
 @pytest.mark.parametrize("name", [BEST, STATE])
 def test_a_damaged_file_costs_no_more_than_a_new_start(tmp_path, quiet, name):
     stopped_phase(tmp_path, 4)
