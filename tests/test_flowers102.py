@@ -138,9 +138,9 @@ def test_what_is_damaged_or_missing_is_unpacked_from_an_archive_put_there(
         load_data("flowers102", profile="smoke")
     first.unlink()
     second.write_bytes(b"")
-    assert not flowers102.flowers102_lies_ready(mini_flowers102)
+    assert not flowers102.flowers102_is_available(mini_flowers102)
     (base / "flowers.tgz").write_bytes(archive)
-    assert flowers102.flowers102_lies_ready(mini_flowers102)
+    assert flowers102.flowers102_is_available(mini_flowers102)
     load_data("flowers102", profile="smoke")
     assert unpacked(base) == photos
 

@@ -25,7 +25,7 @@ def empty_machine(tmp_path, monkeypatch):
     monkeypatch.setitem(config.PATHS, "models", str(tmp_path / "models"))
     monkeypatch.setitem(config.PATHS, "cache", str(tmp_path / "data"))
     monkeypatch.setattr(preflight, "reachable", lambda *_, **__: False)
-    monkeypatch.setattr(preflight.flowers102, "flowers102_is_reachable", lambda **_: False)
+    monkeypatch.setattr(preflight.flowers102, "reachable", lambda _: False)
     monkeypatch.setattr(speed, "seconds_an_image", lambda *_, **__: 1e-3)
     return tmp_path
 
@@ -84,7 +84,7 @@ def test_free_memory_is_that_of_the_container(files, free, tmp_path, monkeypatch
 def test_where_flowers_and_weights_come_from_is_decided_as_in_loading(empty_machine, monkeypatch):
     assert "[fail]" in preflight.check_flowers("flowers102")[1]
     assert "[warn]  PRACTICE flowers: Oxford" in preflight.check_flowers("auto")[1]
-    monkeypatch.setattr(preflight.flowers102, "flowers102_is_reachable", lambda **_: True)
+    monkeypatch.setattr(preflight.flowers102, "reachable", lambda _: True)
     assert "downloaded" in preflight.check_flowers("auto")[1]
     weights = preflight.check_weights()
     assert weights.startswith("[fail]") and "models/resnet18-f37072fd.pth" in weights

@@ -50,15 +50,11 @@ def flowers102_is_whole(root: Path) -> bool:
     return complete and all(_is_there(root, key) for key in MATLAB_FILES)
 
 
-def flowers102_lies_ready(root: Path) -> bool:
-    """Whether all that `ensure_flowers102` needs is in `root` already, so that it needs no network."""
+def flowers102_is_available(root: Path) -> bool:
+    """Whether it is in `root`, complete or as the three files, or some address has the archive now."""
     files = (*MATLAB_FILES, "archive")
-    return flowers102_is_whole(root) or all(_is_there(root, key) for key in files)
-
-
-def flowers102_is_reachable() -> bool:
-    """Whether some address has the archive now."""
-    return any(map(reachable, _urls("archive")))
+    on_disk = flowers102_is_whole(root) or all(_is_there(root, key) for key in files)
+    return on_disk or any(map(reachable, _urls("archive")))
 
 
 def ensure_flowers102(root: Path) -> None:

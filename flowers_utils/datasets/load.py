@@ -47,7 +47,7 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
         choice, root = "flowers102", given
     if choice == "auto":
         choice = "flowers102"
-        if not (flowers102.flowers102_lies_ready(root) or flowers102.flowers102_is_reachable()):
+        if not flowers102.flowers102_is_available(root):
             choice, note = "practice", PRACTICE_BANNER.format(root=root)
     if choice == "flowers102":
         with explain_full_disk(root):

@@ -100,7 +100,7 @@ def check_flowers(choice: str) -> tuple[str, str]:
         return own, f"[ok]    {own}: in {choice}"  # what is in it, `load_data` says
     if choice == "practice":
         return PRACTICE, f"[ok]    {PRACTICE}: drawn here, nothing to download"
-    if flowers102.flowers102_lies_ready(root) or flowers102.flowers102_is_reachable():
+    if flowers102.flowers102_is_available(root):
         return NAME, f"[ok]    {NAME}: in {root}; what it lacks is downloaded (345 MB)"
     missing = f"{NAME} is neither in {root} nor reachable (README.md, 'Download errors')"
     if choice == "auto":
