@@ -18,7 +18,7 @@ from flowers_utils.storage.results import markdown_table
 from flowers_utils.training import train_phase
 from tests.benchmarks import textbook
 from tests.benchmarks.photos import HELP, files_of, write_photographs
-from tests.benchmarks.seeds import mean_and_deviation
+from tests.benchmarks.readme import mean_and_deviation
 
 
 def by_textbook(folder: Path, seed: int, epochs: dict[str, int]) -> list[float]:

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 import transfer_learning_config as config
@@ -20,7 +20,6 @@ from flowers_utils.config_check import phase_settings
 from flowers_utils.progress import clock
 from flowers_utils.storage.results import load_results, markdown_table
 from tests.benchmarks.readme_picture import save_picture
-from tests.benchmarks.seeds import mean_and_deviation
 
 ROOT = Path(__file__).parents[2]
 README, PICTURE = ROOT / "README.md", ROOT / ".github" / "lesson.png"
@@ -37,9 +36,9 @@ LINES = {  # of the table: what it says -> key of the rows
 Row = dict[str, Any]
 
 
-def row_of(folder: Path, *, device: str | None = None) -> Row:
-    """The figures of a finished run; `device` in words, None: as the run says it."""
-    run = load_results(folder / "results.json")
+def row_of(path: Path, *, device: str | None = None) -> Row:
+    """The figures of a finished run's results.json; `device` in words, None: as the run says it."""
+    run = load_results(path)
     phases, test = run["phases"], run["test"]
     row = {"data": run["data"]["title"], "device": device or run["device"]}
     row |= {key: run[key] for key in ("profile", "recipe", "seed", "precision")}
@@ -105,6 +104,13 @@ def _column(runs: Sequence[Row]) -> dict[str, Any]:
     return cells
 
 
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """Proportions in percent: `81.7 %`, or `81.7 % ± 0.6` of two or more."""
+    percents = [100 * value for value in values]
+    deviation = f" ± {stdev(percents):.1f}" if len(percents) > 1 else ""
+    return f"{mean(percents):.1f} %{deviation}"
+
+
 def with_table(text: str, rows: Sequence[Row]) -> str:
     """README's text with the table between `<!-- results -->` and `<!-- end of results -->`."""
     pattern = r"(?s)(<!-- results -->\n).*?(\n<!-- end of results -->)"
@@ -120,7 +126,7 @@ def main() -> None:
     given = parser.parse_args()
     rows = json.loads(RESULTS.read_text(encoding="utf-8"))
     for folder in given.folders:
-        rows = kept(rows, row_of(folder, device=given.device))
+        rows = kept(rows, row_of(folder / "results.json", device=given.device))
     if given.picture:
         save_picture(given.picture, PICTURE)
         print(f"Look at {PICTURE.relative_to(ROOT)}.")
