@@ -42,15 +42,15 @@ def test_work_that_was_stopped_says_how_far_it_came(now, capsys):
 
 
 @pytest.mark.parametrize(
-    ("total", "unit", "told"), [(20, "step", "15 of 20 steps"), (None, "B", "0 MB")]
+    ("total", "unit", "told"), [(20_000, "step", "15,000 of 20,000 steps"), (None, "B", "15 MB")]
 )
 def test_unwatched_work_prints_a_line_now_and_then(now, capsys, total, unit, told):
-    bar = Progress(total, "Work", unit=unit)
-    bar.skip(10)
-    bar.update(1)
+    bar, each = Progress(total, "Work", unit=unit), 1000 if total else 10**6
+    bar.skip(10 * each)
+    bar.update(each)
     now[0] += 20
-    bar.update(4)
-    bar.update(1)
+    bar.update(4 * each)
+    bar.update(each)
     assert capsys.readouterr().out == f"Work: {told}   20 s\n"
 
 

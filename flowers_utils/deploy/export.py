@@ -1,6 +1,6 @@
 """The final model as files that run without this lesson: `torch.export`, ONNX, and ONNX with 8 bits.
 
-All take uint8 images `(B, 3, S, S)`, any number of them, to calibrated probabilities `(B, classes)`.
+All take uint8 images `(B, 3, S, S)`, any number, and give calibrated probabilities `(B, classes)`.
 """
 
 import json

@@ -45,7 +45,7 @@ IMAGENET = "torchvision's `{}` (BSD-3-Clause), trained on ImageNet (non-commerci
 def write_model_card(path: str | os.PathLike, *, checkpoint: dict, metrics: dict, run: dict) -> str:
     """Write the model card as Markdown; returns its text, headings as bold lines, for a notebook.
 
-    `metrics`: `metrics_as_dict()` on test. `run`: `describe_run()`, and `export_model()` as "exports".
+    `metrics`: `metrics_as_dict()` on test; `run`: `describe_run()` and as "exports" `export_model()`.
     """
     source = checkpoint["data"]["source"]
     imagenet = IMAGENET.format(get_model_weights(checkpoint["architecture"]).IMAGENET1K_V1)

@@ -12,7 +12,7 @@ CHECKS += [counting.check_top_k, counting.check_smoothing]
 
 
 def check(number: int, answer: Any) -> str:
-    """One line about the answer to exercise `number`: correct, not yet (with a hint), or no answer."""
+    """One line about an answer: correct, not yet (with a hint), or not answered. Never an error."""
     try:
         if answer is None or answer is ...:
             raise Unanswered

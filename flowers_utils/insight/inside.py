@@ -87,8 +87,8 @@ def grad_cam(model: nn.Module, photo: Tensor | np.ndarray, device: Device) -> He
 def occlusion(model: nn.Module, photo: Tensor | np.ndarray, device: Device) -> Heat:
     """Move a grey square over the photograph and see where the prediction suffers most.
 
-    After Zeiler and Fergus 2014. The heat of a pixel is by how much the log-probability of the class
-    falls, on average over the squares that cover this pixel.
+    After Zeiler and Fergus 2014. The heat of a pixel is by how much the log-probability of the
+    class falls, on average over the squares that cover this pixel.
     """
     image, side = _normalised(photo, device), photo.shape[-1]
     width = max(4, 3 * side // 16)

@@ -77,7 +77,7 @@ def confusion(metrics: Metrics, *, title: str) -> Figure:
 
 @style.figure_function
 def class_bars(metrics: Metrics, *, title: str) -> Figure:
-    """Recall of the ten weakest and the ten strongest classes (all, if they are few), with intervals."""
+    """Recall of the ten weakest and ten strongest classes (all, if there are few), and intervals."""
     ranked = np.argsort(metrics.recall, kind="stable")  # nan, for want of photographs, last
     ranked = ranked[: np.count_nonzero(metrics.support)]
     groups = [(f"all {len(ranked)} classes", ranked[::-1], style.BLUE, "")]

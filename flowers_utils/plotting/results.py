@@ -72,7 +72,7 @@ def tradeoff(
 ) -> Figure:
     """Accuracy against cost: a marker for each row, and a line across at the mean of its name.
 
-    `cost` and `accuracy` are keys of the rows, such as "minutes" and "test" (0..1; None: no marker).
+    `cost` and `accuracy` are keys of the rows, such as "minutes" and "test" (0..1, None: left out).
     """
     points: dict[str, list] = {}
     for row in rows:

@@ -14,7 +14,7 @@ from flowers_utils.plotting import style
 
 @style.figure_function
 def curves(history: Sequence[Mapping[str, Any]], *, title: str) -> Figure:
-    """Loss, accuracy and learning rates, epoch by epoch, of the rows of Phase 1, then of Phase 2."""
+    """Loss, accuracy and learning rates, epoch by epoch: rows of Phase 1, then those of Phase 2."""
     phases = [[i for i, row in enumerate(history) if row["phase"] == phase] for phase in (1, 2)]
     accuracy = np.array([100 * row["val_accuracy"] for row in history])
     stars = [rows[accuracy[rows].argmax()] for rows in phases]

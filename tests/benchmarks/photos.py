@@ -36,7 +36,7 @@ def write_photographs(
 ) -> dict[str, int]:
     """Write `folder/{train,val,test}/<label>/<number>.jpg`; returns how many of each split.
 
-    `limit`: photographs of each split, 0 for all. `shorter`: pixels of the shorter side, None: as is.
+    `limit`: photographs of each split, 0 for all. `shorter`: pixels of the shorter side.
     """
     for split, (photos, labels) in files.items():
         for number in one_of_each(labels, limit or len(labels)):

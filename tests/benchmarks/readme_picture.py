@@ -1,4 +1,4 @@
-"""The picture of README.md: four practice flowers with the network's guesses, and both phases' curves."""
+"""The picture of README.md: four practice flowers with the network's guesses, and both curves."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -95,7 +95,7 @@ SIDES = {"textbook": textbook_side, "lesson": lesson_side}
 
 
 def compare(folder: Path, rounds: int) -> Times:
-    """Both sides measured in turn, each in a process of its own: one side must not warm the other."""
+    """Both sides in turn, each in a process of its own, so that one side cannot warm the other."""
     samples, spawn = {side: defaultdict(list) for side in SIDES}, get_context("spawn")
     for turn in range(rounds):
         for side in list(SIDES)[:: 1 if turn % 2 else -1]:

@@ -27,7 +27,7 @@ def make_loaders(folder: Path) -> dict[str, DataLoader]:
 def train_phase(
     model: nn.Module, loaders: dict[str, DataLoader], name: str, *, epochs: int
 ) -> list[dict[str, float]]:
-    """Train a ResNet in place, to its best weights on val; val accuracy and seconds of each epoch."""
+    """Train a ResNet in place to its best weights on val; accuracy and seconds of each epoch."""
     rates, recipe = config.PHASES[name], config.TRAINING_CONFIG
     frozen, device = "backbone_lr" not in rates, model.fc.weight.device
     backbone = [p for n, p in model.named_parameters() if not n.startswith("fc.")]
