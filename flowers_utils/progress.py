@@ -49,7 +49,7 @@ class Progress(contextlib.AbstractContextManager):
 
     def __init__(self, total: int | None, title: str, *, unit: str = "step"):
         self.title, self.unit, self.text = title, unit, ""
-        self.done, self.total = 0, total
+        self.done, self.total, self.first = 0, total, 0
         self.started = self.printed = time.monotonic()
         # `leave=False`: a closed widget would not be saved in a notebook.
         style = {"unit": unit, "unit_scale": unit == "B", "leave": False}
@@ -57,7 +57,7 @@ class Progress(contextlib.AbstractContextManager):
 
     def skip(self, count: int) -> None:
         """Start at `count`: work that an earlier run did and that costs no time now."""
-        self.done = self.bar.initial = self.bar.n = count
+        self.done = self.first = self.bar.initial = self.bar.n = count
 
     def update(self, count: int = 1) -> None:
         """Advance by `count` units."""
@@ -79,13 +79,17 @@ class Progress(contextlib.AbstractContextManager):
         self.bar.set_postfix_str(text)
 
     def _say(self, how: str = "") -> None:
-        """What is done (`1,020 images`, `12 of 64 steps`, `345 MB`), the note, and the time."""
+        """What is done (`1,020 images`, `12 of 64 steps`, `345 MB`), the note, the time or what is left."""
         total = f" of {self.total:,}" if self.total and self.done < self.total else ""
         amount = f"{self.done:,}{total} {self.unit}s"
         if self.unit == "B":
             amount = f"{self.done / 1e6:,.0f} MB"
-        took = clock(time.monotonic() - self.started)
-        say("   ".join(filter(None, [f"{self.title}: {how}{amount}", self.text, took])))
+        seconds = time.monotonic() - self.started
+        told = clock(seconds)
+        if total and not how:
+            left = seconds * (self.total - self.done) / max(self.done - self.first, 1)
+            told = f"{clock(left)} left"
+        say("   ".join(filter(None, [f"{self.title}: {how}{amount}", self.text, told])))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.bar.close()
