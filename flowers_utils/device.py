@@ -41,8 +41,7 @@ class Device:
 
     def scaler(self) -> torch.amp.GradScaler:
         """Loss scaling. float16 needs it, or small gradients become 0; otherwise it does nothing."""
-        enabled = self.precision is torch.float16
-        return torch.amp.GradScaler(self.torch_device.type, enabled=enabled)
+        return torch.amp.GradScaler(self.torch_device.type, enabled=self.precision is torch.float16)
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move the model onto the device, in its memory layout."""
@@ -113,11 +112,9 @@ def cpu_has_bfloat16() -> bool:
     cap = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "DEFAULT"
     if not cap.upper().startswith(ISA_WITH_BFLOAT16):
         return False
-    if hasattr(torch.cpu, "get_capabilities"):
-        can = torch.cpu.get_capabilities()
-        return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
-    # Older releases of torch (before 2.10) have no public way to ask.
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    # Releases of torch before 2.10 have no public way to ask, so there it is float32.
+    can = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
 
 
 def keep_freed_memory() -> None:
@@ -126,20 +123,18 @@ def keep_freed_memory() -> None:
     Otherwise each training step on a CPU asks the system for hundreds of megabytes again, page by
     page: 13 % of a step of Phase 2, measured on one thread. Linux with glibc; see `man mallopt`.
     """
-    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    libc.mallopt(-4, 0)  # M_MMAP_MAX of malloc.h: no block of its own for a large tensor
-    libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: nothing goes back to the system
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-4, 0)  # M_MMAP_MAX of malloc.h: no block of its own for a large tensor
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: nothing goes back to the system
 
 
 def peak_memory_bytes(device: torch.device) -> int:
     """Peak memory of this run in bytes: of the card on CUDA, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    memory = psutil.Process().memory_info()
-    if hasattr(memory, "peak_wset"):  # Windows
-        return memory.peak_wset
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
     import resource  # not on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

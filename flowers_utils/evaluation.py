@@ -30,20 +30,19 @@ def predict_logits(model: nn.Module, split: Split, device: Device) -> tuple[Tens
 
     Not for train, which is stored at a larger size.
     """
-    return _collect(model, model, evaluation_batches(split, device), device)
+    return _collect(device.place(model).eval(), evaluation_batches(split, device), device)
 
 
 def features_of(model: nn.Module, batches: Batches, device: Device) -> tuple[Tensor, Tensor]:
     """What enters the head, `(N, F)` float32, and labels `(N,)`, on the CPU, in their order."""
-    return _collect(partial(backbone_features, model), model, batches, device)
+    return _collect(partial(backbone_features, device.place(model).eval()), batches, device)
 
 
 def _collect(
-    function: Callable[[Tensor], Tensor], model: nn.Module, batches: Batches, device: Device
+    function: Callable[[Tensor], Tensor], batches: Batches, device: Device
 ) -> tuple[Tensor, Tensor]:
-    """What `function` makes of each batch, and the labels; `model` is the network inside it."""
+    """What `function` makes of each batch, and the labels."""
     outputs, labels = [], []
-    device.place(model).eval()
     with torch.no_grad(), device.autocast():
         for images, targets in batches:
             outputs.append(function(images))

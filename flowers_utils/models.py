@@ -20,10 +20,8 @@ class Backbone:
     groups: dict[str, tuple[str, ...]]  # parameter group -> its modules, first to last
 
 
-_RESNET = {
-    "stem": ("conv1", "bn1"),
-    **{stage: (stage,) for stage in ("layer1", "layer2", "layer3", "layer4")},
-}
+_RESNET = {"stem": ("conv1", "bn1")}
+_RESNET |= {stage: (stage,) for stage in ("layer1", "layer2", "layer3", "layer4")}
 # These two are one list of blocks, and each block is a group.
 _EFFICIENTNET = {f"features.{i}": (f"features.{i}",) for i in range(9)}
 _MOBILENET = {f"features.{i}": (f"features.{i}",) for i in range(19)}
@@ -37,11 +35,7 @@ BACKBONES = {
 
 
 def build_model(
-    name: str = "resnet18",
-    *,
-    num_classes: int,
-    weights: dict[str, Tensor] | None,
-    seed: int = 0,
+    name: str = "resnet18", *, num_classes: int, weights: dict[str, Tensor] | None, seed: int = 0
 ) -> nn.Module:
     """A network of torchvision with a new head of `num_classes` outputs.
 
@@ -60,20 +54,15 @@ def build_model(
     else:
         setattr(model, BACKBONES[name].classifier, head)
     if weights is not None:
-        _load_backbone(model, weights)
+        prefix = f"{BACKBONES[name].classifier}."
+        new_head = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
+        backbone = {k: v for k, v in weights.items() if not k.startswith(prefix)}
+        try:
+            model.load_state_dict({**backbone, **new_head})
+        except RuntimeError as error:  # its last line names a tensor that does not fit
+            wrong = str(error).splitlines()[-1].strip()
+            raise FlowersError(f"These weights are for another network. {wrong}") from error
     return model
-
-
-def _load_backbone(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load all but the head; a tensor that is missing, unknown or of another shape is an error."""
-    head = f"{BACKBONES[model.architecture].classifier}."
-    new_head = {key: value for key, value in model.state_dict().items() if key.startswith(head)}
-    backbone = {key: value for key, value in weights.items() if not key.startswith(head)}
-    try:
-        model.load_state_dict({**backbone, **new_head})
-    except RuntimeError as error:  # its last line names a tensor that does not fit
-        wrong = str(error).splitlines()[-1].strip()
-        raise FlowersError(f"These weights are for another network. {wrong}") from error
 
 
 def weights_file(name: str) -> Path:
@@ -173,6 +162,5 @@ def fingerprint(model: nn.Module, *, backbone_only: bool = True) -> str:
     digest = hashlib.sha256()
     for key, tensor in model.state_dict().items():
         if not (backbone_only and key.startswith(head)):
-            digest.update(key.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+            digest.update(key.encode() + tensor.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

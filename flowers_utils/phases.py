@@ -103,12 +103,6 @@ def history_row(
     phase: Phase, epoch: int, rates: Mapping[str, float], train: EpochResult, val: EpochResult
 ) -> dict[str, Any]:
     """One epoch in plain values."""
-    return {
-        "phase": phase.number,
-        "epoch": epoch,
-        "learning_rates": dict(rates),
-        "train_loss": train.loss,
-        "train_accuracy": train.top1,
-        "val_loss": val.loss,
-        "val_accuracy": val.top1,
-    }
+    row = {"phase": phase.number, "epoch": epoch, "learning_rates": dict(rates)}
+    row |= {"train_loss": train.loss, "train_accuracy": train.top1}
+    return row | {"val_loss": val.loss, "val_accuracy": val.top1}

@@ -37,11 +37,7 @@ HEAD_C = 0.1  # scikit-learn's C of the fitted head: smaller is a stronger penal
 
 @out_of_memory_explained()
 def train_phase(
-    model: nn.Module,
-    data: FlowerData,
-    device: Device,
-    phase: Phase,
-    folder: str | Path | None = None,
+    model: nn.Module, data: FlowerData, device: Device, phase: Phase, folder: Path | None = None
 ) -> PhaseResult:
     """Train a copy of `model` for one phase; the result's model is the one that was best on val.
 
@@ -58,10 +54,9 @@ def train_phase(
     folder = Path(folder or config.PATHS["models"])
     files = PhaseFiles(folder, model, data, device, phase)
     model = device.place(copy.deepcopy(model))  # the original can start another phase
+    model.requires_grad_(True)
     if phase.backbone_lr is None:
         models.freeze_backbone(model)
-    else:
-        model.requires_grad_(True)
     saved = files.finished()
     if saved is None:
         with files.explain_stops():

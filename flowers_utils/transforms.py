@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as TF
 
 import transfer_learning_config as config
 from flowers_utils.data import FlowerData, Split, batches
@@ -19,6 +20,8 @@ from flowers_utils.device import Device, send
 Batches = Iterator[tuple[Tensor, Tensor]]
 SIZES = config.AUGMENTATION
 GREY = (0.2989, 0.587, 0.114)  # how bright red, green and blue appear (ITU-R BT.601)
+# How both pipelines end: a tensor of whole numbers, then of decimal ones from 0 to 1, normalised.
+FINISH = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(**config.NORMALIZATION)]
 
 
 def train_transform(*, resize: int = SIZES["resize"], crop: int = SIZES["crop"]) -> v2.Compose:
@@ -32,9 +35,7 @@ def train_transform(*, resize: int = SIZES["resize"], crop: int = SIZES["crop"])
             v2.RandomCrop(crop),
             v2.RandomHorizontalFlip(a["flip"]),
             v2.ColorJitter(a["brightness"], a["contrast"], a["saturation"], a["hue"]),
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(**config.NORMALIZATION),
+            *FINISH,
         ]
     )
 
@@ -44,21 +45,13 @@ def eval_transform(*, size: int = SIZES["crop"]) -> v2.Compose:
 
     The complete photograph is squashed into the square, as in training (where it is then cropped).
     """
-    return v2.Compose(
-        [
-            v2.Resize((size, size)),
-            v2.CenterCrop(size),  # changes nothing, since the image is a square of this size
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(**config.NORMALIZATION),
-        ]
-    )
+    # The crop changes nothing, since the image is already a square of this size.
+    return v2.Compose([v2.Resize((size, size)), v2.CenterCrop(size), *FINISH])
 
 
 def normalise(images: Tensor) -> Tensor:
     """Float images `(B, 3, H, W)` in 0..1 -> ImageNet's mean 0 and standard deviation 1."""
-    mean, std = _mean_and_std(images.device)
-    return (images - mean) / std
+    return TF.normalize(images, **config.NORMALIZATION)
 
 
 def denormalise(images: Tensor) -> Tensor:
