@@ -99,8 +99,8 @@ def test_folders_around_the_classes_are_entered_and_what_is_not_read_is_told(fol
         ("val/rose/1.jpg, test/rose/1.jpg", "no 'train' folder"),
         ("rose/1.jpg, tulip/1.jpg", "'rose' has 1 different photographs, but needs 3"),
         ("train/rose/1.jpg, train/lily/1.jpg, val/rose/1.jpg, val/a/1.jpg", "for train of 'a'"),
-        ("Rose/1.jpg, rose/1.jpg, a/1.jpg, a /1.jpg", "underscores: 'Rose', 'a', 'a ', 'rose'."),
-        ("red/rose/1.jpg, pink/rose/1.jpg, red/a/1.jpg", "Two folders have the name 'rose'"),
+        ("Rose/1.jpg, rose/1.jpg, a/1.jpg, a /1.jpg", "at most: 'Rose', 'a', 'a ', 'rose'."),
+        ("red/rose/1.jpg, pink/rose/1.jpg, red/a/1.jpg", "at most: 'rose', 'rose'"),
         ("train/a_b/1.jpg, train/c/1.jpg, val/a b/1.jpg, val/c/1.jpg", "'a b', 'a_b'"),
     ],
 )

@@ -1,7 +1,4 @@
-"""Oxford Flowers102 on the disk, in the layout torchvision reads: found, completed, verified.
-
-torchvision only looks whether the folder exists. Here every photograph is asked for.
-"""
+"""Oxford Flowers102 as torchvision reads it, but every photograph is looked for, or fetched."""
 
 import tarfile
 from pathlib import Path

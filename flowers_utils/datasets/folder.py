@@ -145,9 +145,7 @@ def _named_alike(photos: Sequence[Photo]) -> Iterator[tuple[int, int]]:
         families[photo.name, EDITED.sub("", photo.path.stem)].append(i)
     for (_, stem), family in families.items():
         originals = {photos[i].split: i for i in family if photos[i].path.stem == stem}
-        if (
-            not originals and ".rf." in photos[family[0]].path.stem
-        ):  # a tool's copies of one photograph
+        if not originals and ".rf." in photos[family[0]].path.stem:  # copies that a tool made
             originals = {photos[family[0]].split: family[0]}
         for i in family:
             if originals and photos[i].path.stem != stem:

@@ -1,7 +1,7 @@
 """What lies in a student's folder: splits, classes, photographs, and what cannot be used."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -40,18 +40,14 @@ def first_few(names: Iterable[object]) -> str:
 def list_photos(folder: Path) -> tuple[list[Photo], list[str], str]:
     """The photographs in `folder`, broken ones too; all classes; and what is left out, in words."""
     left_out: dict[str, list[Path]] = defaultdict(list)
-    places, photos, names = _innermost_folders(folder, left_out), [], set()
+    places, photos, classes = _innermost_folders(folder, left_out), [], Counter()
     splits = _split_of_each(folder, list(places))
     for place, files in places.items():
         if not splits.get(place):
             left_out["outside the class folders"] += files
             continue
-        names.add(name := normalize("NFC", place.name))  # macOS writes é as two characters
-        namesakes = [
-            p for p in splits if (splits[p], normalize("NFC", p.name)) == (splits[place], name)
-        ]
-        told = f"Two folders have the name '{name}': {first_few(namesakes)}. Rename or join them."
-        check(len(namesakes) == 1, told)
+        name = normalize("NFC", place.name)  # macOS writes é as two characters
+        classes[splits[place], name] += 1
         for file in files:
             if why := why_no_photo(file):
                 left_out[f"{why} (save photographs as JPEG)"].append(file)
@@ -62,8 +58,10 @@ def list_photos(folder: Path) -> tuple[list[Photo], list[str], str]:
         for why, paths in left_out.items()
         if paths
     )
-    _check_names(sorted(names), folder, told)
-    return photos, sorted(names), told
+    names = sorted({name for _, name in classes})
+    namesakes = [name for (_, name), folders in classes.items() if folders > 1]
+    _check_names([*names, *namesakes], folder, told)
+    return photos, names, told
 
 
 def _innermost_folders(folder: Path, left_out: dict[str, list[Path]]) -> dict[Path, list[Path]]:
@@ -97,21 +95,17 @@ def _split_of_each(folder: Path, places: list[Path]) -> dict[Path, str]:
             splits[place] = found[-1] if found else ""
     if not any(splits.values()):
         return dict.fromkeys(splits, "train")
-    told = (
-        f"'{folder}' has a 'val' or 'test' folder, but no 'train' folder with class folders in it."
-    )
+    told = f"'{folder}' has a 'val' or 'test' folder, but no 'train' folder with class folders."
     check("train" in splits.values(), f"{told} Add one, or give DATA a folder of class folders.")
     return splits
 
 
 def _check_names(names: list[str], folder: Path, left_out: str) -> None:
-    """Raise FlowersError for fewer than two classes, or names so alike that one was meant."""
-    told = (
-        f"Classes in '{folder}': {first_few(names) or 'none'}. Left out: {left_out or 'nothing'}."
-    )
+    """Raise FlowersError for fewer than two classes, or names so alike that one class was meant."""
+    told = f"Classes in '{folder}': {first_few(names) or 'none'}."
     advice = "Make one sub-folder for each class, at least two (inside each split folder, if any)."
-    check(len(names) > 1, f"{told} {advice}")
+    check(len(names) > 1, f"{told} Left out: {left_out or 'nothing'}. {advice}")
     plain = [SEPARATORS.sub("", name.casefold()) for name in names]
     twins = [name for name, same in zip(names, plain, strict=True) if plain.count(same) > 1]
-    told = f"Names of classes that differ only in case, spaces or underscores: {first_few(twins)}."
+    told = f"Class names that differ in case, spaces or underscores at most: {first_few(twins)}."
     check(not twins, f"{told} Make one folder of one class, or give two classes other names.")

@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -55,7 +54,7 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
         files = {name: flowers102.read_split(root, name) for name in SPLITS}
         listing = Listing(config.DATASET["name"], flowers102.FLOWERS102_NAMES, files)
     elif choice == "practice":
-        listing = replace(_practice_listing(seed, limit), note=note)
+        listing = _practice_listing(seed, limit, note)
     else:
         listing = read_folder(Path(choice), seed=seed)
     data = _decoded(choice if choice in DATA_WORDS else "folder", listing, limit)
@@ -63,7 +62,7 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
     return data
 
 
-def _practice_listing(seed: int, limit: int | None) -> Listing:
+def _practice_listing(seed: int, limit: int | None, note: str) -> Listing:
     """The practice flowers, drawn as PNG files in the cache's folder if they are not there yet."""
     cache = Path(config.PATHS["cache"])
     with explain_full_disk(cache):
@@ -72,7 +71,7 @@ def _practice_listing(seed: int, limit: int | None) -> Listing:
     for split in SPLITS:
         found = [(PRACTICE_NAMES.index(p.parent.name), p) for p in folder.glob(f"{split}/*/*.png")]
         files[split] = [path for _, path in sorted(found)], [label for label, _ in sorted(found)]
-    return Listing("practice flowers", PRACTICE_NAMES, files)
+    return Listing("practice flowers", PRACTICE_NAMES, files, note)
 
 
 def _decoded(source: str, listing: Listing, limit: int | None) -> FlowerData:
@@ -88,9 +87,8 @@ def _decoded(source: str, listing: Listing, limit: int | None) -> FlowerData:
         name = f"{source}-{split}-{limit or 'all'}"
         images = decoded([photos[i] for i in chosen], size=size, name=name)
         splits[split] = Split(split, images, torch.tensor(labels)[chosen])
-    title, side = listing.title, None
-    if source != "practice":
-        side = min(open_photo(listing.files["train"][0][0]).size)  # a set is of one making
+    title = listing.title
+    side = min(open_photo(listing.files["train"][0][0]).size)  # a set is of one making
     if source == "flowers102" and side < flowers102.FULL_SIDE:  # such copies score lower
         title += f" (copies, {side} pixels)"
     about = {"resize_size": resize, "image_size": crop, "photo_side": side}
