@@ -24,7 +24,6 @@ def data(tiny_data):
 @pytest.mark.parametrize(
     ("history", "said"),
     [
-        ([row(1, train_loss=float("nan"))], "learning rate is too high"),
         ([row(1, train_loss=400.0), row(2, train_loss=40.0)], "learning rate is too high"),
         ([row(1, train_loss=3.0), row(2, train_loss=2.99)], "learning rate is too low"),
         ([row(1, val_accuracy=0.26), row(2, val_accuracy=0.25)], "cannot be told from guessing"),

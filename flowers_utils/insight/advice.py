@@ -1,7 +1,4 @@
-"""Is this result what one may expect, and if not, what is the likely cause?
-
-A difference within the 95 % interval of a measurement may be chance, so it is no finding.
-"""
+"""What looks wrong in a result, and why. A difference within its 95 % interval is no finding."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -40,8 +37,6 @@ def diagnose(history: Sequence[Mapping], phase: int, data: FlowerData) -> list[s
     # An epoch in which the head was fitted says nothing about the training before it.
     trained = [row for row in rows if row.get("learning_rates") != {}] or rows
     losses, last = [row["train_loss"] for row in trained], trained[-1]
-    if not all(math.isfinite(row["train_loss"] + row["val_loss"]) for row in rows):
-        return ["The loss became nan or infinite: the learning rate is too high. Divide it by ten."]
     start = math.log(data.num_classes)  # the loss of guessing
     best = interval_on_val(max(row["val_accuracy"] for row in rows), data)
     guessing = float(data.val.labels.bincount().max() / len(data.val))

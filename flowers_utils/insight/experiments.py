@@ -1,7 +1,4 @@
-"""Short experiments with the head alone, on features that the frozen backbone computed once.
-
-An epoch then takes milliseconds, so that many settings can be tried in a minute.
-"""
+"""Short experiments with the head alone, on features computed once: an epoch takes milliseconds."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -89,8 +86,8 @@ def compare_backbones(
     with Progress(len(names), "Comparing backbones", unit="network") as bar:
         for name in names:
             bar.note(name)
-            size, fitted = _measure(name, data, device), _fit(name, data, device, seed)
-            rows.append({"name": name, **size, **fitted})
+            size = _measure(name, data, device)
+            rows.append({"name": name, **size, **_fit(name, data, device, seed)})
             bar.update()
     return rows
 
@@ -131,10 +128,8 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], data: FlowerData) -> str
         cells.append([row["name"], *size, *fitted])
     if sum(row["val"] is not None for row in rows) < 2:
         headers, cells = headers[:4], [line[:4] for line in cells]
-        notes = [
-            "Accuracies are not compared, because that takes two backbones with pretrained weights.",
-            "",
-        ]
+        why = "because that takes two backbones with pretrained weights"
+        notes = [f"Accuracies are not compared, {why}.\n"]
     for note in dict.fromkeys(row["note"] for row in rows if row["note"]):  # each of them once
         names = ", ".join(f"**{row['name']}**" for row in rows if row["note"] == note)
         notes.append(f"- {names}: {note}")

@@ -1,7 +1,4 @@
-"""A look inside: filters, gradients, the places behind a prediction, look-alikes and mistakes.
-
-Every function leaves the model in eval mode, with no gradient stored.
-"""
+"""A look inside a network, which stays in eval mode: gradients, places that matter, mistakes."""
 
 from dataclasses import dataclass
 
@@ -17,8 +14,6 @@ from flowers_utils.device import Device
 from flowers_utils.evaluation import Z_95, Estimate, Metrics
 from flowers_utils.models import BACKBONES
 from flowers_utils.transforms import eval_batch
-
-AT_ONCE = 64  # pictures in a batch of the occlusion
 
 
 class PlainBlock(BasicBlock):
@@ -100,7 +95,7 @@ def occlusion(model: nn.Module, photo: Tensor | np.ndarray, device: Device) -> H
         picture[:, rows, columns] = 0  # ImageNet's mean colour, after normalisation
     device.place(model).eval()
     with torch.inference_mode(), device.autocast():
-        logits = torch.cat([model(some).float() for some in hidden.split(AT_ONCE)])
+        logits = torch.cat([model(some).float() for some in hidden.split(64)])
     target = int(logits[0].argmax())
     scores = logits.log_softmax(dim=1)[:, target]
     total, times = np.zeros((side, side)), np.zeros((side, side))
