@@ -15,15 +15,11 @@ from flowers_utils.device import Device, send
 
 @dataclass(frozen=True)
 class Split:
-    """Photographs and labels of one split.
-
-    `images` are uint8 `(N, 3, S, S)`: decoded once, then read from a file that is mapped into
-    memory. `labels` are int64 `(N,)` and count from 0.
-    """
+    """Photographs and labels of one split."""
 
     name: str
-    images: np.ndarray
-    labels: torch.Tensor
+    images: np.ndarray  # uint8 (N, 3, S, S): decoded once, then a file that is mapped into memory
+    labels: torch.Tensor  # int64 (N,), counted from 0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -86,8 +82,7 @@ def batches(
 
     This is what a `DataLoader` does, without its worker processes: they hang or crash in notebooks
     on Windows and macOS, and once photographs are decoded nothing is left for them to do.
-    `generator` draws the order of a shuffled pass. If its last batch would be a single photograph,
-    that one is left out.
+    `generator` draws the order of a shuffled pass.
     """
     count = len(split)
     order = torch.randperm(count, generator=generator) if shuffle else torch.arange(count)

@@ -26,10 +26,7 @@ FEWEST_TO_CALIBRATE = 50  # val photographs; one number fitted on fewer is mostl
 
 
 def predict_logits(model: nn.Module, split: Split, device: Device) -> tuple[Tensor, Tensor]:
-    """Logits `(N, C)` float32 and labels `(N,)` of val or test, on the CPU, in the split's order.
-
-    Not for train, which is stored at a larger size.
-    """
+    """Logits `(N, C)` float32 and labels `(N,)` of val or test, not of train, which is larger."""
     return _collect(device.place(model).eval(), evaluation_batches(split, device), device)
 
 
@@ -38,9 +35,7 @@ def features_of(model: nn.Module, batches: Batches, device: Device) -> tuple[Ten
     return _collect(partial(backbone_features, device.place(model).eval()), batches, device)
 
 
-def _collect(
-    function: Callable[[Tensor], Tensor], batches: Batches, device: Device
-) -> tuple[Tensor, Tensor]:
+def _collect(function: Callable, batches: Batches, device: Device) -> tuple[Tensor, Tensor]:
     """What `function` makes of each batch, and the labels."""
     outputs, labels = [], []
     with torch.no_grad(), device.autocast():
@@ -64,18 +59,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Metrics:
-    """All measures of one model on one split; accuracies are proportions 0..1.
-
-    A class without photographs in the split has support 0 and nan for precision and recall; the mean
-    per-class accuracy leaves it out.
-    """
+    """All measures of one model on one split; accuracies are proportions 0..1."""
 
     class_names: tuple[str, ...]
     top1: Estimate
     top5: Estimate | None  # None with five classes or fewer: it would always be 1
-    mean_per_class: Estimate  # the Oxford metric: the mean of the recalls
-    precision: np.ndarray  # (C,)
-    recall: np.ndarray  # (C,)
+    mean_per_class: Estimate  # the Oxford metric: the mean of the recalls that are not nan
+    precision: np.ndarray  # (C,) nan for a class without photographs in the split
+    recall: np.ndarray  # (C,) nan for such a class, too
     support: np.ndarray  # (C,) photographs of each class
     confusion: np.ndarray  # (C, C), row: true class, column: predicted class
     ece: float  # expected calibration error
@@ -93,10 +84,7 @@ class Metrics:
 
 
 def compute_metrics(logits: Tensor, labels: Tensor, *, class_names: Sequence[str]) -> Metrics:
-    """Metrics of logits `(N, C)` against labels `(N,)`.
-
-    Raises FlowersError for an empty split, shapes that do not fit, and logits that are nan.
-    """
+    """Metrics of logits `(N, C)` and labels `(N,)`; FlowersError if they do not fit, or are nan."""
     logits, labels = check_logits(logits, labels, len(class_names))
     best_five = logits.argsort(dim=1, descending=True, stable=True)[:, :5]
     predictions, truth = best_five[:, 0].numpy(), labels.numpy()

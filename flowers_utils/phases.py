@@ -11,11 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Phase:
-    """The settings of one phase of training; its files are named after it.
-
-    What comes after `title` belongs to the faster recipes (RECIPES in the config). The values here
-    are the lesson's.
-    """
+    """The settings of one phase of training; its files are named after it."""
 
     number: int
     epochs: int
@@ -23,6 +19,7 @@ class Phase:
     backbone_lr: float | None = None  # None: the backbone is frozen
     seed: int = 0
     title: str = ""  # "Phase 1" if empty
+    # Two choices of the faster recipes (RECIPES in the config); False is the lesson's.
     one_cycle: bool = False  # the learning rates rise and fall once; False: StepLR
     fit_head: bool = False  # after the last epoch, by logistic regression
 
@@ -49,8 +46,7 @@ class Phase:
 class EpochResult:
     """Loss and accuracy of one pass over a split.
 
-    In an epoch of training the images are augmented and the weights change during the pass, so train
-    can be worse than val.
+    In training, images are augmented and weights change meanwhile, so train can be worse than val.
     """
 
     loss: float  # mean over the images, in nats

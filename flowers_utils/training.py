@@ -76,10 +76,7 @@ def train_phase(
 def run_phase(
     model: nn.Module, data: FlowerData, device: Device, phase: Phase, files: PhaseFiles
 ) -> dict[str, Any]:
-    """Optimizer, scheduler, then the loop over epochs.
-
-    Returns a checkpoint: the weights of the best epoch, with the history of all epochs.
-    """
+    """The loop over epochs; returns a checkpoint: weights of the best epoch, history of all."""
     rates = {"backbone_lr": phase.backbone_lr or 0.0, "head_lr": phase.head_lr}
     optimizer = make_optimizer(models.parameter_groups(model, **rates), device)
     scheduler, scaler = make_scheduler(optimizer, phase), device.scaler()
@@ -115,9 +112,7 @@ def run_phase(
     return checkpoint
 
 
-def _validation(
-    model: nn.Module, data: FlowerData, device: Device, *, frozen: bool
-) -> Callable[[], EpochResult]:
+def _validation(model: nn.Module, data: FlowerData, device: Device, *, frozen: bool) -> Callable:
     """A function that evaluates `model` on val as it is at that moment."""
     if not frozen:
         return lambda: evaluate(model, evaluation_batches(data.val, device), device)

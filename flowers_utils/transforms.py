@@ -19,7 +19,6 @@ from flowers_utils.device import Device, send
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 SIZES = config.AUGMENTATION
-GREY = (0.2989, 0.587, 0.114)  # how bright red, green and blue appear (ITU-R BT.601)
 # How both pipelines end: a tensor of whole numbers, then of decimal ones from 0 to 1, normalised.
 FINISH = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(**config.NORMALIZATION)]
 
@@ -116,7 +115,7 @@ def colour_and_normalise(
     from torchvision in three ways: the order of the four is fixed, colours are clipped once at the
     end, and the hue turns about the grey axis, which keeps the mean of the three colours.
     """
-    grey = torch.tensor(GREY)
+    grey = torch.tensor([0.2989, 0.587, 0.114])  # how bright the colours appear (ITU-R BT.601)
     matrix = _hue_rotation(hue) @ (
         saturation.view(-1, 1, 1) * torch.eye(3) + (1 - saturation).view(-1, 1, 1) * grey
     )
@@ -145,8 +144,7 @@ def shrink(images: Tensor, size: int) -> Tensor:
     if images.shape[-1] == size:
         return images.float()
     there = "cpu" if images.device.type == "mps" else images.device  # not on MPS in older torch
-    options = {"size": (size, size), "mode": "bilinear", "antialias": True}
-    return F.interpolate(images.to(there).float(), **options).to(images.device)
+    return TF.resize(images.to(there).float(), [size, size]).to(images.device)
 
 
 def eval_batch(images: Tensor, size: int) -> Tensor:
