@@ -1,6 +1,5 @@
 """What makes the lesson's recipe better on photographs, and what does not?
 
-    python -m tests.benchmarks.study_recipe order --data FOLDER       # do 160 and 224 pixels agree?
     python -m tests.benchmarks.study_recipe trials --data FOLDER --folds 2
     python -m tests.benchmarks.study_recipe recipes --data FOLDER --seeds 3
     python -m tests.benchmarks.study_recipe scratch --data FOLDER     # without pretrained weights
@@ -8,7 +7,8 @@
 
 FOLDER holds train/, val/ and test/ with one folder for each class (or is the word flowers102);
 ImageNet's weights are on the disk. `trials` are cross-validated over train and val together, one
-change at a time; test is scored once, by `recipes`. Each result is a row of
+change at a time (`--size 160 --only base "backbone 1e-4"`: at fewer pixels, of these alone); test is
+scored once, by `recipes`. Each result is a row of
 tests/benchmarks/photos.json (`--out mine.json`: of your own file), and what is there is not computed
 again: a study that was stopped goes on. The time is told beforehand, from the rows that are there.
 """
@@ -16,7 +16,6 @@ again: a study that was stopped goes on. The time is told beforehand, from the r
 import argparse
 import json
 import tempfile
-from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -34,19 +33,11 @@ from flowers_utils.evaluation import compute_metrics, fit_temperature, predict_l
 from flowers_utils.progress import clock, say
 from flowers_utils.storage.checkpoints import versions
 from flowers_utils.transforms import eval_batch
-from tests.benchmarks.trials import FOLDS, TRIALS, run_trial, top1
+from tests.benchmarks.trials import FOLDS, TRIALS, run_trial, start, top1
 
 ROWS = Path(__file__).with_name("photos.json")
-ORDER = ("base", "backbone 1e-4", "head fitted first", "8 epochs", "BatchNorm frozen")
-SMALL = 160  # pixels of a quick search
 Job = tuple[str, str, int]  # part, name, seed or fold
 Rows = dict[str, dict[str, Any]]  # of one job, by their name
-
-
-def start(data: FlowerData, seed: int, *, pretrained: bool = True) -> torch.nn.Module:
-    """A ResNet18 with a new head; with ImageNet's weights or random ones."""
-    weights = models.imagenet_weights(config.BACKBONE) if pretrained else None
-    return models.build_model(num_classes=data.num_classes, weights=weights, seed=seed)
 
 
 def run_recipe(name: str, seed: int, data: FlowerData, device: Device) -> dict[str, Any]:
@@ -66,13 +57,19 @@ def run_recipe(name: str, seed: int, data: FlowerData, device: Device) -> dict[s
         compute_metrics(x, labels, class_names=data.class_names)
         for x in (logits, logits / temperature)
     )
-    row |= {"val": result.best_val_accuracy, "test": scores.top1.value}
-    row |= {"low": scores.top1.low, "high": scores.top1.high}
-    row |= {"top-5": scores.top5.value, "mean per class": scores.mean_per_class.value}
-    row |= {"mirrored twin": top1(model, data.test, device, twin=True)}
-    row |= {"temperature": temperature, "ece": scores.ece}
-    row |= {"ece after temperature": calibrated.ece}
-    return row | {"peak_memory_bytes": peak_memory_bytes(device.torch_device)}
+    return row | {
+        "val": result.best_val_accuracy,
+        "test": scores.top1.value,
+        "low": scores.top1.low,
+        "high": scores.top1.high,
+        "top-5": scores.top5.value,
+        "mean per class": scores.mean_per_class.value,
+        "mirrored twin": top1(model, data.test, device, twin=True),
+        "temperature": temperature,
+        "ece": scores.ece,
+        "ece after temperature": calibrated.ece,
+        "peak_memory_bytes": peak_memory_bytes(device.torch_device),
+    }
 
 
 def run_scratch(seed: int, data: FlowerData, device: Device) -> dict[str, Any]:
@@ -119,24 +116,11 @@ def run_batchnorm(seed: int, data: FlowerData, device: Device) -> Rows:
     return rows
 
 
-def todo(asked: argparse.Namespace, rows: list[dict]) -> list[Job]:
-    """The jobs of a part whose rows are not there yet."""
-    names = {"order": ORDER, "trials": TRIALS, "recipes": config.RECIPES}.get(asked.part, ("",))
-    count = asked.folds if asked.part in ("order", "trials") else asked.seeds
-    parts = [f"order at {SMALL}", "order at 224"] if asked.part == "order" else [asked.part]
-    jobs = [(part, name, i) for part, i, name in product(parts, range(count), names)]
-    done = {(row["part"], row.get("job", row["name"]), row["seed"]) for row in rows}
-    return [job for job in jobs if job not in done and (not asked.only or job[1] in asked.only)]
-
-
 def compute(job: Job, asked: argparse.Namespace, device: Device) -> Rows:
     """The rows of one job, by their name."""
     part, name, seed = job
-    if part == "trials" or part.startswith("order"):
-        sizes = {"size": int(part.split()[-1])} if part != "trials" else {}
-        if part == "trials" and asked.size:
-            sizes = {"size": asked.size, "use": asked.size}
-        return {name: run_trial(name, seed, asked.data, device, **sizes)}
+    if part.startswith("trials"):
+        return {name: run_trial(name, seed, asked.data, device, asked.size)}
     data = fu.load_data(asked.data)
     if part == "batchnorm":
         return run_batchnorm(seed, data, device)
@@ -145,12 +129,12 @@ def compute(job: Job, asked: argparse.Namespace, device: Device) -> Rows:
     return {name: run_recipe(name, seed, data, device)}
 
 
-def gains(rows: list[dict]) -> str:
+def gains(part: str, rows: list[dict]) -> str:
     """What each trial gained over `base` in points, with the 95 % interval of the mean of the pairs.
 
     Folds share training photographs, so the interval is widened (Nadeau and Bengio 2003).
     """
-    scores = {(r["name"], r["seed"]): 100 * r["accuracy"] for r in rows if r["part"] == "trials"}
+    scores = {(r["name"], r["seed"]): 100 * r["accuracy"] for r in rows if r["part"] == part}
     lines = []
     for name in TRIALS:
         folds = [fold for fold in range(FOLDS) if {(name, fold), ("base", fold)} <= scores.keys()]
@@ -164,29 +148,33 @@ def gains(rows: list[dict]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("order", "trials", "recipes", "scratch", "batchnorm"))
+    parser.add_argument("part", choices=("trials", "recipes", "scratch", "batchnorm"))
     parser.add_argument("--data", required=True, help="a folder, or flowers102")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--folds", type=int, default=2)
-    parser.add_argument("--size", type=int, help="pixels of all trials")
+    parser.add_argument("--seeds", "--folds", type=int, default=1, dest="count")
+    parser.add_argument("--size", type=int, default=224, help="pixels of all trials")
     parser.add_argument("--only", nargs="+", help="names of trials or recipes")
     parser.add_argument("--out", type=Path, default=ROWS)
-    asked = parser.parse_args()
+    asked, device = parser.parse_args(), fu.choose_device()
+    smaller = asked.part == "trials" and asked.size != 224
+    part = f"trials at {asked.size}" if smaller else asked.part
+    names = asked.only or {"trials": TRIALS, "recipes": config.RECIPES}.get(asked.part, [""])
     rows = json.loads(asked.out.read_text()) if asked.out.is_file() else []
-    jobs, device = todo(asked, rows), fu.choose_device()
-    took = [r["seconds"] for r in rows if r["part"].startswith(asked.part) and "seconds" in r]
+    done = {(row["part"], row["job"], row["seed"]) for row in rows}
+    jobs = [(part, name, seed) for seed in range(asked.count) for name in names]
+    jobs = [job for job in jobs if job not in done]
+    took = [row["seconds"] for row in rows if row["part"] == part and "seconds" in row]
     expected = f"about {clock(mean(took) * len(jobs))}" if took else "no row to tell the time from"
     say(f"{len(jobs)} to compute, {expected} on the machine that made the rows.")
     about = {"device": device.describe(), "torch": versions()["torch"]}
     about["data"] = Path(asked.data).name
     for job in jobs:
         for name, row in compute(job, asked, device).items():
-            which = {"part": job[0], "job": job[1], "name": name, "seed": job[2]}
+            which = {"part": part, "job": job[1], "name": name, "seed": job[2]}
             rows.append({**which, **row, **about})
             say(json.dumps(rows[-1]))
         asked.out.write_text(json.dumps(rows, indent=1) + "\n")
     if asked.part == "trials":
-        say(gains(rows))
+        say(gains(part, rows))
 
 
 if __name__ == "__main__":
