@@ -10,21 +10,23 @@ from small_training import small_model
 from torch.nn import functional as F
 
 import transfer_learning_config as config
-from flowers_utils import evaluation
 from flowers_utils.errors import FlowersError
-from flowers_utils.evaluation import compute_metrics, fit_temperature, metrics_as_dict, wilson
+from flowers_utils.evaluation import (
+    compute_metrics,
+    features_of,
+    fit_temperature,
+    metrics_as_dict,
+    predict_logits,
+    wilson,
+)
 from flowers_utils.models import backbone_features, fingerprint
 from flowers_utils.transforms import eval_batch, evaluation_batches
-
-
-def names(count):
-    return tuple(f"flower {i}" for i in range(count))
 
 
 def metrics_of(predicted, labels, classes):
     """Metrics of a network that predicts these classes, whatever its second choice."""
     logits = 4.0 * F.one_hot(torch.as_tensor(predicted), classes)
-    return compute_metrics(logits, torch.as_tensor(labels), class_names=names(classes))
+    return compute_metrics(logits, torch.as_tensor(labels), class_names="abcdefg"[:classes])
 
 
 def test_metrics_of_a_small_example_are_those_counted_by_hand():
@@ -44,7 +46,7 @@ def test_metrics_of_a_small_example_are_those_counted_by_hand():
 
 def test_equal_logits_count_as_the_first_classes():
     labels = torch.tensor([0, 1, 2, 3, 0, 6])
-    got = compute_metrics(torch.full((6, 8), 1e4), labels, class_names=names(8))
+    got = compute_metrics(torch.full((6, 8), 1e4), labels, class_names="abcdefgh")
     assert (got.top1.value, got.top5.value) == pytest.approx((2 / 6, 5 / 6))
 
 
@@ -73,14 +75,11 @@ def test_temperature_is_recovered():
         assert temperature == pytest.approx(true_temperature, rel=0.05) and why == ""
 
 
-def test_temperature_stays_one_where_val_cannot_tell_it_and_a_line_says_so():
-    few, many = torch.arange(6) % 2, torch.arange(200) % 5
-    too_few = (3.0 * F.one_hot(1 - few, 2), few)
-    no_mistake = (3.0 * F.one_hot(many, 5), many)
-    all_wrong = (3.0 * F.one_hot((many + 1) % 5, 5), many)
-    for logits, labels in (too_few, no_mistake, all_wrong):
-        temperature, why = fit_temperature(logits, labels)
-        assert temperature == 1.0 and why.startswith("The temperature stays 1, since")
+@pytest.mark.parametrize(("count", "shift"), [(6, 1), (200, 0), (200, 1)])
+def test_temperature_stays_one_with_few_photographs_no_mistake_or_only_mistakes(count, shift):
+    labels = torch.arange(count) % 5
+    temperature, why = fit_temperature(3.0 * F.one_hot((labels + shift) % 5, 5), labels)
+    assert temperature == 1.0 and why.startswith("The temperature stays 1, since")
 
 
 WRONG = {
@@ -93,7 +92,7 @@ WRONG = {
 @pytest.mark.parametrize("told", WRONG)
 def test_input_that_cannot_be_scored_is_explained(told):
     with pytest.raises(FlowersError, match=told):
-        compute_metrics(*WRONG[told], class_names=names(2))
+        compute_metrics(*WRONG[told], class_names="ab")
 
 
 def test_metrics_become_plain_values_without_nan():
@@ -101,27 +100,21 @@ def test_metrics_become_plain_values_without_nan():
     again = json.loads(json.dumps(metrics_as_dict(got), allow_nan=False))
     assert again["top1"] == {"value": 0.75, "low": got.top1.low, "high": got.top1.high}
     assert again["count"] == 4 and again["ece"] == got.ece
-    assert (again["recall"]["flower 1"], again["recall"]["flower 6"]) == (0.5, None)
+    assert (again["recall"]["b"], again["recall"]["g"]) == (0.5, None)
 
 
 def test_logits_and_features_keep_the_order_of_the_split_and_change_nothing(
     small_net, tiny_data, cpu, monkeypatch
 ):
     monkeypatch.setitem(config.TRAINING_CONFIG, "batch_size", 5)
-    model = small_model().train()
-    before, chance = fingerprint(model, backbone_only=False), torch.get_rng_state()
-    logits, labels = evaluation.predict_logits(model, tiny_data.val, cpu)
-    # The train split is stored larger than the network's images.
-    train = tiny_data.train
-    batches = evaluation_batches(train, cpu, image_size=32)
-    features, train_labels = evaluation.features_of(model, batches, cpu)
-    assert torch.equal(torch.get_rng_state(), chance)
+    model, splits = small_model().train(), (tiny_data.val, tiny_data.train)
+    before = fingerprint(model, backbone_only=False)
+    logits, labels = predict_logits(model, tiny_data.val, cpu)
+    batches = evaluation_batches(tiny_data.train, cpu, image_size=32)  # train is stored larger
+    features, train_labels = features_of(model, batches, cpu)
     assert fingerprint(model, backbone_only=False) == before and logits.dtype is torch.float32
-    val, train = (torch.from_numpy(s.images) for s in (tiny_data.val, tiny_data.train))
-    with torch.no_grad():
-        model.eval()
-        assert torch.allclose(logits, model(eval_batch(val, 32)), atol=1e-5)
-        expected = backbone_features(model, eval_batch(train, 32))
-    assert torch.allclose(features, expected, atol=1e-5)
-    assert torch.equal(labels, tiny_data.val.labels)
-    assert torch.equal(train_labels, tiny_data.train.labels)
+    val, train = (eval_batch(torch.from_numpy(split.images), 32) for split in splits)
+    assert torch.allclose(logits, model.eval()(val), atol=1e-5)
+    assert torch.allclose(features, backbone_features(model, train), atol=1e-5)
+    for split, found in zip(splits, (labels, train_labels), strict=True):
+        assert torch.equal(found, split.labels)

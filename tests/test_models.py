@@ -1,7 +1,7 @@
 """Networks: their new head and their weights, what freezing means, who learns at which rate."""
 
+import os
 import urllib.error
-from pathlib import Path
 
 import pytest
 import torch
@@ -51,29 +51,17 @@ def test_weights_of_another_network_and_an_unknown_one_are_named():
 # What is frozen, and what moves
 
 
-def test_freezing_leaves_the_head_alone_trainable():
-    model = blank()
-    freeze_backbone(model)
-    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
-    assert trainable == ["fc.weight", "fc.bias"]
-
-
-def test_frozen_batchnorm_statistics_do_not_move_in_train_mode():
-    model = blank()
+def test_in_train_mode_a_frozen_backbone_does_not_move_and_drops_only_before_the_head():
+    model, images = blank("efficientnet_b0", num_classes=5), torch.randn(4, 3, 64, 64) + 2
     freeze_backbone(model)
     before = fingerprint(model)
-    models.train_mode(model)(torch.randn(4, 3, 64, 64) + 2)
-    assert fingerprint(model) == before and model.fc.training
-    model.requires_grad_(True)
-    models.train_mode(model)(torch.randn(4, 3, 64, 64) + 2)  # what is trainable is in train mode
-    assert fingerprint(model) != before
-
-
-def test_a_frozen_backbone_drops_no_blocks_but_the_heads_dropout_stays_on():
-    model = blank("efficientnet_b0", num_classes=5)
-    freeze_backbone(model)
-    modes = {type(part).__name__: part.training for part in models.train_mode(model).modules()}
+    models.train_mode(model)(images)
+    assert fingerprint(model) == before  # BatchNorm's statistics too
+    modes = {type(part).__name__: part.training for part in model.modules()}
     assert not modes["StochasticDepth"] and modes["Dropout"]
+    model.requires_grad_(True)
+    models.train_mode(model)(images)  # what is trainable is in train mode
+    assert fingerprint(model) != before
 
 
 def test_fingerprint_sees_one_changed_buffer_and_not_the_head():
@@ -143,24 +131,17 @@ def test_a_float16_substitute_in_the_cache_is_taken(cached):
     assert taken.dtype is torch.float32 and torch.equal(taken.half(), found["features.0.0.weight"])
 
 
-class Evil:
-    """Unpickling this makes a file named "harm" in the current folder."""
+SPOILED = {
+    "nothing": lambda path: None,
+    "a web page": lambda path: path.write_text("<!DOCTYPE html><html>Log in</html>"),
+    "code": lambda path: torch.save({"to run": os.remove}, path),
+}
 
-    def __reduce__(self):
-        return Path.touch, (Path("harm"),)
 
-
-@pytest.mark.parametrize("found", ["nothing", "a web page", "code"])
-def test_weights_that_cannot_be_had_are_told_with_the_way_out_and_no_code_is_run(
-    cached, found, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    if found == "a web page":
-        cached.write_text("<!DOCTYPE html><html>Log in</html>", encoding="utf-8")
-    elif found == "code":
-        torch.save(Evil(), cached)
+@pytest.mark.parametrize("found", SPOILED)
+def test_weights_that_cannot_be_had_are_told_with_the_way_out_and_no_code_is_run(cached, found):
+    SPOILED[found](cached)
     with pytest.raises(FlowersError, match="could not be read") as caught:
         models.imagenet_weights("mobilenet_v2")
     url = MobileNet_V2_Weights.IMAGENET1K_V1.url
     assert all(words in str(caught.value) for words in (str(cached), "delete it", url))
-    assert not Path("harm").exists()
