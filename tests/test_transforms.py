@@ -167,11 +167,3 @@ def test_without_augmentation_training_sees_what_evaluation_sees(tiny_data, cpu,
     assert torch.equal(
         transforms.train_transform(resize=32, crop=32)(pil), eval_transform(size=32)(pil)
     )
-
-
-def test_evaluation_batches_are_in_order_and_of_the_size_asked_for(tiny_data, cpu):
-    for split, size in ((tiny_data.val, None), (tiny_data.train, 32)):
-        seen = list(transforms.evaluation_batches(split, cpu, image_size=size))
-        assert torch.equal(torch.cat([labels for _, labels in seen]), split.labels)
-        expected = eval_batch(torch.from_numpy(split.images), 32)
-        assert torch.allclose(torch.cat([images for images, _ in seen]), expected, atol=1e-6)
