@@ -9,30 +9,15 @@ import pytest
 import torch
 from PIL import Image
 from scipy.io import savemat
-from small_training import CPU, NAME, register_small_net, small_data
+from small_training import CPU, small_data
 from torchvision.datasets import Flowers102
 
 import transfer_learning_config as config
-from flowers_utils.models import BACKBONES
-from flowers_utils.storage import resume
 
 # jsonschema, which nbformat needs, spends seconds on a grammar of addresses that no notebook has.
 sys.modules["rfc3987_syntax"] = None
 # One thread is many times faster for so small a network, and tests can run side by side.
 torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def save_every_epoch(monkeypatch):
-    """Of the tests' short epochs hardly one would be saved otherwise."""
-    monkeypatch.setattr(resume, "SECONDS_BETWEEN_SAVES", 0.0)
-
-
-@pytest.fixture
-def small_net(monkeypatch):
-    """`build_model("small")` works in this test, and its name is forgotten afterwards."""
-    monkeypatch.setitem(BACKBONES, NAME, None)  # so that it is taken out again
-    register_small_net()
 
 
 @pytest.fixture

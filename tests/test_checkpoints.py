@@ -15,7 +15,6 @@ from flowers_utils.storage.checkpoints import (
     save_checkpoint,
 )
 
-pytestmark = pytest.mark.usefixtures("small_net")
 ABOUT = {"epoch": 3, "metrics": {"val_accuracy": 0.5}}
 UNUSABLE = {
     "missing": (Path.unlink, "There is no file"),

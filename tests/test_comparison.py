@@ -17,7 +17,7 @@ NO_WEIGHTS = "the server cannot be reached"
 
 
 @pytest.fixture
-def rows(small_net, tiny_data, cpu, monkeypatch):
+def rows(tiny_data, cpu, monkeypatch):
     """Random weights stand for pretrained ones, and mobilenet_v2 has none; no stopwatch."""
 
     def random_or_none(data, device, *, backbone, seed=0):

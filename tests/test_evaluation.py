@@ -103,9 +103,7 @@ def test_metrics_become_plain_values_without_nan():
     assert (again["recall"]["b"], again["recall"]["g"]) == (0.5, None)
 
 
-def test_logits_and_features_keep_the_order_of_the_split_and_change_nothing(
-    small_net, tiny_data, cpu, monkeypatch
-):
+def test_logits_and_features_keep_the_order_and_change_nothing(tiny_data, cpu, monkeypatch):
     monkeypatch.setitem(config.TRAINING_CONFIG, "batch_size", 5)
     model, splits = small_model().train(), (tiny_data.val, tiny_data.train)
     before = fingerprint(model, backbone_only=False)

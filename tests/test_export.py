@@ -11,12 +11,11 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from small_training import NAME, register_small_net, small_data, small_model
+from small_training import small_data, small_model
 
 from flowers_utils.deploy import export
 from flowers_utils.deploy.model_card import write_model_card
 from flowers_utils.deploy.predictor import Deployable
-from flowers_utils.models import BACKBONES
 from flowers_utils.storage.checkpoints import load_checkpoint, save_checkpoint
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -30,15 +29,6 @@ path, photographs, answers = sys.argv[1:]
 session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 np.save(answers, session.run(None, {"images": np.load(photographs)})[0])
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def known_network():
-    """The name of the tests' small network is known while this module runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BACKBONES, NAME, None)  # so that it is taken out again
-        register_small_net()
-        yield
 
 
 def final_in(folder) -> Path:

@@ -23,7 +23,7 @@ NAMES, SIZE = ("rose", "天竺葵", "sweet william", "rosé"), 32
 
 
 @pytest.fixture
-def checkpoint(tmp_path, small_net):
+def checkpoint(tmp_path):
     path, data = tmp_path / "final.pth", replace(small_data(), class_names=NAMES)
     save_checkpoint(path, small_model(), data=data, epoch=1, metrics={}, temperature=2.0)
     return path

@@ -14,7 +14,6 @@ from flowers_utils.errors import FlowersError, Stopped
 from flowers_utils.storage import resume
 from flowers_utils.storage.checkpoints import load_checkpoint
 
-pytestmark = pytest.mark.usefixtures("small_net")
 PHASE_1 = {"number": 1, "backbone_lr": None}
 RECIPE = {"one_cycle": True, "fit_head": True}
 HALF = Device(CPU.torch_device, "test", torch.float16, channels_last=True)  # with loss scaling
@@ -24,8 +23,9 @@ EARLIER = f"{NAME}_phase2_best.earlier.pth"
 
 
 @pytest.fixture(autouse=True)
-def three_steps_an_epoch(monkeypatch):
+def three_steps_an_epoch_and_each_is_saved(monkeypatch):
     monkeypatch.setitem(config.TRAINING_CONFIG, "batch_size", 8)
+    monkeypatch.setattr(resume, "SECONDS_BETWEEN_SAVES", 0.0)
 
 
 @pytest.fixture

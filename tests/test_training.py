@@ -23,7 +23,6 @@ from flowers_utils.storage.checkpoints import load_checkpoint, model_from_checkp
 from flowers_utils.training import evaluate, fit_head, make_optimizer, train_one_epoch, train_phase
 from flowers_utils.transforms import eval_batch, evaluation_batches, training_batches
 
-pytestmark = pytest.mark.usefixtures("small_net")
 PHASES = {1: {"number": 1, "backbone_lr": None}, 2: {"number": 2}}
 RATES = {"backbone_lr": 0.01, "head_lr": 0.02}
 
