@@ -118,13 +118,13 @@ def run_batchnorm(seed: int, data: FlowerData, device: Device) -> Rows:
 
 def compute(job: Job, asked: argparse.Namespace, device: Device) -> Rows:
     """The rows of one job, by their name."""
-    part, name, seed = job
-    if part.startswith("trials"):
-        return {name: run_trial(name, seed, asked.data, device, asked.size)}
-    data = fu.load_data(asked.data)
-    if part == "batchnorm":
+    _, name, seed = job
+    if asked.part == "trials":
+        return {name: run_trial(name, seed, str(asked.data), device, asked.size)}
+    data = fu.load_data(str(asked.data))
+    if asked.part == "batchnorm":
         return run_batchnorm(seed, data, device)
-    if part == "scratch":
+    if asked.part == "scratch":
         return {"from scratch": run_scratch(seed, data, device)}
     return {name: run_recipe(name, seed, data, device)}
 
@@ -149,7 +149,7 @@ def gains(part: str, rows: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=("trials", "recipes", "scratch", "batchnorm"))
-    parser.add_argument("--data", required=True, help="a folder, or flowers102")
+    parser.add_argument("--data", required=True, type=Path, help="a folder, or flowers102")
     parser.add_argument("--seeds", "--folds", type=int, default=1, dest="count")
     parser.add_argument("--size", type=int, default=224, help="pixels of all trials")
     parser.add_argument("--only", nargs="+", help="names of trials or recipes")
@@ -165,8 +165,7 @@ def main() -> None:
     took = [row["seconds"] for row in rows if row["part"] == part and "seconds" in row]
     expected = f"about {clock(mean(took) * len(jobs))}" if took else "no row to tell the time from"
     say(f"{len(jobs)} to compute, {expected} on the machine that made the rows.")
-    about = {"device": device.describe(), "torch": versions()["torch"]}
-    about["data"] = Path(asked.data).name
+    about = {"device": device.describe(), "torch": versions()["torch"], "data": asked.data.name}
     for job in jobs:
         for name, row in compute(job, asked, device).items():
             which = {"part": part, "job": job[1], "name": name, "seed": job[2]}
