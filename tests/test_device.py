@@ -23,9 +23,7 @@ def test_a_device_that_is_not_available_or_unknown_is_named(monkeypatch, name):
 @pytest.mark.parametrize(
     ("capability", "precision"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16)]
 )
-def test_cuda_is_taken_first_in_the_sixteen_bits_that_it_has_then_mps(
-    monkeypatch, capability, precision
-):
+def test_cuda_comes_first_in_its_sixteen_bits_then_mps(monkeypatch, capability, precision):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "a card")

@@ -10,15 +10,9 @@ from small_training import small_model
 from torch.nn import functional as F
 
 import transfer_learning_config as config
+from flowers_utils import evaluation
 from flowers_utils.errors import FlowersError
-from flowers_utils.evaluation import (
-    compute_metrics,
-    features_of,
-    fit_temperature,
-    metrics_as_dict,
-    predict_logits,
-    wilson,
-)
+from flowers_utils.evaluation import compute_metrics, fit_temperature, metrics_as_dict, wilson
 from flowers_utils.models import backbone_features, fingerprint
 from flowers_utils.transforms import eval_batch, evaluation_batches
 
@@ -107,9 +101,9 @@ def test_logits_and_features_keep_the_order_and_change_nothing(tiny_data, cpu, m
     monkeypatch.setitem(config.TRAINING_CONFIG, "batch_size", 5)
     model, splits = small_model().train(), (tiny_data.val, tiny_data.train)
     before = fingerprint(model, backbone_only=False)
-    logits, labels = predict_logits(model, tiny_data.val, cpu)
+    logits, labels = evaluation.predict_logits(model, tiny_data.val, cpu)
     batches = evaluation_batches(tiny_data.train, cpu, image_size=32)  # train is stored larger
-    features, train_labels = features_of(model, batches, cpu)
+    features, train_labels = evaluation.features_of(model, batches, cpu)
     assert fingerprint(model, backbone_only=False) == before and logits.dtype is torch.float32
     val, train = (eval_batch(torch.from_numpy(split.images), 32) for split in splits)
     assert torch.allclose(logits, model.eval()(val), atol=1e-5)

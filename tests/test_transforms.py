@@ -137,7 +137,7 @@ def test_one_generator_draws_all_that_training_sees(tiny_data, cpu, monkeypatch)
         return [torch.cat(part) for part in zip(*seen, strict=True)]
 
     (images, labels), again, other = epoch(0, 0), epoch(0, 1), epoch(1, 0)
-    assert images.shape == (24, 3, 32, 32) and images.dtype is torch.float32 and images.min() < 0
+    assert images.shape == (24, 3, 32, 32) and images.dtype is torch.float32
     assert sorted(labels.tolist()) == sorted(tiny_data.train.labels.tolist())
     assert torch.equal(images, again[0]) and torch.equal(labels, again[1])
     assert not torch.equal(images, other[0])
