@@ -18,7 +18,7 @@ LIMITS = {
     **dict.fromkeys(("epochs", "total_epochs", "step_size", "number"), (1, 10_000)),
     **dict.fromkeys(("learning_rate", "head_lr", "backbone_lr", "gamma"), (1e-8, 1.0)),
     **dict.fromkeys(("flip", "brightness", "contrast", "saturation", "weight_decay"), (0.0, 1.0)),
-    **dict.fromkeys(("resize", "crop"), (32, 2048)),
+    **dict.fromkeys(("resize", "crop", "use"), (32, 2048)),
 }
 CHOICES = {"optimizer": ("AdamW",), "scheduler": ("StepLR",)}  # one legal value each, to be read
 CHOICES |= dict.fromkeys(("one_cycle", "fit_head"), (True, False))
@@ -54,10 +54,12 @@ def check_config() -> None:
         check_numbers(where, numbers)
     for recipe, changes in config.RECIPES.items():
         for phase, numbers in changes.items():
-            check(phase in phases, f"RECIPES[{recipe!r}] has no phase {phase!r}.")
+            known = (*phases, "sizes")
+            check(phase in known, f"RECIPES[{recipe!r}] has no part {phase!r}.")
             check_numbers(f"RECIPES[{recipe!r}][{phase!r}]", numbers)
-    crop, resize = augmentation["crop"], augmentation["resize"]
-    check(crop <= resize, f"AUGMENTATION['crop'] is {crop}, but 'resize' is only {resize} pixels.")
+        resize, crop, _ = image_sizes(recipe)
+        told = f"The crop of the recipe {recipe!r} has {crop} pixels, but 'resize' only {resize}."
+        check(crop <= resize, told)
     both, total = phases["phase1"]["epochs"] + phases["phase2"]["epochs"], training["total_epochs"]
     told = f"total_epochs must be {both}, the sum of the epochs of both PHASES; it is {total}."
     check(total == both, told)
@@ -90,6 +92,12 @@ def check_knobs(
 def absolute_paths() -> None:
     """Make the config's relative paths absolute: a later `os.chdir` must not move them."""
     config.PATHS.update({name: str(Path(path).resolve()) for name, path in config.PATHS.items()})
+
+
+def image_sizes(recipe: str) -> tuple[int, int, int]:
+    """Pixels: `resize` and `crop` in training, and those in use; the lesson's, or the recipe's."""
+    sizes = config.AUGMENTATION | config.RECIPES[recipe].get("sizes", {})
+    return sizes["resize"], sizes["crop"], sizes.get("use", sizes["crop"])
 
 
 def phase_settings(phase: str, profile: str = "full", recipe: str = "lesson") -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Split:
 
 @dataclass(frozen=True)
 class FlowerData:
-    """One data set: training photographs at `resize_size`, val and test at `image_size` pixels."""
+    """One data set: photographs of three splits as squares, and the sizes of these in pixels."""
 
     source: str  # "flowers102", "practice" or "folder"
     title: str  # in every figure title and table
@@ -40,8 +40,9 @@ class FlowerData:
     train: Split
     val: Split
     test: Split
-    resize_size: int  # training photographs are larger, so that there is room for a random crop
-    image_size: int  # what enters the network
+    resize_size: int  # a photograph in training, of which a random crop
+    crop_size: int  # of this size enters the network; `train` may be stored larger
+    image_size: int  # what enters the network in evaluation and in use; val and test are stored so
     note: str = ""  # what the student must know about how this data was chosen
     left_out: Mapping[str, str] = field(default_factory=dict)  # split -> what was not used, and why
     photo_side: int | None = None  # shorter side of the photographs on the disk, in pixels

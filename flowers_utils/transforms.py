@@ -65,12 +65,15 @@ def _mean_and_std(device: torch.device) -> list[Tensor]:
     return [send(torch.tensor(values).view(3, 1, 1), device) for values in pair]
 
 
-def augment_batch(images: Tensor, generator: torch.Generator, *, crop: int) -> Tensor:
+def augment_batch(
+    images: Tensor, generator: torch.Generator, *, crop: int, resize: int | None = None
+) -> Tensor:
     """Images `(B, 3, R, R)` in 0..255 -> augmented, normalised float32 `(B, 3, crop, crop)`.
 
+    The crop is taken as if the images had `resize` pixels (None: R, what they have).
     `generator` (on the CPU) draws for each image an angle, a position, a mirror image and colours.
     """
-    a, count, full = config.AUGMENTATION, len(images), images.shape[-1]
+    a, count, full = config.AUGMENTATION, len(images), resize or images.shape[-1]
 
     def draw(low: float, high: float) -> Tensor:
         return torch.rand(count, generator=generator) * (high - low) + low
@@ -161,7 +164,7 @@ def training_batches(data: FlowerData, device: Device, generator: torch.Generato
     batch_size = config.TRAINING_CONFIG["batch_size"]
     shuffled = batches(data.train, device, batch_size=batch_size, shuffle=True, generator=generator)
     for images, labels in shuffled:
-        views = augment_batch(images, generator, crop=data.image_size)
+        views = augment_batch(images, generator, crop=data.crop_size, resize=data.resize_size)
         yield device.place_batch(views), labels
 
 

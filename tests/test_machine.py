@@ -111,7 +111,7 @@ def test_shorter_profiles_take_less_time(empty_machine, cpu):
 def test_the_time_for_an_image_comes_from_real_steps(cpu, monkeypatch):
     steps = []
     monkeypatch.setattr(speed, "train_one_epoch", lambda *given: steps.append(given[1][0][0].shape))
-    assert 0 < speed.seconds_an_image(cpu, on_practice=True) < 1
+    assert 0 < speed.seconds_an_image(cpu, crop=64) < 1
     assert steps == 4 * [(32, 3, 64, 64)]  # the first one warms up
 
 

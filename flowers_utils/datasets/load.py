@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 import transfer_learning_config as config
-from flowers_utils.config_check import DATA_WORDS, check, check_knobs
+from flowers_utils.config_check import DATA_WORDS, check, check_knobs, image_sizes
 from flowers_utils.data import FlowerData, Split, check_data
 from flowers_utils.datasets import flowers102, practice
 from flowers_utils.datasets.cache import decoded
@@ -34,13 +34,16 @@ def data_root() -> Path:
     return flowers102.root_of(folder) or (folder.parent if incomplete else folder)
 
 
-def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> FlowerData:
+def load_data(
+    choice: str = "auto", *, profile: str = "full", seed: int = 0, recipe: str = "lesson"
+) -> FlowerData:
     """The data set named by `choice`, decoded once, checked, ready for training; or FlowersError.
 
     `choice`: `"auto"` (Flowers102 if it is on disk or can be downloaded, else practice flowers),
-    `"flowers102"`, `"practice"`, or a folder of class folders. A short `profile` limits the images.
+    `"flowers102"`, `"practice"`, or a folder of class folders. A short `profile` limits the images,
+    a `recipe` may have its own sizes in pixels.
     """
-    choice, profile, seed, _ = check_knobs(choice, profile, seed)
+    choice, profile, seed, recipe = check_knobs(choice, profile, seed, recipe)
     limit, root, note = config.PROFILES[profile]["images"], data_root(), ""
     if choice not in DATA_WORDS and (given := flowers102.root_of(Path(choice))):
         choice, root = "flowers102", given
@@ -57,7 +60,8 @@ def load_data(choice: str = "auto", *, profile: str = "full", seed: int = 0) -> 
         listing = _practice_listing(seed, limit, note)
     else:
         listing = read_folder(Path(choice), seed=seed)
-    data = _decoded(choice if choice in DATA_WORDS else "folder", listing, limit)
+    source = choice if choice in DATA_WORDS else "folder"
+    data = _decoded(source, listing, limit, recipe)
     check_data(data)
     return data
 
@@ -74,14 +78,14 @@ def _practice_listing(seed: int, limit: int | None, note: str) -> Listing:
     return Listing("practice flowers", PRACTICE_NAMES, files, note)
 
 
-def _decoded(source: str, listing: Listing, limit: int | None) -> FlowerData:
+def _decoded(source: str, listing: Listing, limit: int | None, recipe: str) -> FlowerData:
     """Photographs as FlowerData."""
-    resize, crop = config.AUGMENTATION["resize"], config.AUGMENTATION["crop"]
-    if source == "practice":
-        resize, crop = practice.PRACTICE_RESIZE, practice.PRACTICE_CROP
+    resize, crop, use = image_sizes(recipe)
+    if source == "practice":  # drawn at these sizes, for all recipes
+        resize, crop, use = practice.PRACTICE_RESIZE, *[practice.PRACTICE_CROP] * 2
     splits, left_out = {}, {"": listing.left_out}
     for split, (photos, labels) in listing.files.items():
-        chosen, size = _limited(labels, limit), resize if split == "train" else crop
+        chosen, size = _limited(labels, limit), max(resize, use) if split == "train" else use
         if more := len(photos) - len(chosen):
             left_out[split] = f"{more:,} photographs, since this profile is short"
         name = f"{source}-{split}-{limit or 'all'}"
@@ -91,7 +95,7 @@ def _decoded(source: str, listing: Listing, limit: int | None) -> FlowerData:
     side = min(open_photo(listing.files["train"][0][0]).size)  # a set is of one making
     if source == "flowers102" and side < flowers102.FULL_SIDE:  # such copies score lower
         title += f" (copies, {side} pixels)"
-    about = {"resize_size": resize, "image_size": crop, "photo_side": side}
+    about = {"resize_size": resize, "crop_size": crop, "image_size": use, "photo_side": side}
     about |= {"note": listing.note, "left_out": left_out, "files": listing.files}
     return FlowerData(source, title, listing.class_names, **splits, **about)
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import transfer_learning_config as config
 from flowers_utils import models
-from flowers_utils.config_check import phase_settings
+from flowers_utils.config_check import image_sizes, phase_settings
 from flowers_utils.datasets import practice
 from flowers_utils.device import Device, choose_device
 from flowers_utils.training import make_optimizer, train_one_epoch
@@ -59,12 +59,12 @@ def lesson_seconds(device: Device, *, on_practice: bool, profile: str, recipe: s
     if on_practice and not (Path(config.PATHS["models"]) / "practice_backbone.pth").is_file():
         sizes, images = practice.PRETRAINING["sizes"], practice.PRETRAINING["images"]
         steps += images * sum(part * (size / practice.PRACTICE_CROP) ** 2 for size, part in sizes)
-    return steps * seconds_an_image(device, on_practice=on_practice) + 60.0  # for figures
+    crop = practice.PRACTICE_CROP if on_practice else image_sizes(recipe)[1]
+    return steps * seconds_an_image(device, crop) + 60.0  # for figures
 
 
-def seconds_an_image(device: Device, *, on_practice: bool) -> float:
-    """Seconds for one photograph in a step that trains the complete network."""
-    crop = practice.PRACTICE_CROP if on_practice else config.AUGMENTATION["crop"]
+def seconds_an_image(device: Device, crop: int) -> float:
+    """Seconds for one photograph of `crop` pixels in a step that trains the complete network."""
     count = 8 if crop > 64 else config.TRAINING_CONFIG["batch_size"]  # so that it takes no minute
     images = device.place_batch(torch.zeros(count, 3, crop, crop))
     labels = torch.zeros(count, dtype=torch.int64, device=device.torch_device)

@@ -85,7 +85,7 @@ def step_times(model: torch.nn.Module, data: FlowerData, device: Device) -> dict
     ready = list(islice(training_batches(data, device, generator), 8))
     in_network = measure(lambda: eight_steps(ready), repeats=1)[0]
     photos = np.array(data.train.images[: config.TRAINING_CONFIG["batch_size"]])
-    photos, crop = torch.from_numpy(photos).to(device.torch_device), data.image_size
+    photos, crop = torch.from_numpy(photos).to(device.torch_device), data.crop_size
     augmenting = measure(lambda: augment_batch(photos, generator, crop=crop), repeats=9)
     proportion = in_network / measure(eight_steps, repeats=1)[0]
     return {"in the network": proportion, "augmenting": median(augmenting)}

@@ -121,7 +121,8 @@ def compute(job: Job, asked: argparse.Namespace, device: Device) -> Rows:
     _, name, seed = job
     if asked.part == "trials":
         return {name: run_trial(name, seed, str(asked.data), device, asked.size)}
-    data = fu.load_data(str(asked.data))
+    recipe = name if asked.part == "recipes" else "lesson"  # some have their own sizes in pixels
+    data = fu.load_data(str(asked.data), recipe=recipe)
     if asked.part == "batchnorm":
         return run_batchnorm(seed, data, device)
     if asked.part == "scratch":

@@ -107,7 +107,9 @@ def run_trial(name: str, fold: int, data: str, device: Device, size: int) -> dic
     learn, measure = (both.subset(part) for part in list(folds)[fold])
     began, room = time.perf_counter(), round(s["size"] * 256 / 224)  # the lesson's, at every size
     names, val = tuple(map(str, range(int(learn.labels.max()) + 1))), resized(measure, s["use"])
-    train = FlowerData("folder", "study", names, resized(learn, room), val, val, room, s["size"])
+    train = FlowerData(
+        "folder", "study", names, resized(learn, room), val, val, room, s["size"], s["size"]
+    )
     use = replace(train, train=learn, image_size=s["use"])
     model, generator = device.place(start(train, fold)), fu.seed_everything(fold)
     models.freeze_backbone(model)
@@ -156,10 +158,10 @@ def _augmented(photos, labels, generator, data: FlowerData, s: dict[str, Any]):
     """A batch as the lesson augments it, but with the trial's crops, hue and `change`."""
     config.AUGMENTATION["hue"] = s["hue"]
     if s["smallest_crop"]:
-        crops = _crops(s["smallest_crop"], data.image_size)
+        crops = _crops(s["smallest_crop"], data.crop_size)
         images = torch.stack([crops(photo) for photo in photos])
     else:
-        images = augment_batch(photos, generator, crop=data.image_size)
+        images = augment_batch(photos, generator, crop=data.crop_size)
     if s["change"] == "mixup":
         return v2.MixUp(alpha=0.2, num_classes=data.num_classes)(images, labels)
     if s["change"] in ("trivial", "rand"):
