@@ -26,10 +26,11 @@ WRONG = [  # a dict of the config, a key in it, a value, what the sentence must 
     (TRAINING, "learning_rate", math.nan, "learning_rate .* from 1e-08 to 1.0, but it is nan"),
     (TRAINING, "optimizer", "SGD", "optimizer .* must be 'AdamW', but it is 'SGD'"),
     (TRAINING, "batch_szie", 64, "TRAINING_CONFIG has no setting 'batch_szie'"),
-    (config.AUGMENTATION, "crop", 257, "crop'] is 257, but 'resize' is only 256"),
+    (config.AUGMENTATION, "crop", 257, "'lesson' has 257 pixels, but 'resize' only 256"),
+    (FAST, "sizes", {"crop": 300}, "'fast' has 300 pixels, but 'resize' only 256"),
     (PHASE_2, "epochs", True, r"epochs of PHASES\['phase2'\] .* it is True"),
     (PHASE_2, "epochs", 31, "must be 51, the sum of the epochs .* it is 50"),
-    (FAST, "phase3", {}, r"RECIPES\['fast'\] has no phase 'phase3'"),
+    (FAST, "phase3", {}, r"RECIPES\['fast'\] has no part 'phase3'"),
     (FAST["phase2"], "fit_head", 2, "fit_head of RECIPES.* must be True or False"),
     (FAST["phase2"], "onecycle", True, "RECIPES.* has no setting 'onecycle'"),
 ]

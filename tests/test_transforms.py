@@ -63,6 +63,14 @@ def test_rotation_crop_and_mirror_are_torchvisions(monkeypatch, drawn):
         assert torch.allclose(ours[i][inside], theirs[inside], atol=2e-3), f"image {i}"
 
 
+def test_the_crop_of_photographs_that_are_stored_larger_shows_the_same_part(monkeypatch):
+    monkeypatch.setattr(config, "AUGMENTATION", NOTHING)
+    large = photos(size=2 * SIZE)
+    generator = torch.Generator().manual_seed(0)
+    ours = transforms.augment_batch(large, generator, crop=CROP, resize=SIZE)
+    assert (ours - augmented(transforms.shrink(large, SIZE))).abs().mean() < 0.05
+
+
 def test_each_image_has_its_own_draw_in_the_ranges_of_the_recipe(drawn):
     count = 2000
     augmented(photos(1).expand(count, -1, -1, -1))
