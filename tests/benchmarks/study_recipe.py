@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.study_recipe trials --data FOLDER --folds 2
     python -m tests.benchmarks.study_recipe recipes --data FOLDER --seeds 3
+    python -m tests.benchmarks.study_recipe sizes --data FOLDER       # pixels in use
     python -m tests.benchmarks.study_recipe scratch --data FOLDER     # without pretrained weights
     python -m tests.benchmarks.study_recipe batchnorm --data FOLDER   # what train mode costs
 
@@ -22,6 +23,7 @@ from typing import Any
 
 import torch
 from scipy.stats import t
+from torch import nn
 
 import flowers_utils as fu
 import transfer_learning_config as config
@@ -40,8 +42,10 @@ Job = tuple[str, str, int]  # part, name, seed or fold
 Rows = dict[str, dict[str, Any]]  # of one job, by their name
 
 
-def run_recipe(name: str, seed: int, data: FlowerData, device: Device) -> dict[str, Any]:
-    """Both phases as the notebook has them; test is scored once, by the best epoch on val."""
+def train_recipe(
+    name: str, seed: int, data: FlowerData, device: Device
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Both phases as the notebook has them: the network of the best epoch on val, and a row."""
     model, row = start(data, seed), {"seconds": 0.0}
     with tempfile.TemporaryDirectory() as folder:
         for number in (1, 2):
@@ -51,6 +55,12 @@ def run_recipe(name: str, seed: int, data: FlowerData, device: Device) -> dict[s
             row |= {f"phase {number}, val": result.best_val_accuracy}
             row |= {f"phase {number}, seconds": result.seconds}
             row["seconds"] += result.seconds
+    return model, row | {"val": result.best_val_accuracy}
+
+
+def run_recipe(name: str, seed: int, data: FlowerData, device: Device) -> dict[str, Any]:
+    """Train by a recipe, then score test once."""
+    model, row = train_recipe(name, seed, data, device)
     logits, labels = predict_logits(model, data.test, device)
     temperature, _ = fit_temperature(*predict_logits(model, data.val, device))
     scores, calibrated = (
@@ -58,7 +68,6 @@ def run_recipe(name: str, seed: int, data: FlowerData, device: Device) -> dict[s
         for x in (logits, logits / temperature)
     )
     return row | {
-        "val": result.best_val_accuracy,
         "test": scores.top1.value,
         "low": scores.top1.low,
         "high": scores.top1.high,
@@ -70,6 +79,18 @@ def run_recipe(name: str, seed: int, data: FlowerData, device: Device) -> dict[s
         "ece after temperature": calibrated.ece,
         "peak_memory_bytes": peak_memory_bytes(device.torch_device),
     }
+
+
+def run_sizes(seed: int, folder: str, device: Device) -> Rows:
+    """`fast` is trained once; val at several sizes in use, with the head fitted at each of them."""
+    model, rows = None, {}
+    for size in (224, 256, 288, 320):
+        config.RECIPES["fast"]["sizes"] = {"use": size}
+        data = fu.load_data(folder, recipe="fast")
+        model = model or train_recipe("fast", seed, data, device)[0]
+        training.fit_head(model, data, device)
+        rows[f"used at {size}"] = {"val": top1(model, data.val, device)}
+    return rows
 
 
 def run_scratch(seed: int, data: FlowerData, device: Device) -> dict[str, Any]:
@@ -121,6 +142,8 @@ def compute(job: Job, asked: argparse.Namespace, device: Device) -> Rows:
     _, name, seed = job
     if asked.part == "trials":
         return {name: run_trial(name, seed, str(asked.data), device, asked.size)}
+    if asked.part == "sizes":
+        return run_sizes(seed, str(asked.data), device)
     recipe = name if asked.part == "recipes" else "lesson"  # some have their own sizes in pixels
     data = fu.load_data(str(asked.data), recipe=recipe)
     if asked.part == "batchnorm":
@@ -149,7 +172,7 @@ def gains(part: str, rows: list[dict]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("trials", "recipes", "scratch", "batchnorm"))
+    parser.add_argument("part", choices=("trials", "recipes", "sizes", "scratch", "batchnorm"))
     parser.add_argument("--data", required=True, type=Path, help="a folder, or flowers102")
     parser.add_argument("--seeds", "--folds", type=int, default=1, dest="count")
     parser.add_argument("--size", type=int, default=224, help="pixels of all trials")
