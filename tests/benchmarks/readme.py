@@ -56,7 +56,7 @@ def rows_of_study() -> list[Row]:
     rows, study = [], json.loads(STUDY.read_text(encoding="utf-8"))
     scratch = {run["seed"]: run["val"] for run in study if run["part"] == "scratch"}
     for run in study:
-        if run["part"] == "recipes":
+        if run["part"] == "recipes" and run["name"] in config.RECIPES:
             row = {"data": "photographs of 89 of the 102 species, full size", "profile": "full"}
             row |= {"recipe": run["name"], "seed": run["seed"], "training_seconds": run["seconds"]}
             row |= {"phase1_val": run["phase 1, val"], "phase2_val": run["phase 2, val"]}
