@@ -1,7 +1,6 @@
 """Networks of torchvision with a new head: building, freezing, parameter groups, counting."""
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,26 +10,13 @@ from torchvision.models import get_model, get_model_weights
 from flowers_utils.config_check import check
 from flowers_utils.errors import FlowersError
 
-
-@dataclass(frozen=True)
-class Backbone:
-    """What the parts of one family of networks are called in torchvision."""
-
-    classifier: str  # the module that turns features into logits
-    groups: dict[str, tuple[str, ...]]  # parameter group -> its modules, first to last
-
-
-_RESNET = {"stem": ("conv1", "bn1")}
-_RESNET |= {stage: (stage,) for stage in ("layer1", "layer2", "layer3", "layer4")}
-# These two are one list of blocks, and each block is a group.
-_EFFICIENTNET = {f"features.{i}": (f"features.{i}",) for i in range(9)}
-_MOBILENET = {f"features.{i}": (f"features.{i}",) for i in range(19)}
-BACKBONES = {
-    "resnet18": Backbone("fc", _RESNET),
-    "resnet50": Backbone("fc", _RESNET),
-    "efficientnet_b0": Backbone("classifier", _EFFICIENTNET),
-    "efficientnet_b3": Backbone("classifier", _EFFICIENTNET),
-    "mobilenet_v2": Backbone("classifier", _MOBILENET),
+# The networks of the lesson, and where torchvision keeps the head of each.
+HEADS = {
+    "resnet18": "fc",
+    "resnet50": "fc",
+    "efficientnet_b0": "classifier.1",  # `classifier` is dropout, then this linear layer
+    "efficientnet_b3": "classifier.1",
+    "mobilenet_v2": "classifier.1",
 }
 
 
@@ -41,27 +27,18 @@ def build_model(
 
     `weights`: a state dict for the backbone (its head, if any, is ignored), or None for random
     ones. What is random is drawn from `seed` alone, so the same call gives the same network
-    whatever ran before. Raises FlowersError for an unknown name, or weights that do not fit.
+    whatever ran before. Raises FlowersError for an unknown name.
     """
-    check(name in BACKBONES, f"BACKBONE must be one of {tuple(BACKBONES)}, but it is {name!r}.")
-    with torch.random.fork_rng(devices=[]):
+    check(name in HEADS, f"BACKBONE must be one of {tuple(HEADS)}, but it is {name!r}.")
+    with torch.random.fork_rng(devices=[]):  # afterwards torch's own generator is as it was
         torch.manual_seed(seed)
         model = get_model(name, weights=None)
         model.architecture = name
-        head = nn.Linear(head_of(model).in_features, num_classes)
-    if isinstance(classifier_of(model), nn.Sequential):  # dropout, then the linear layer
-        classifier_of(model)[-1] = head
-    else:
-        setattr(model, BACKBONES[name].classifier, head)
+        model.set_submodule(HEADS[name], nn.Linear(head_of(model).in_features, num_classes))
     if weights is not None:
-        prefix = f"{BACKBONES[name].classifier}."
-        new_head = {k: v for k, v in model.state_dict().items() if k.startswith(prefix)}
-        backbone = {k: v for k, v in weights.items() if not k.startswith(prefix)}
-        try:
-            model.load_state_dict({**backbone, **new_head})
-        except RuntimeError as error:  # its last line names a tensor that does not fit
-            wrong = str(error).splitlines()[-1].strip()
-            raise FlowersError(f"These weights are for another network. {wrong}") from error
+        backbone = {k: v for k, v in weights.items() if not k.startswith(HEADS[name])}
+        head = {k: v for k, v in model.state_dict().items() if k.startswith(HEADS[name])}
+        model.load_state_dict(backbone | head)
     return model
 
 
@@ -83,20 +60,18 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
     except Exception as error:  # torch, urllib and pickle raise almost anything here
         raise FlowersError(
             f"The ImageNet weights of {name} could not be read ({error}). If '{file}' exists, it is "
-            f"damaged: delete it. Then connect to the network and run this cell again, or save "
-            f"{weights.url} there yourself. (TORCH_HOME moves the folder.)"
+            f"damaged: delete it. Then run this cell again, or save {weights.url} there yourself."
         ) from error
 
 
 def classifier_of(model: nn.Module) -> nn.Module:
     """The module that turns features into logits (in some families with dropout before it)."""
-    return getattr(model, BACKBONES[model.architecture].classifier)
+    return getattr(model, HEADS[model.architecture].split(".")[0])
 
 
 def head_of(model: nn.Module) -> nn.Linear:
     """The last linear layer."""
-    classifier = classifier_of(model)
-    return classifier[-1] if isinstance(classifier, nn.Sequential) else classifier
+    return model.get_submodule(HEADS[model.architecture])
 
 
 def check_head(model: nn.Module, num_classes: int) -> None:
@@ -115,9 +90,8 @@ def freeze_backbone(model: nn.Module) -> None:
 def train_mode(model: nn.Module) -> nn.Module:
     """Like `model.train()`, but what is frozen stays in eval mode.
 
-    In train mode a BatchNorm layer updates its running statistics on every forward pass, even when
-    its parameters are frozen, so a "frozen" backbone would change; and stochastic depth (in the
-    EfficientNets) would go on dropping blocks of it.
+    In train mode BatchNorm updates its running statistics in every forward pass, even if its
+    parameters are frozen; and stochastic depth (in the EfficientNets) drops blocks of the backbone.
     """
     model.train()
     for module in model.modules():
@@ -139,28 +113,23 @@ def backbone_features(model: nn.Module, images: Tensor) -> Tensor:
 def parameter_groups(model: nn.Module, *, backbone_lr: float, head_lr: float) -> list[dict]:
     """Groups for the optimizer, one for each stage of the network, each `{"name", "params", "lr"}`.
 
-    All stages of the backbone share one rate. A frozen stage gets no group. Every trainable
-    parameter is in exactly one group.
+    All stages of the backbone share one rate. A frozen stage gets no group.
     """
-    backbone = BACKBONES[model.architecture]
-    stages = {**backbone.groups, backbone.classifier: (backbone.classifier,)}
-    groups = []
-    for name, modules in stages.items():
-        params = [p for path in modules for p in model.get_submodule(path).parameters()]
-        lr = head_lr if name == backbone.classifier else backbone_lr
-        if trainable := [p for p in params if p.requires_grad]:
-            groups.append({"name": name, "params": trainable, "lr": lr})
-    listed = [id(p) for group in groups for p in group["params"]]
-    trainable = [id(p) for p in model.parameters() if p.requires_grad]
-    assert sorted(listed) == sorted(trainable), "BACKBONES misses a part of this network"
-    return groups
+    groups = {}
+    for name, parameter in model.named_parameters():
+        stage = name.split(".")[0]  # "layer1.0.conv1.weight" belongs to "layer1"
+        if stage in ("conv1", "bn1"):
+            stage = "stem"
+        if parameter.requires_grad:
+            lr = head_lr if name.startswith(HEADS[model.architecture]) else backbone_lr
+            group = groups.setdefault(stage, {"name": stage, "params": [], "lr": lr})
+            group["params"].append(parameter)
+    return list(groups.values())
 
 
-def fingerprint(model: nn.Module, *, backbone_only: bool = True) -> str:
+def fingerprint(model: nn.Module) -> str:
     """A short hash of parameters and buffers (BatchNorm's statistics too): equal means unchanged."""
-    head = f"{BACKBONES[model.architecture].classifier}."
     digest = hashlib.sha256()
     for key, tensor in model.state_dict().items():
-        if not (backbone_only and key.startswith(head)):
-            digest.update(key.encode() + tensor.cpu().numpy().tobytes())
+        digest.update(key.encode() + tensor.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

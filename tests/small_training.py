@@ -1,5 +1,6 @@
 """A network and a data set so small that a phase of training takes a moment."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from torchvision.models import _api
 
 from flowers_utils.data import FlowerData, Split
 from flowers_utils.device import Device
-from flowers_utils.models import BACKBONES, Backbone, build_model
+from flowers_utils.models import HEADS, build_model, fingerprint
 from flowers_utils.phases import Phase, PhaseResult
 from flowers_utils.training import train_phase
 
@@ -31,12 +32,19 @@ class SmallNet(nn.Module):
 
 
 # So `build_model("small")` works in all tests.
-BACKBONES[NAME] = Backbone("classifier", {"stem": ("conv1", "bn1")})
+HEADS[NAME] = "classifier.1"
 _api.BUILTIN_MODELS[NAME] = SmallNet  # where torchvision's `get_model` looks
 
 
 def small_model(seed: int = 0) -> nn.Module:
     return build_model(NAME, num_classes=4, weights=None, seed=seed)
+
+
+def backbone_print(model: nn.Module) -> str:
+    """A fingerprint that does not see the head."""
+    headless = copy.deepcopy(model)
+    headless.set_submodule(HEADS[model.architecture], nn.Identity())
+    return fingerprint(headless)
 
 
 def noisy_colours(name: str, count: int, *, size: int, seed: int) -> Split:

@@ -100,11 +100,11 @@ def test_metrics_become_plain_values_without_nan():
 def test_logits_and_features_keep_the_order_and_change_nothing(tiny_data, cpu, monkeypatch):
     monkeypatch.setitem(config.TRAINING_CONFIG, "batch_size", 5)
     model, splits = small_model().train(), (tiny_data.val, tiny_data.train)
-    before = fingerprint(model, backbone_only=False)
+    before = fingerprint(model)
     logits, labels = evaluation.predict_logits(model, tiny_data.val, cpu)
     batches = evaluation_batches(tiny_data.train, cpu, image_size=32)  # train is stored larger
     features, train_labels = evaluation.features_of(model, batches, cpu)
-    assert fingerprint(model, backbone_only=False) == before and logits.dtype is torch.float32
+    assert fingerprint(model) == before and logits.dtype is torch.float32
     val, train = (eval_batch(torch.from_numpy(split.images), 32) for split in splits)
     assert torch.allclose(logits, model.eval()(val), atol=1e-5)
     assert torch.allclose(features, backbone_features(model, train), atol=1e-5)

@@ -79,9 +79,9 @@ def test_where_nothing_speaks_for_the_class_heat_is_blank_not_nan(method, cpu):
 def test_a_look_changes_no_weights_stores_no_gradients_and_draws_nothing(method, cpu):
     model = build_model("mobilenet_v2", num_classes=3, weights=None).train()
     freeze_backbone(model)
-    before, chance = fingerprint(model, backbone_only=False), torch.get_rng_state()
+    before, chance = fingerprint(model), torch.get_rng_state()
     method(model, noise(32), cpu)
-    assert fingerprint(model, backbone_only=False) == before
+    assert fingerprint(model) == before
     assert torch.equal(torch.get_rng_state(), chance)
     assert [name for name, p in model.named_parameters() if p.grad is not None] == []
     assert not any(p.requires_grad for p in model.features.parameters())

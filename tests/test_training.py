@@ -8,7 +8,16 @@ import torchvision
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from small_training import CPU, NAME, facts, history, small_data, small_model, small_phase
+from small_training import (
+    CPU,
+    NAME,
+    backbone_print,
+    facts,
+    history,
+    small_data,
+    small_model,
+    small_phase,
+)
 from torch.nn import functional as F
 
 import flowers_utils as fu
@@ -27,17 +36,13 @@ PHASES = {1: {"number": 1, "backbone_lr": None}, 2: {"number": 2}}
 RATES = {"backbone_lr": 0.01, "head_lr": 0.02}
 
 
-def complete_print(model):
-    return fingerprint(model, backbone_only=False)
-
-
 def test_evaluation_weighs_by_images_not_by_batches_and_changes_nothing(cpu, monkeypatch):
     monkeypatch.setitem(config.TRAINING_CONFIG, "batch_size", 5)  # the last batch has one image
     model, val = small_model().train(), small_data().val
-    before = complete_print(model)
+    before = fingerprint(model)
     result = evaluate(model, evaluation_batches(val, cpu), cpu)
     logits, labels = fu.predict_logits(model, val, cpu)
-    assert complete_print(model) == before
+    assert fingerprint(model) == before
     assert torch.equal(result.correct, logits.argmax(1) == labels)
     assert result.top1 == result.correct.float().mean().item()
     assert result.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
@@ -71,10 +76,10 @@ def test_an_epoch_is_the_textbook_loop(tiny_data, cpu, monkeypatch):
 
 def test_phase_1_moves_the_head_and_nothing_else_and_not_the_given_model(tmp_path):
     model = small_model()
-    before = complete_print(model)
+    before = fingerprint(model)
     result = small_phase(tmp_path, model=model, **PHASES[1])
-    assert fingerprint(result.model) == fingerprint(model)
-    assert complete_print(model) == before != complete_print(result.model)
+    assert backbone_print(result.model) == backbone_print(model)
+    assert fingerprint(model) == before != fingerprint(result.model)
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
@@ -131,7 +136,7 @@ def test_the_best_epoch_on_val_is_kept_in_memory_and_on_disk(tmp_path, number):
     checkpoint = load_checkpoint(tmp_path / f"{NAME}_phase{number}_best.pth")
     loaded = model_from_checkpoint(checkpoint)
     assert checkpoint["epoch"] == result.best_epoch
-    assert complete_print(loaded) == complete_print(result.model)
+    assert fingerprint(loaded) == fingerprint(result.model)
     again = evaluate(loaded, evaluation_batches(small_data().val, CPU), CPU)
     assert again.top1 == result.best_val_accuracy
 
@@ -163,7 +168,7 @@ def test_a_fitted_head_computes_what_scikit_learn_predicts(count, labels):
     """For four classes, two (of which scikit-learn returns one row), and one without photographs."""
     data, model = small_data(), build_model(NAME, num_classes=count, weights=None)
     train = replace(data.train, labels=torch.tensor(labels)[data.train.labels])
-    backbone = fingerprint(model)
+    backbone = backbone_print(model)
     result = fit_head(model, replace(data, train=train), CPU)
     images = torch.from_numpy(train.images)
     both = [(eval_batch(x, 32), train.labels) for x in (images, images.flip(-1))]
@@ -173,7 +178,7 @@ def test_a_fitted_head_computes_what_scikit_learn_predicts(count, labels):
     expected = torch.zeros(len(features), count, dtype=torch.double)
     expected[:, head.classes_] = torch.from_numpy(theirs.predict_proba(features))
     ours = models.classifier_of(model.eval())(features).softmax(1)
-    assert torch.allclose(ours.double(), expected, atol=2e-3) and fingerprint(model) == backbone
+    assert torch.allclose(ours.double(), expected, atol=2e-3) and backbone_print(model) == backbone
     assert result.top1 == pytest.approx(theirs.score(features, labels))
 
 
@@ -185,7 +190,7 @@ def test_the_last_row_fits_the_head_to_the_trained_backbone(tmp_path, capsys):
     assert history(fitted)[:2] == history(trained)
     last = fitted.history[2]
     assert last["learning_rates"] == {} and last["train_loss"] < fitted.history[1]["train_loss"]
-    assert fitted.best_epoch == 3 and fingerprint(fitted.model) == fingerprint(trained.model)
+    assert fitted.best_epoch == 3 and backbone_print(fitted.model) == backbone_print(trained.model)
 
 
 # What cannot work is told before the first step

@@ -12,7 +12,6 @@ from torchvision.models.resnet import BasicBlock
 
 from flowers_utils.device import Device
 from flowers_utils.evaluation import Z_95, Estimate, Metrics
-from flowers_utils.models import BACKBONES
 from flowers_utils.transforms import eval_batch
 
 
@@ -65,11 +64,10 @@ def heat_map(model: nn.Module, photo: Tensor | np.ndarray, device: Device) -> He
 def grad_cam(model: nn.Module, photo: Tensor | np.ndarray, device: Device) -> Heat:
     """Grad-CAM (Selvaraju et al. 2017) on the last stage: its maps, weighted by their gradients."""
     images = _normalised(photo, device).requires_grad_()  # or a frozen network has no gradients
-    network = BACKBONES[model.architecture]
-    stage = list(network.groups)[-1]
+    stage, head = ("layer4", "fc") if hasattr(model, "layer4") else ("features", "classifier")
     device.place(model).eval()
     with torch.enable_grad(), device.autocast():
-        split = create_feature_extractor(model, {stage: "maps", network.classifier: "logits"})
+        split = create_feature_extractor(model, {stage: "maps", head: "logits"})
         maps, logits = split(images).values()
         target = int(logits.argmax())
         (gradient,) = torch.autograd.grad(logits[0, target], maps)

@@ -34,7 +34,7 @@ def settings_of(model: nn.Module, data: FlowerData, phase: Phase) -> dict[str, A
         **phase.numbers(),
         "network": model.architecture,
         "data": data.fingerprint,
-        "starting weights": fingerprint(model, backbone_only=False),
+        "starting weights": fingerprint(model),
         "version of the training": STATE_VERSION,
     }
 
