@@ -27,7 +27,7 @@ class Split:
     def subset(self, indices: Sequence[int]) -> "Split":
         """The photographs at `indices`, in that order."""
         chosen = np.asarray(indices, dtype=int)
-        return Split(self.name, self.images[chosen], self.labels[torch.as_tensor(chosen)])
+        return Split(self.name, self.images[chosen], self.labels[chosen])
 
 
 @dataclass(frozen=True)
@@ -72,40 +72,34 @@ class FlowerData:
 
 
 def batches(
-    split: Split,
-    device: Device,
-    *,
-    batch_size: int,
-    shuffle: bool = False,
-    generator: torch.Generator | None = None,
+    split: Split, device: Device, *, batch_size: int, generator: torch.Generator | None = None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield uint8 images `(B, 3, S, S)` and labels `(B,)` on the device, each photograph once.
 
-    This is what a `DataLoader` does, without its worker processes: they hang or crash in notebooks
-    on Windows and macOS, and once photographs are decoded nothing is left for them to do.
-    `generator` draws the order of a shuffled pass.
+    In their order, or shuffled if a `generator` draws one. This is what a `DataLoader` does, without
+    its worker processes: they hang or crash in notebooks on Windows and macOS, and once photographs
+    are decoded nothing is left for them to do.
     """
-    count = len(split)
+    count, shuffle = len(split), generator is not None
     order = torch.randperm(count, generator=generator) if shuffle else torch.arange(count)
     for chosen in order.split(batch_size):
         if shuffle and len(chosen) == 1 < count:
             break  # BatchNorm's statistics of a single photograph are poor, or impossible
         images = torch.from_numpy(split.images[chosen.numpy()])
         if device.torch_device.type == "cuda":
-            images = images.pin_memory()  # only then is the copy to the card asynchronous
+            images = images.pin_memory()  # only then does the program go on during the copy
         yield send(images, device.torch_device), send(split.labels[chosen], device.torch_device)
 
 
 def check_data(data: FlowerData) -> None:
     """Raise FlowersError for data on which training would fail."""
     for split in (data.train, data.val, data.test):
-        images, labels, name = split.images, split.labels, f"The {split.name} split"
-        counts = f"{len(images)} photographs and {len(labels)} labels"
-        check(len(images) == len(labels) > 0, f"{name} has {counts}; it needs as many of both.")
-        told = f"{name} holds {images.dtype} of shape {images.shape}, not uint8 (N, 3, size, size)."
-        square = images.ndim == 4 and images.shape[1] == 3 and images.shape[2] == images.shape[3]
-        check(images.dtype == np.uint8 and square, told)
-        fits = labels.dtype == torch.int64 and 0 <= labels.min() <= labels.max() < data.num_classes
-        check(fits, f"{name} must have int64 labels from 0 to {data.num_classes - 1}.")
+        images, labels, size = split.images, split.labels, split.images.shape[-1]
+        pictures = images.dtype == np.uint8 and images.shape == (len(labels), 3, size, size)
+        told = (
+            f"The {split.name} split must hold uint8 photographs (N, 3, size, size), and for each "
+        )
+        known = len(labels) > 0 and labels.min() >= 0 and labels.max() < data.num_classes
+        check(pictures and known, f"{told}a label from 0 to {data.num_classes - 1}.")
     told = "The train split needs photographs of at least two classes; add some."
     check(len(data.train.labels.unique()) > 1, told)

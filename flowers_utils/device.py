@@ -14,7 +14,6 @@ from torch import nn
 
 from flowers_utils.errors import FlowersError
 
-PRECISION_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 # Clusters cap the instructions that oneDNN, torch's library for CPUs, may use. These allow bfloat16:
 # https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
 ISA_WITH_BFLOAT16 = ("DEFAULT", "AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX10")
@@ -49,7 +48,7 @@ class Device:
 
     def place_batch(self, images: torch.Tensor) -> torch.Tensor:
         """Move images `(B, 3, H, W)` onto the device, in its memory layout."""
-        return send(images, self.torch_device).contiguous(memory_format=self._layout())
+        return images.to(self.torch_device).contiguous(memory_format=self._layout())
 
     def _layout(self) -> torch.memory_format:
         # channels_last: the colours of a pixel are neighbours, as fast convolutions need them.
@@ -60,19 +59,19 @@ class Device:
         if self.torch_device.type != "cpu":
             torch.accelerator.synchronize()
 
+    @property
+    def precision_name(self) -> str:
+        return str(self.precision).removeprefix("torch.")
+
     def describe(self) -> str:
         """One line for the student, such as `CPU (x86_64, 2 threads), float32, channels_last`."""
         layout = "channels_last" if self.channels_last else "contiguous"
-        kind = self.torch_device.type.upper()
-        return f"{kind} ({self.name}), {PRECISION_NAMES[self.precision]}, {layout}"
+        return f"{self.torch_device.type.upper()} ({self.name}), {self.precision_name}, {layout}"
 
 
 def send(tensor: torch.Tensor, target: torch.device) -> torch.Tensor:
-    """The tensor on `target`. From pinned memory, the program does not wait for a copy to CUDA.
-
-    On MPS a copy that nobody waits for may read memory that was freed meanwhile
-    (https://github.com/pytorch/pytorch/issues/189690).
-    """
+    """The tensor on `target`. From pinned memory, the program does not wait for a copy to CUDA."""
+    # On MPS such a copy may read memory that was freed meanwhile (pytorch's issue 189690).
     return tensor.to(target, non_blocking=target.type == "cuda")
 
 
@@ -91,30 +90,26 @@ def choose_device(name: str | None = None, *, fast: bool = True) -> Device:
             f"Device {name!r} is not available on this machine; available: {', '.join(here)}. "
             "Call choose_device() to take the best one."
         )
-    if name == "mps":
-        # float32 and contiguous whatever is asked: channels_last is many times slower on MPS.
-        return Device(torch.device("mps"), f"Apple {platform.machine()}")
+    title, precision = f"Apple {platform.machine()}", torch.float32  # of MPS
     if name == "cuda":
-        device = torch.device("cuda", torch.cuda.current_device())
-        title = torch.cuda.get_device_name(device)
+        title = torch.cuda.get_device_name()
         # Ampere (8.0) and newer cards have bfloat16 units; older ones, such as the T4, have float16.
-        modern = torch.cuda.get_device_capability(device) >= (8, 0)
+        modern = torch.cuda.get_device_capability() >= (8, 0)
         precision = torch.bfloat16 if modern else torch.float16
-    else:
-        device = torch.device("cpu")
+    elif name == "cpu":
         title = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
         precision = torch.bfloat16 if cpu_has_bfloat16() else torch.float32
-    return Device(device, title, precision, channels_last=True) if fast else Device(device, title)
+    fast = fast and name != "mps"  # channels_last is many times slower there
+    return Device(torch.device(name), title, precision if fast else torch.float32, fast)
 
 
 def cpu_has_bfloat16() -> bool:
     """Whether this processor multiplies in bfloat16 itself (AVX512-BF16 or AMX), and torch may."""
     cap = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "DEFAULT"
-    if not cap.upper().startswith(ISA_WITH_BFLOAT16):
-        return False
     # Releases of torch before 2.10 have no public way to ask, so there it is float32.
     can = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+    able = can.get("avx512_bf16") or can.get("amx_bf16")
+    return bool(able) and cap.upper().startswith(ISA_WITH_BFLOAT16)
 
 
 def keep_freed_memory() -> None:

@@ -1,7 +1,7 @@
-"""From photograph to network input: torchvision's pipelines for one image, and a batched twin.
+"""From photographs to network input, a batch at a time: augmentation and normalisation.
 
-Training and evaluation use the twin (`training_batches`, `evaluation_batches`): torchvision's v2
-transforms draw once for each call, so they would crop, rotate and colour all images of a batch alike.
+torchvision's pipeline for one photograph stands in section 4 of the notebook. It draws once for each
+call, so it would crop, turn and colour all images of a batch alike; here each has its own draw.
 """
 
 import math
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
 import transfer_learning_config as config
@@ -18,51 +17,21 @@ from flowers_utils.data import FlowerData, Split, batches
 from flowers_utils.device import Device, send
 
 Batches = Iterator[tuple[Tensor, Tensor]]
-SIZES = config.AUGMENTATION
-# How both pipelines end: a tensor of whole numbers, then of decimal ones from 0 to 1, normalised.
-FINISH = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(**config.NORMALIZATION)]
+# ImageNet's mean and standard deviation of each colour.
+MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in config.NORMALIZATION.values())
 
 
-def train_transform(*, resize: int = SIZES["resize"], crop: int = SIZES["crop"]) -> v2.Compose:
-    """Training pipeline: one PIL image -> augmented, normalised float tensor `(3, crop, crop)`."""
-    a = config.AUGMENTATION
-    return v2.Compose(
-        [
-            v2.Resize((resize, resize)),
-            # Before the crop, so that most of the black corners of a rotation are cut off again.
-            v2.RandomRotation(a["rotation"], interpolation=v2.InterpolationMode.BILINEAR),
-            v2.RandomCrop(crop),
-            v2.RandomHorizontalFlip(a["flip"]),
-            v2.ColorJitter(a["brightness"], a["contrast"], a["saturation"], a["hue"]),
-            *FINISH,
-        ]
-    )
-
-
-def eval_transform(*, size: int = SIZES["crop"]) -> v2.Compose:
-    """Evaluation pipeline: one PIL image -> normalised float tensor `(3, size, size)`.
-
-    The complete photograph is squashed into the square, as in training (where it is then cropped).
-    """
-    # The crop changes nothing, since the image is already a square of this size.
-    return v2.Compose([v2.Resize((size, size)), v2.CenterCrop(size), *FINISH])
-
-
-def normalise(images: Tensor) -> Tensor:
-    """Float images `(B, 3, H, W)` in 0..1 -> ImageNet's mean 0 and standard deviation 1."""
-    return TF.normalize(images, **config.NORMALIZATION)
+def eval_batch(images: Tensor, size: int) -> Tensor:
+    """uint8 images `(B, 3, R, R)` -> normalised float32 `(B, 3, size, size)`, without augmentation."""
+    # With antialiasing (torchvision's default): a far smaller image would lose most pixels otherwise.
+    resized = TF.resize(images.float(), [size, size])
+    return TF.normalize(resized / 255, **config.NORMALIZATION)
 
 
 def denormalise(images: Tensor) -> Tensor:
-    """Undo `normalise` for showing: normalised float images -> uint8, same shape."""
-    mean, std = _mean_and_std(images.device)
+    """Back to pixels, to show them: normalised float images -> uint8, same shape."""
+    mean, std = MEAN.to(images.device), STD.to(images.device)
     return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def _mean_and_std(device: torch.device) -> list[Tensor]:
-    """ImageNet's, each of shape `(3, 1, 1)`."""
-    pair = [config.NORMALIZATION["mean"], config.NORMALIZATION["std"]]
-    return [send(torch.tensor(values).view(3, 1, 1), device) for values in pair]
 
 
 def augment_batch(
@@ -95,14 +64,14 @@ def augment_batch(
 def affine_matrices(angle: Tensor, flip: Tensor, box: Tensor) -> Tensor:
     """Where each output pixel is read in the source, as `F.affine_grid` takes it: `(B, 2, 3)`.
 
-    `angle` `(B,)` in degrees, counter-clockwise about the centre of the photograph; then the crop
-    `box` `(3, B)`: left, top and side as proportions of the photograph; then mirrored where `flip`.
-    Read backwards, from the output: mirror, scale and shift into the crop, rotate.
+    The photograph is rotated about its centre by `angle` `(B,)`, in degrees, counter-clockwise; cut to
+    `box` `(3, B)`: left, top and side as proportions of it; and mirrored where `flip`.
     """
     radians = angle * (math.pi / 180)
     cos, sin = torch.cos(radians), torch.sin(radians)
     left, top, side = box
     mirror, zero = 1 - 2 * flip.float(), torch.zeros_like(side)  # -1 where mirrored
+    # From the output back to the source: mirror, scale and shift into the crop, then rotate.
     x = torch.stack([side * mirror, zero, 2 * left + side - 1])
     y = torch.stack([zero, side, 2 * top + side - 1])
     return torch.stack([cos * x - sin * y, sin * x + cos * y]).permute(2, 0, 1)
@@ -113,10 +82,9 @@ def colour_and_normalise(
 ) -> Tensor:
     """Colour jitter and normalisation of float images `(B, 3, H, W)` in 0..255, in one matrix.
 
-    The first three are factors `(B,)` around 1, in the order of torchvision's formulas
-    (`adjust_brightness` and its siblings); `hue` `(B,)` in turns of the colour circle. It differs
-    from torchvision in three ways: the order of the four is fixed, colours are clipped once at the
-    end, and the hue turns about the grey axis, which keeps the mean of the three colours.
+    The first three are factors `(B,)` around 1, as in torchvision; `hue` `(B,)` is in turns of the
+    colour circle. Other than in torchvision, the order of the four is fixed, colours are clipped once
+    at the end, and the hue turns about the grey axis, which keeps the mean of the three colours.
     """
     grey = torch.tensor([0.2989, 0.587, 0.114])  # how bright the colours appear (ITU-R BT.601)
     matrix = _hue_rotation(hue) @ (
@@ -127,7 +95,7 @@ def colour_and_normalise(
     # this part can be added after them.
     mean_grey = images.mean(dim=(2, 3)) @ send(grey / 255, images.device)
     offset = send((1 - contrast) * brightness, images.device) * mean_grey
-    mean, std = (values.view(3, 1) for values in _mean_and_std(images.device))
+    mean, std = (send(values.view(3, 1), images.device) for values in (MEAN, STD))
     pixels = torch.baddbmm((offset.view(-1, 1, 1) - mean) / std, matrix / std, images.flatten(2))
     return pixels.clamp(-mean / std, (1 - mean) / std).view_as(images)  # 0 and 1, normalised
 
@@ -139,31 +107,14 @@ def _hue_rotation(turns: Tensor) -> Tensor:
     return torch.cos(angle) * torch.eye(3) + (1 - torch.cos(angle)) / 3 + torch.sin(angle) * cross
 
 
-def shrink(images: Tensor, size: int) -> Tensor:
-    """uint8 images `(B, 3, R, R)` -> float32 `(B, 3, size, size)` in 0..255, with antialiasing.
-
-    Without antialiasing an image far smaller than its source would keep only some of its pixels.
-    """
-    if images.shape[-1] == size:
-        return images.float()
-    there = "cpu" if images.device.type == "mps" else images.device  # not on MPS in older torch
-    return TF.resize(images.to(there).float(), [size, size]).to(images.device)
-
-
-def eval_batch(images: Tensor, size: int) -> Tensor:
-    """uint8 images `(B, 3, R, R)` -> normalised float32 `(B, 3, size, size)`, without augmentation."""
-    return normalise(shrink(images, size) / 255)
-
-
 def training_batches(data: FlowerData, device: Device, generator: torch.Generator) -> Batches:
     """Yield the training photographs once: shuffled, freshly augmented, normalised.
 
     Float32 images `(B, 3, S, S)` and labels `(B,)`, on the device. `generator` (on the CPU) draws
     both the order and the augmentation.
     """
-    batch_size = config.TRAINING_CONFIG["batch_size"]
-    shuffled = batches(data.train, device, batch_size=batch_size, shuffle=True, generator=generator)
-    for images, labels in shuffled:
+    size = config.TRAINING_CONFIG["batch_size"]
+    for images, labels in batches(data.train, device, batch_size=size, generator=generator):
         views = augment_batch(images, generator, crop=data.crop_size, resize=data.resize_size)
         yield device.place_batch(views), labels
 

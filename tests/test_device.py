@@ -25,9 +25,8 @@ def test_a_device_that_is_not_available_or_unknown_is_named(monkeypatch, name):
 )
 def test_cuda_comes_first_in_its_sixteen_bits_then_mps(monkeypatch, capability, precision):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
-    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "a card")
-    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a card")
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: capability)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
     device, plain = choose_device(), choose_device("cuda", fast=False)
     assert (device.torch_device.type, device.channels_last) == ("cuda", True)

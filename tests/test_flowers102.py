@@ -17,7 +17,8 @@ from flowers_utils.datasets import flowers102, load
 from flowers_utils.datasets.flowers102 import ensure_flowers102
 from flowers_utils.datasets.load import data_root, load_data, split_table
 from flowers_utils.errors import FlowersError
-from flowers_utils.transforms import eval_batch, eval_transform
+from flowers_utils.transforms import eval_batch
+from tests.benchmarks.textbook import eval_transform
 
 
 def archive_of(members: dict[str, bytes]) -> bytes:

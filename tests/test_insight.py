@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from flowers_utils.evaluation import compute_metrics
 from flowers_utils.insight import inside
 from flowers_utils.models import build_model, fingerprint, freeze_backbone
-from flowers_utils.transforms import normalise
+from flowers_utils.transforms import eval_batch
 
 GREY = np.array([124, 116, 104], dtype=np.uint8)[:, None, None]  # ImageNet's mean: zeros
 
@@ -60,7 +60,7 @@ def test_grad_cam_weights_are_the_gradients_of_the_logit(cpu):
     resnet = build_model("resnet18", num_classes=5, weights=None)
     # behind layer4 a ResNet has mean pooling and fc, so the weights are fc's rows (Zhou et al. 2016)
     heat = inside.grad_cam(resnet, noise(224), cpu)
-    x = normalise(torch.from_numpy(noise(224))[None] / 255)
+    x = eval_batch(torch.from_numpy(noise(224))[None], 224)
     with torch.no_grad():
         maps = nn.Sequential(*list(resnet.eval().children())[:-2])(x)[0]
     expected = (resnet.fc.weight[heat.target].detach()[:, None, None] * maps).sum(dim=0)

@@ -17,7 +17,7 @@ from flowers_utils.storage.checkpoints import (
     model_from_checkpoint,
     save_checkpoint,
 )
-from flowers_utils.transforms import eval_transform
+from tests.benchmarks.textbook import eval_transform
 
 NAMES, SIZE = ("rose", "天竺葵", "sweet william", "rosé"), 32
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import transfer_learning_config as config
 from flowers_utils.data import FlowerData
-from flowers_utils.device import PRECISION_NAMES, Device, peak_memory_bytes
+from flowers_utils.device import Device, peak_memory_bytes
 from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import Z_95
 from flowers_utils.storage.checkpoints import about, versions
@@ -50,7 +50,7 @@ def describe_run(
     return {
         "data": {**about(data), "images": images},
         "device": device.describe(),
-        "precision": PRECISION_NAMES[device.precision],
+        "precision": device.precision_name,
         **knobs,
         "versions": versions(),
         "config": _config(),

@@ -117,7 +117,7 @@ def run_batchnorm(seed: int, data: FlowerData, device: Device) -> Rows:
     before = {key: value.clone() for key, value in model.state_dict().items()}
     for size in (32, 8, 2):
         generator, correct = torch.Generator().manual_seed(seed), []
-        shuffled = {"batch_size": size, "shuffle": True, "generator": generator}
+        shuffled = {"batch_size": size, "generator": generator}
         model.train()
         with torch.no_grad():
             for photos, labels in batches(data.val, device, **shuffled):

@@ -8,9 +8,33 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
 
 import transfer_learning_config as config
-from flowers_utils.transforms import eval_transform, train_transform
+
+# How both pipelines end: a tensor of whole numbers, then of decimal ones from 0 to 1, normalised.
+FINISH = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(**config.NORMALIZATION)]
+
+
+def train_transform(*, resize: int, crop: int) -> v2.Compose:
+    """Training pipeline: one PIL image -> augmented, normalised float tensor `(3, crop, crop)`."""
+    a = config.AUGMENTATION
+    return v2.Compose(
+        [
+            v2.Resize((resize, resize)),
+            # Before the crop, so that most of the black corners of a rotation are cut off again.
+            v2.RandomRotation(a["rotation"], interpolation=v2.InterpolationMode.BILINEAR),
+            v2.RandomCrop(crop),
+            v2.RandomHorizontalFlip(a["flip"]),
+            v2.ColorJitter(a["brightness"], a["contrast"], a["saturation"], a["hue"]),
+            *FINISH,
+        ]
+    )
+
+
+def eval_transform(*, size: int) -> v2.Compose:
+    """Evaluation pipeline: one PIL image, squashed to a square -> float tensor `(3, size, size)`."""
+    return v2.Compose([v2.Resize((size, size)), *FINISH])
 
 
 def make_loaders(folder: Path) -> dict[str, DataLoader]:

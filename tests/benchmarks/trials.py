@@ -20,8 +20,9 @@ from flowers_utils.data import FlowerData, Split, batches
 from flowers_utils.datasets.photos import open_photo
 from flowers_utils.device import Device
 from flowers_utils.evaluation import predict_logits
-from flowers_utils.transforms import augment_batch, denormalise, normalise, shrink, train_transform
+from flowers_utils.transforms import augment_batch, denormalise
 from tests.benchmarks.photos import files_of
+from tests.benchmarks.textbook import train_transform
 
 FOLDS, LARGEST = 5, 320  # pixels: every trial is cut from photographs of this size
 BASE: dict[str, Any] = {
@@ -92,8 +93,8 @@ def train_and_val(data: str, *, aspect: bool) -> Split:
 def resized(split: Split, size: int) -> Split:
     """The same photographs at `size` pixels, uint8."""
     parts = torch.from_numpy(split.images).split(64)  # as float32 all would not fit in memory
-    images = torch.cat([shrink(part, size).round().to(torch.uint8) for part in parts])
-    return replace(split, images=images.numpy())
+    images = [v2.functional.resize(part.float(), [size, size]).round() for part in parts]
+    return replace(split, images=torch.cat(images).to(torch.uint8).numpy())
 
 
 def run_trial(name: str, fold: int, data: str, device: Device, size: int) -> dict[str, Any]:
@@ -140,7 +141,7 @@ def _fine_tune(model, data: FlowerData, device: Device, generator, s: dict[str, 
     size, smoothing = config.TRAINING_CONFIG["batch_size"], 0.1 * (s["change"] == "smoothing")
     for _ in range(s["epochs"]):
         models.train_mode(model)
-        shuffled = batches(data.train, device, batch_size=size, shuffle=True, generator=generator)
+        shuffled = batches(data.train, device, batch_size=size, generator=generator)
         for photos, labels in shuffled:
             images, labels = _augmented(photos, labels, generator, data, s)
             optimizer.zero_grad()
@@ -167,14 +168,14 @@ def _augmented(photos, labels, generator, data: FlowerData, s: dict[str, Any]):
     if s["change"] in ("trivial", "rand"):
         strong = v2.TrivialAugmentWide() if s["change"] == "trivial" else v2.RandAugment()
         pictures = torch.stack([strong(image) for image in denormalise(images)])
-        images = normalise(pictures.float() / 255)
+        images = v2.functional.normalize(pictures.float() / 255, **config.NORMALIZATION)
     return images, labels
 
 
 def _crops(smallest: float, size: int) -> v2.Compose:
     """The lesson's augmentation of one photograph, but with crops from `smallest` of its area up."""
     crop = v2.RandomResizedCrop(size, (smallest, 1.0), ratio=(1.0, 1.0))
-    lesson = train_transform(crop=size).transforms
+    lesson = train_transform(resize=size, crop=size).transforms
     return v2.Compose([crop if isinstance(t, v2.RandomCrop) else t for t in lesson[1:]])
 
 
