@@ -1,25 +1,18 @@
 """All settings of the lesson, under the names that the lesson uses.
 
 Change a value, save the file, restart the notebook's kernel, run all. Each value is checked before anything
-starts (`flowers_utils/config_check.py` holds the rules); a value that cannot work is named in one sentence.
-What a trained phase depends on is saved with it: after a change to one of those the phase is trained
-anew, and the earlier files are kept under another name.
+starts (the rules are in `flowers_utils/config_check.py`). After a change to what a trained phase depends on,
+that phase is trained anew, and its earlier files are kept under another name.
 """
 
 # The recipe of training, shared by both phases.
 TRAINING_CONFIG = {
-    # Photographs in one step. Too little memory: halve it. Steps are then twice as many, and noisier.
-    "batch_size": 32,
-    # Only for training without pretrained weights (section 18); the phases have their own rates below.
-    "learning_rate": 0.001,
-    # Always the sum of the epochs of both PHASES below: change them together.
-    "total_epochs": 50,
-    # One legal value: it is here to be read. The code that makes it is `make_optimizer` in training.py.
-    "optimizer": "AdamW",
-    # How strongly each step pulls the weights towards 0. More of it: smaller weights, less overfitting.
-    "weight_decay": 0.01,
-    # One legal value, here to be read: the learning rates fall in steps.
-    "scheduler": "StepLR",
+    "batch_size": 32,  # photographs in one step; half of it takes less memory, and steps are noisier
+    "learning_rate": 0.001,  # only without pretrained weights (section 18); the phases have their own
+    "total_epochs": 50,  # always the sum of the epochs of both PHASES below: change them together
+    "optimizer": "AdamW",  # one legal value, to be read; `make_optimizer` in training.py makes it
+    "weight_decay": 0.01,  # how strongly each step pulls the weights towards 0, against overfitting
+    "scheduler": "StepLR",  # one legal value, to be read: the learning rates fall in steps
     # After every `step_size` epochs of a phase, its learning rates are multiplied by `gamma`.
     # In a phase of `step_size` epochs or fewer the rates never fall.
     "step_size": 15,
@@ -102,13 +95,11 @@ DATASET = {
     "setid": {"name": "setid.mat", "md5": "a5357ecc9cb78c4bef273ce3793fc85c"},
 }
 
-# Folders for results, and for the decoded photographs. The environment variable FLOWERS_DATA_DIR
-# names the folder of the data set itself.
+# For results, and for decoded photographs. (FLOWERS_DATA_DIR, outside, is where the data set itself is.)
 PATHS = {"models": "models", "cache": "data"}
 
-# On full-size photographs with resnet18. `promised`: by this lesson, for Flowers102. `published`: by
-# others, on the official test split (addresses in section 9). `measured`: by us, top-1 on val with
-# each seed, on 89 of the 102 species. `val_range`: outside it something is wrong.
+# Top-1 with resnet18, on full-size photographs. `promised`: by this lesson. `published`: by others, on
+# test (section 9). `measured`: by us, on val, with each seed, on 89 of the 102 species.
 EXPECTED = {
     "phase1": {
         "promised": 0.75,

@@ -94,12 +94,11 @@ def batches(
 def check_data(data: FlowerData) -> None:
     """Raise FlowersError for data on which training would fail."""
     for split in (data.train, data.val, data.test):
-        images, labels, size = split.images, split.labels, split.images.shape[-1]
-        pictures = images.dtype == np.uint8 and images.shape == (len(labels), 3, size, size)
-        told = (
-            f"The {split.name} split must hold uint8 photographs (N, 3, size, size), and for each "
-        )
+        images, labels, told = split.images, split.labels, f"The {split.name} split must hold"
+        square = images.shape == (len(labels), 3, images.shape[-1], images.shape[-1])
+        told_images = f"{told} uint8 photographs (N, 3, size, size) and as many labels."
+        check(images.dtype == np.uint8 and square, told_images)
         known = len(labels) > 0 and labels.min() >= 0 and labels.max() < data.num_classes
-        check(pictures and known, f"{told}a label from 0 to {data.num_classes - 1}.")
+        check(known, f"{told} photographs with labels from 0 to {data.num_classes - 1}.")
     told = "The train split needs photographs of at least two classes; add some."
     check(len(data.train.labels.unique()) > 1, told)

@@ -4,11 +4,9 @@ import ctypes
 import os
 import platform
 import random
-import sys
 from dataclasses import dataclass
 
 import numpy as np
-import psutil
 import torch
 from torch import nn
 
@@ -29,9 +27,9 @@ class Device:
     channels_last: bool = False
 
     def autocast(self) -> torch.autocast:
-        """Mixed precision for the forward pass: convolutions and linear layers compute in 16 bits.
+        """For the forward pass: convolutions and linear layers compute in `precision`.
 
-        The weights and their gradients stay float32. In float32 it does nothing.
+        The weights and their gradients stay float32.
         """
         if self.precision is torch.float32:
             return torch.autocast(self.torch_device.type, enabled=False)
@@ -78,9 +76,8 @@ def send(tensor: torch.Tensor, target: torch.device) -> torch.Tensor:
 def choose_device(name: str | None = None, *, fast: bool = True) -> Device:
     """The best device here, or the one named (`"cuda"`, `"mps"`, `"cpu"`).
 
-    `fast=False` switches reduced precision and channels_last off. Precision follows from what the
-    hardware can do, never from a measurement: a busy moment must not change the result of a run.
-    Raises FlowersError for a device that is not available.
+    `fast=False` switches reduced precision and channels_last off. Both follow from the hardware, never
+    from a measurement: a busy moment must not change the result of a run.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     here = [kind for kind, usable in {"cuda": cuda, "mps": mps, "cpu": True}.items() if usable]
@@ -122,18 +119,6 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(-4, 0)  # M_MMAP_MAX of malloc.h: no block of its own for a large tensor
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: nothing goes back to the system
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Peak memory of this run in bytes: of the card on CUDA, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "win32":
-        return psutil.Process().memory_info().peak_wset
-    import resource  # not on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kilobytes
 
 
 def seed_everything(seed: int) -> torch.Generator:

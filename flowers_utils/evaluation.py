@@ -116,10 +116,9 @@ def compute_metrics(logits: Tensor, labels: Tensor, *, class_names: Sequence[str
 
 def check_logits(logits: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Logits `(N, C)` as float64 and labels `(N,)` on the CPU; FlowersError if they do not fit."""
-    shapes = tuple(logits.shape), tuple(labels.shape)
-    told = "Logits of shape {} do not fit labels of shape {}: take both from one split and model."
-    fits = len(labels) > 0 and shapes == ((len(labels), num_classes), (len(labels),))
-    check(fits, told.format(*shapes))
+    told = f"Logits of shape {tuple(logits.shape)} do not fit {len(labels)} labels of {num_classes}"
+    fits = len(labels) > 0 and logits.shape == (len(labels), num_classes)
+    check(fits, f"{told} classes: take both from one split and model.")
     told = "The logits contain nan or infinity: training has diverged. Lower the learning rate."
     check(bool(torch.isfinite(logits).all()), told)
     return logits.detach().cpu().double(), labels.cpu().long()

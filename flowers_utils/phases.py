@@ -44,11 +44,10 @@ class Phase:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Loss and accuracy of one pass over a split.
+    """Loss and accuracy of one pass over a split."""
 
-    In training, images are augmented and weights change meanwhile, so train can be worse than val.
-    """
-
+    # Those of train can be worse than those of val: its images are augmented, and the weights of the
+    # first steps count as much as those of the last.
     loss: float  # mean over the images, in nats
     top1: float  # accuracy as a proportion 0..1
     correct: Tensor  # bool, for each image of the pass, in its order: classified correctly
@@ -59,8 +58,7 @@ class PhaseResult:
     """What a phase leaves behind; `model` holds the weights of the epoch that was best on val.
 
     `history` has a row for each epoch: phase, epoch, train_loss, train_accuracy, val_loss,
-    val_accuracy, learning_rates (a dict, by group) and seconds; losses in nats, accuracies as
-    proportions 0..1. A row in which the head was fitted has no rates.
+    val_accuracy, seconds, and learning_rates by group (none if the head was fitted).
     """
 
     name: str
@@ -93,12 +91,3 @@ class PhaseResult:
 def best_row(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The row of the epoch that was best on val; the first of them, if several were."""
     return max(history, key=lambda row: row["val_accuracy"])
-
-
-def history_row(
-    phase: Phase, epoch: int, rates: Mapping[str, float], train: EpochResult, val: EpochResult
-) -> dict[str, Any]:
-    """One epoch in plain values."""
-    row = {"phase": phase.number, "epoch": epoch, "learning_rates": dict(rates)}
-    row |= {"train_loss": train.loss, "train_accuracy": train.top1}
-    return row | {"val_loss": val.loss, "val_accuracy": val.top1}

@@ -26,7 +26,7 @@ from flowers_utils.data import FlowerData, check_data
 from flowers_utils.device import Device, keep_freed_memory, seed_everything
 from flowers_utils.errors import FlowersError, out_of_memory_explained
 from flowers_utils.evaluation import features_of
-from flowers_utils.phases import EpochResult, Phase, PhaseResult, best_row, history_row
+from flowers_utils.phases import EpochResult, Phase, PhaseResult, best_row
 from flowers_utils.progress import Progress
 from flowers_utils.storage.checkpoints import make_checkpoint
 from flowers_utils.storage.resume import PhaseFiles
@@ -41,11 +41,10 @@ def train_phase(
 ) -> PhaseResult:
     """Train a copy of `model` for one phase; the result's model is the one that was best on val.
 
-    Phase 2 is given the model of Phase 1's result; optimizer and scheduler are new in each phase.
-    Writes `<network>_<phase's name>_best.pth` into `folder` (None: the config's), and until the
-    phase is finished `..._resume.pth`: a stopped phase goes on after its last saved epoch, a finished
-    one is loaded, and files of a run with other settings are kept under another name. Raises
-    FlowersError for input that cannot work, before the first step; Stopped if you interrupt it.
+    Phase 2 is given the model of Phase 1's result. Writes `<network>_<phase's name>_best.pth` into
+    `folder` (None: the config's). A stopped phase goes on after its last saved epoch, a finished one
+    is loaded, and files of other settings are kept under another name. Raises FlowersError for input
+    that cannot work, before the first step; Stopped if you interrupt it.
     """
     check_config()
     check_numbers(phase.name, phase.numbers())
@@ -101,8 +100,10 @@ def run_phase(
                 train, lrs = fit_head(model, data, device), {}
                 bar.update(len(data.train))
             val = validate()
-            history.append(history_row(phase, epoch, lrs, train, val))
-            history[-1]["seconds"] = time.perf_counter() - start
+            row = {"phase": phase.number, "epoch": epoch, "learning_rates": lrs}
+            row |= {"train_loss": train.loss, "train_accuracy": train.top1}
+            row |= {"val_loss": val.loss, "val_accuracy": val.top1}
+            history.append(row | {"seconds": time.perf_counter() - start})
             bar.note(f"epoch {epoch}/{phase.rows}, train loss {train.loss:.3f}, val {val.top1:.1%}")
             checkpoint["val_correct"].append(val.correct.cpu())
             if best_row(history)["epoch"] == epoch:

@@ -28,12 +28,6 @@ def eval_batch(images: Tensor, size: int) -> Tensor:
     return TF.normalize(resized / 255, **config.NORMALIZATION)
 
 
-def denormalise(images: Tensor) -> Tensor:
-    """Back to pixels, to show them: normalised float images -> uint8, same shape."""
-    mean, std = MEAN.to(images.device), STD.to(images.device)
-    return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-
-
 def augment_batch(
     images: Tensor, generator: torch.Generator, *, crop: int, resize: int | None = None
 ) -> Tensor:

@@ -63,7 +63,7 @@ SPOILED = {  # what is done to images and labels
 def test_a_split_that_cannot_be_trained_on_is_named(tiny_data, spoil, name):
     split = getattr(tiny_data, name)
     spoiled = Split(name, *spoil(split.images, split.labels))
-    with pytest.raises(FlowersError, match=rf"{name} split must .* a label from 0 to 3"):
+    with pytest.raises(FlowersError, match=f"{name} split must hold"):
         check_data(replace(tiny_data, **{name: spoiled}))
 
 

@@ -79,7 +79,7 @@ def test_temperature_stays_one_with_few_photographs_no_mistake_or_only_mistakes(
 WRONG = {
     "do not fit": (torch.zeros(2, 3), torch.tensor([0, 1])),
     "diverged": (torch.tensor([[0.0, math.nan]]), torch.tensor([0])),
-    "labels of shape \\(0,\\)": (torch.zeros(0, 2), torch.zeros(0, dtype=torch.long)),
+    "fit 0 labels": (torch.zeros(0, 2), torch.zeros(0, dtype=torch.long)),
 }
 
 

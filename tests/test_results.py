@@ -64,6 +64,7 @@ def test_a_run_is_saved_as_proper_json_without_the_places_of_this_computer(cpu, 
     assert read["phases"]["phase1"] == phase and read["seed"] == 0
     assert read["data"]["images"] == {"train": 24, "val": 16, "test": 16}
     assert read["config"]["BACKBONE"] == config.BACKBONE and "PATHS" not in read["config"]
+    assert 50e6 < read["peak_memory_bytes"] < 1e12  # bytes, whatever the system counts in
 
 
 MADE = {"results.json", "a_final.pth", "a_final.onnx", "a_final.pt2", "a_final.md", "a_int8.onnx"}

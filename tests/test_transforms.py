@@ -121,10 +121,6 @@ def test_evaluation_of_a_batch_is_the_pipeline_for_one_image_antialiased_too():
         assert torch.allclose(eval_batch(image[None], 32)[0], single, atol=0.03)
 
 
-def test_normalisation_can_be_undone_for_showing():
-    assert torch.equal(transforms.denormalise(eval_batch(photos(), SIZE)), photos())
-
-
 # Batches of a split
 
 

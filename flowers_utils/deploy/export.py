@@ -21,7 +21,7 @@ from flowers_utils.deploy.predictor import Deployable
 from flowers_utils.errors import FlowersError
 from flowers_utils.storage.checkpoints import load_checkpoint
 from flowers_utils.storage.files import atomic_write
-from flowers_utils.transforms import denormalise, eval_batch
+from flowers_utils.transforms import MEAN, STD, eval_batch
 
 TOLERANCE = 1e-4  # the largest allowed difference of a probability (0 to 1) from PyTorch's
 INT8_TOLERANCE = 0.005  # the largest allowed loss of 8 bits, as a proportion of val
@@ -120,7 +120,8 @@ def _quantize(source: Path, target: Path, data: FlowerData) -> None:
 
     # Photographs spread over the classes, as the network gets them in evaluation.
     chosen = np.linspace(0, len(data.train) - 1, min(CALIBRATION, len(data.train))).astype(int)
-    images = denormalise(eval_batch(torch.as_tensor(data.train.images[chosen]), data.image_size))
+    images = eval_batch(torch.as_tensor(data.train.images[chosen]), data.image_size)
+    images = ((images * STD + MEAN) * 255).round().clamp(0, 255).to(torch.uint8)  # pixels again
 
     class Photographs(ort.CalibrationDataReader):
         batches = iter([{"images": batch.numpy()} for batch in images.split(BATCH)])

@@ -3,13 +3,17 @@
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+import torch
+
 import transfer_learning_config as config
 from flowers_utils.data import FlowerData
-from flowers_utils.device import Device, peak_memory_bytes
+from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import Z_95
 from flowers_utils.storage.checkpoints import about, versions
@@ -57,6 +61,18 @@ def describe_run(
         "phases": {phase["name"].lower().replace(" ", ""): phase for phase in phases},
         "peak_memory_bytes": peak_memory_bytes(device.torch_device),
     }
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Peak memory of this run in bytes: of the card on CUDA, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kilobytes
 
 
 def save_results(path: str | Path, results: Mapping[str, Any]) -> None:

@@ -23,12 +23,12 @@ import transfer_learning_config as config
 from flowers_utils import models
 from flowers_utils.data import FlowerData
 from flowers_utils.datasets.load import load_data
-from flowers_utils.device import Device, choose_device, peak_memory_bytes
+from flowers_utils.device import Device, choose_device
 from flowers_utils.evaluation import predict_logits
 from flowers_utils.machine.speed import measure
 from flowers_utils.phases import Phase
 from flowers_utils.progress import clock
-from flowers_utils.storage.results import markdown_table
+from flowers_utils.storage.results import markdown_table, peak_memory_bytes
 from flowers_utils.training import make_optimizer, train_one_epoch, train_phase
 from flowers_utils.transforms import augment_batch, training_batches
 from tests.benchmarks import textbook

@@ -30,10 +30,11 @@ import transfer_learning_config as config
 from flowers_utils import models, training
 from flowers_utils.config_check import phase_settings
 from flowers_utils.data import FlowerData, batches
-from flowers_utils.device import Device, peak_memory_bytes
+from flowers_utils.device import Device
 from flowers_utils.evaluation import compute_metrics, fit_temperature, predict_logits
 from flowers_utils.progress import clock, say
 from flowers_utils.storage.checkpoints import versions
+from flowers_utils.storage.results import peak_memory_bytes
 from flowers_utils.transforms import eval_batch
 from tests.benchmarks.trials import FOLDS, TRIALS, run_trial, start, top1
 

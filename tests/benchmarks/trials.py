@@ -20,7 +20,7 @@ from flowers_utils.data import FlowerData, Split, batches
 from flowers_utils.datasets.photos import open_photo
 from flowers_utils.device import Device
 from flowers_utils.evaluation import predict_logits
-from flowers_utils.transforms import augment_batch, denormalise
+from flowers_utils.transforms import MEAN, STD, augment_batch
 from tests.benchmarks.photos import files_of
 from tests.benchmarks.textbook import train_transform
 
@@ -167,7 +167,9 @@ def _augmented(photos, labels, generator, data: FlowerData, s: dict[str, Any]):
         return v2.MixUp(alpha=0.2, num_classes=data.num_classes)(images, labels)
     if s["change"] in ("trivial", "rand"):
         strong = v2.TrivialAugmentWide() if s["change"] == "trivial" else v2.RandAugment()
-        pictures = torch.stack([strong(image) for image in denormalise(images)])
+        images = (images.cpu() * STD + MEAN) * 255
+        pixels = images.round().clamp(0, 255).to(torch.uint8)
+        pictures = torch.stack([strong(image) for image in pixels])
         images = v2.functional.normalize(pictures.float() / 255, **config.NORMALIZATION)
     return images, labels
 
