@@ -33,12 +33,12 @@ def build_model(
     with torch.random.fork_rng(devices=[]):  # afterwards torch's own generator is as it was
         torch.manual_seed(seed)
         model = get_model(name, weights=None)
-        model.architecture = name
+        model.architecture = name  # to find its head later
         model.set_submodule(HEADS[name], nn.Linear(head_of(model).in_features, num_classes))
     if weights is not None:
         backbone = {k: v for k, v in weights.items() if not k.startswith(HEADS[name])}
         head = {k: v for k, v in model.state_dict().items() if k.startswith(HEADS[name])}
-        model.load_state_dict(backbone | head)
+        model.load_state_dict(backbone | head)  # raises an error if a tensor is missing
     return model
 
 
@@ -83,7 +83,7 @@ def check_head(model: nn.Module, num_classes: int) -> None:
 
 def freeze_backbone(model: nn.Module) -> None:
     """Let only the head learn: no gradients anywhere else."""
-    model.requires_grad_(False)
+    model.requires_grad_(False)  # this freezes all parameters, the next line thaws the head's
     classifier_of(model).requires_grad_(True)
 
 

@@ -53,7 +53,7 @@ def train_phase(
     folder = Path(folder or config.PATHS["models"])
     files = PhaseFiles(folder, model, data, device, phase)
     model = device.place(copy.deepcopy(model))  # the original can start another phase
-    model.requires_grad_(True)
+    model.requires_grad_(True)  # Phase 2 gets a model whose backbone Phase 1 froze
     if phase.backbone_lr is None:
         models.freeze_backbone(model)
     saved = files.finished()
@@ -139,13 +139,13 @@ def train_one_epoch(
     models.train_mode(model)  # model.train(), but what is frozen stays in eval mode
     losses, correct = [], []  # tensors: to read their values in every step would wait for a GPU
     for images, labels in batches:
-        optimizer.zero_grad()
+        optimizer.zero_grad()  # otherwise the gradients of all steps would add up
         with device.autocast():
             logits = model(images)
-        loss = F.cross_entropy(logits.float(), labels)
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
+        loss = F.cross_entropy(logits.float(), labels)  # float32: 16 bits are too coarse for it
+        scaler.scale(loss).backward()  # without scaling: loss.backward()
+        scaler.step(optimizer)  # optimizer.step(), unless a scaled gradient has become infinite
+        scaler.update()  # then the next scale is smaller
         losses.append(loss.detach() * len(labels))  # so a smaller last batch counts less
         correct.append(logits.argmax(dim=1) == labels)
     return _means(losses, correct)
@@ -154,7 +154,7 @@ def train_one_epoch(
 def evaluate(model: nn.Module, batches: Batches, device: Device) -> EpochResult:
     """The same measures without learning: no gradients, and the model is put into eval mode."""
     losses, correct = [], []
-    model.eval()
+    model.eval()  # no dropout, and BatchNorm uses its running statistics
     with torch.no_grad():
         for images, labels in batches:
             with device.autocast():
@@ -210,7 +210,7 @@ def fit_head(
     convex, so it has one best answer and needs no learning rate.
     """
     parts = []
-    for images in (data.train.images, data.train.images[..., ::-1]):
+    for images in (data.train.images, data.train.images[..., ::-1]):  # from right to left: mirrored
         split = replace(data.train, images=images)
         batches = evaluation_batches(split, device, image_size=data.image_size)
         parts.append(features_of(model, batches, device))

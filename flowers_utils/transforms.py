@@ -41,7 +41,7 @@ def augment_batch(
     def draw(low: float, high: float) -> Tensor:
         return torch.rand(count, generator=generator) * (high - low) + low
 
-    top, left = draw(0, 1 - crop / full), draw(0, 1 - crop / full)
+    top, left = draw(0, 1 - crop / full), draw(0, 1 - crop / full)  # proportions of the side
     geometry = affine_matrices(
         angle=draw(-a["rotation"], a["rotation"]),
         flip=draw(0, 1) < a["flip"],
@@ -66,7 +66,7 @@ def affine_matrices(angle: Tensor, flip: Tensor, box: Tensor) -> Tensor:
     left, top, side = box
     mirror, zero = 1 - 2 * flip.float(), torch.zeros_like(side)  # -1 where mirrored
     # From the output back to the source: mirror, scale and shift into the crop, then rotate.
-    x = torch.stack([side * mirror, zero, 2 * left + side - 1])
+    x = torch.stack([side * mirror, zero, 2 * left + side - 1])  # a picture reaches from -1 to 1
     y = torch.stack([zero, side, 2 * top + side - 1])
     return torch.stack([cos * x - sin * y, sin * x + cos * y]).permute(2, 0, 1)
 
