@@ -65,9 +65,3 @@ def test_a_split_that_cannot_be_trained_on_is_named(tiny_data, spoil, name):
     spoiled = Split(name, *spoil(split.images, split.labels))
     with pytest.raises(FlowersError, match=f"{name} split must hold"):
         check_data(replace(tiny_data, **{name: spoiled}))
-
-
-def test_too_few_classes_to_train_on_are_told(tiny_data):
-    check_data(replace(tiny_data, val=tiny_data.val.subset([0])))  # enough to evaluate
-    with pytest.raises(FlowersError, match="at least two classes"):
-        check_data(replace(tiny_data, train=tiny_data.train.subset([0, 4])))

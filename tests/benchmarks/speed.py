@@ -131,9 +131,7 @@ def report(times: Times, counts: dict[str, int]) -> str:
     memory = [f"{times[side]['memory'] / 1e9:.1f} GB" for side in SIDES]
     rows.append(["peak memory", *memory, ""])
     lesson = times["lesson"]
-    rows.append(
-        ["share of a Phase 1 step in the network", "", f"{lesson['in the network']:.0%}", ""]
-    )
+    rows.append(["of a Phase 1 step in the network", "", f"{lesson['in the network']:.0%}", ""])
     rows.append(["augmenting a batch", "", f"{1000 * lesson['augmenting']:.1f} ms", ""])
     return markdown_table(["", *SIDES, "ratio"], rows)
 
