@@ -13,16 +13,13 @@ TRAINING_CONFIG = {
     "optimizer": "AdamW",  # one legal value, to be read; `make_optimizer` in training.py makes it
     "weight_decay": 0.01,  # how strongly each step pulls the weights towards 0, against overfitting
     "scheduler": "StepLR",  # one legal value, to be read: the learning rates fall in steps
-    # After every `step_size` epochs of a phase, its learning rates are multiplied by `gamma`.
-    # In a phase of `step_size` epochs or fewer the rates never fall.
-    "step_size": 15,
-    "gamma": 0.1,
+    "step_size": 15,  # after every so many epochs of a phase, its learning rates are multiplied by
+    "gamma": 0.1,  # this factor; in a phase of `step_size` epochs or fewer they never fall
 }
 
 # Phase 1 trains the new head alone: the backbone is frozen, so its ImageNet weights do not change.
-# Phase 2 trains everything. The backbone's rate is a tenth of the head's, because large steps would
-# damage the pretrained weights.
-# More epochs: better up to a point, then only longer. Add them to "total_epochs" above, too.
+# Phase 2 trains everything, the backbone at a tenth of the head's rate, because large steps would
+# damage the pretrained weights. More epochs: add them to "total_epochs" above, too.
 PHASES = {
     "phase1": {"epochs": 20, "head_lr": 0.001},
     "phase2": {"epochs": 30, "backbone_lr": 0.0001, "head_lr": 0.001},
@@ -40,9 +37,7 @@ RECIPES = {
             "one_cycle": True,  # the learning rates rise and fall once; StepLR is not used
             "fit_head": True,  # after the last epoch, by logistic regression on the features
         },
-        # Pixels in evaluation and in use (the lesson: those of a crop, 224). A larger photograph shows
-        # more details, and the head is fitted to its features (Touvron et al. 2019, FixRes).
-        "sizes": {"use": 288},
+        "sizes": {"use": 288},  # pixels in evaluation and in use (the lesson: those of a crop)
     },
     "best": {
         "phase1": {"epochs": 6, "head_lr": 0.003},
