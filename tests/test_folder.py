@@ -160,9 +160,15 @@ def test_broken_photographs_of_all_splits_are_listed_in_one_go(folder):
 
 
 def copies_of(source: Path) -> Iterator[Path]:
-    """As people and tools make them: with other bytes, mirrored, turned, smaller, darker."""
+    """As people and tools make them: saved anew, mirrored, turned, cut, in other colours."""
     with Image.open(source) as image:
+        part = image.crop((10, 10, 50, 50)).rotate(20)  # only its name can tell
         edited = {
+            "grey": image.convert("L"),
+            "bright": image.point(lambda value: min(255, value * 5 // 4)),
+            "horizontal_flip": part,
+            "crop3": part,
+            "edges gone": image.crop((4, 3, 76, 57)),
             "again": image.copy(),
             "other way round": ImageOps.mirror(image),
             "upright": image.transpose(Image.Transpose.ROTATE_90),
@@ -180,7 +186,7 @@ def test_copies_of_a_photograph_stay_in_one_split(folder):
     sources = [photo(folder / ("rose", "tulip")[i % 2] / f"IMG_{i}.jpg") for i in range(10)]
     families = [{source, *copies_of(source)} for source in sources]
     own = read_folder(folder, seed=0)
-    assert counts(own) == [42, 14, 14] and "(60 of 70 files are copies)" in own.note
+    assert counts(own) == [72, 24, 24] and "(110 of 120 files are copies)" in own.note
     for split in SPLITS:
         paths = set(own.files[split][0])
         assert all(family <= paths or not family & paths for family in families)
@@ -190,11 +196,10 @@ def test_copies_of_a_photograph_stay_in_one_split(folder):
 def test_copies_in_given_splits_are_warned_about(folder):
     for split in SPLITS:
         fill(folder / split, "rose", "tulip", count=3)
-    for source in (folder / "train" / "rose" / "0.jpg", photo(folder / "train/rose/IMG_7.jpg")):
-        for copy in copies_of(source):
-            shutil.move(copy, folder / "test" / "rose")
-    note = load_data(str(folder)).note  # 0_rot5 and 0_flip_aug1 belong to test's own 0.jpg
-    assert "copies of 10 of the 18 photographs of test ('0_again.jpg'," in note
+    for copy in copies_of(photo(folder / "train/rose/IMG_7.jpg")):
+        shutil.move(copy, folder / "test" / "rose")
+    note = load_data(str(folder)).note
+    assert "copies of 11 of the 17 photographs of test ('IMG_7_again.jpg'," in note
     assert "of val" not in note and "Compared were" in note
 
 
