@@ -1,6 +1,7 @@
 """The rules for `transfer_learning_config.py` and for the notebook's four knobs, one after another."""
 
 import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,11 @@ def check_knobs(
 
 
 def absolute_paths() -> None:
-    """Make the config's relative paths absolute: a later `os.chdir` must not move them."""
-    config.PATHS.update({name: str(Path(path).resolve()) for name, path in config.PATHS.items()})
+    """Make relative paths absolute (config, TORCH_HOME): a later `os.chdir` must not move them."""
+    for paths, names in ((config.PATHS, config.PATHS), (os.environ, ["TORCH_HOME"])):
+        for name in names:
+            if path := paths.get(name):
+                paths[name] = str(Path(path).expanduser().resolve())
 
 
 def image_sizes(recipe: str) -> tuple[int, int, int]:

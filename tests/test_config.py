@@ -74,7 +74,10 @@ def test_the_folders_of_the_config_stay_where_they_were_at_the_import(tmp_path, 
     (tmp_path / "photographs").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(config, "PATHS", {"models": "models"})
+    monkeypatch.setenv("TORCH_HOME", "weights")
     absolute_paths()
     os.chdir("photographs")
     absolute_paths()  # a second import must not move them either
-    assert Path(config.PATHS["models"]) == tmp_path / "models"
+    assert [config.PATHS["models"], os.environ["TORCH_HOME"]] == [
+        str(tmp_path / name) for name in ("models", "weights")
+    ]

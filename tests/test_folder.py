@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,6 +110,7 @@ def test_folders_around_the_classes_are_entered_and_what_is_not_read_is_told(fol
         ("rose/1.jpg, tulip/1.jpg", "'rose' has 1 different photographs, but needs 3"),
         ("train/rose/1.jpg, train/lily/1.jpg, val/rose/1.jpg, val/a/1.jpg", "for train of 'a'"),
         ("Rose/1.jpg, rose/1.jpg, a/1.jpg, a /1.jpg", "at most: 'Rose', 'a', 'a ', 'rose'."),
+        ("a\u2013b/1.jpg, a-b./1.jpg, a_b\u200b/1.jpg", r"'a-b.', 'a_b\u200b', "),
         ("red/rose/1.jpg, pink/rose/1.jpg, red/a/1.jpg", "at most: 'rose', 'rose'"),
         ("train/a_b/1.jpg, train/c/1.jpg, val/a b/1.jpg, val/c/1.jpg", "'a b', 'a_b'"),
     ],
@@ -122,8 +122,8 @@ def test_a_folder_that_cannot_work_is_told(folder, photographs, words):
 
 
 def test_names_of_classes_are_compared_as_people_see_them(folder):
-    for split, form in (("train", "NFC"), ("val", "NFD"), ("test", "NFC")):
-        fill(folder / split, unicodedata.normalize(form, "Ros\u00e9"), "tulip", count=1)
+    for split, rose in (("train", "Ros\u00e9"), ("val", "Rose\u0301"), ("test", "Ros\u00e9")):
+        fill(folder / split, rose, "tulip", count=1)
     assert read_folder(folder, seed=0).class_names == ("Ros\u00e9", "tulip")
 
 
@@ -140,9 +140,10 @@ def test_photographs_are_known_by_their_content_and_the_rest_is_counted(folder):
     (folder / "lily").mkdir()
     assert "No photographs for train of 'lily'" in told(folder) and "2 .heic" in told(folder)
     (folder / "lily").rmdir()
+    (folder / "rose" / "moved.jpg").symlink_to(folder / "nowhere.jpg")
     own = read_folder(folder, seed=0)
     assert sum(counts(own)) == 9
-    for words in ("2 .heic (save photographs as JPEG): 'tulip/1.heic', ", "1 .dng", "1 .mov"):
+    for words in ("2 .heic (save photographs as JPEG): 'tulip/1", "1 .dng", "1 .mov", "1 links"):
         assert words in own.left_out
     assert own.left_out in split_table(load_data(str(folder)))
 
@@ -162,19 +163,17 @@ def test_broken_photographs_of_all_splits_are_listed_in_one_go(folder):
 def copies_of(source: Path) -> Iterator[Path]:
     """As people and tools make them: saved anew, mirrored, turned, cut, in other colours."""
     with Image.open(source) as image:
-        part = image.crop((10, 10, 50, 50)).rotate(20)  # only its name can tell
+        part = image.crop((10, 10, 50, 50)).rotate(20)  # so different that only its name can tell
         edited = {
             "grey": image.convert("L"),
             "bright": image.point(lambda value: min(255, value * 5 // 4)),
-            "horizontal_flip": part,
-            "crop3": part,
+            **dict.fromkeys(("horizontal_flip", "crop3", "flip_aug1"), part),
             "edges gone": image.crop((4, 3, 76, 57)),
             "again": image.copy(),
             "other way round": ImageOps.mirror(image),
             "upright": image.transpose(Image.Transpose.ROTATE_90),
             "small": image.resize((40, 30)),
             "rot5": image.rotate(5),
-            "flip_aug1": ImageOps.mirror(image).point(lambda value: value // 2),
         }
     for name, picture in edited.items():
         path = source.with_name(f"{source.stem}_{name}.jpg")

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 import transfer_learning_config as config
 from flowers_utils.config_check import check
@@ -18,7 +18,7 @@ SPLIT_NAME = re.compile(
 )
 # What computers put beside photographs, and nobody misses.
 SYSTEM = re.compile(r"\._.*|\.DS_Store|\.git|\.ipynb_checkpoints|@eaDir|__MACOSX")
-SEPARATORS = re.compile(r"(?<!\d)[\s_-]+|[\s_-]+(?!\d)")  # "red_lily" is "red lily", "1_1" not "11"
+GAPS = re.compile(r"(?<!\d) +| +(?!\d)")  # "red_lily" is "redlily", but "1_1" is not "11"
 
 
 class Photo(NamedTuple):
@@ -32,7 +32,7 @@ class Photo(NamedTuple):
 
 def first_few(names: Iterable[object]) -> str:
     """Names as a list for a message: the first ten, and how many more there are."""
-    quoted = [f"'{name}'" for name in names]
+    quoted = [repr(str(name)) for name in names]  # with codes for invisible characters
     more = f" and {len(quoted) - 10} more" if len(quoted) > 10 else ""
     return ", ".join(quoted[:10]) + more
 
@@ -105,7 +105,13 @@ def _check_names(names: list[str], folder: Path, left_out: str) -> None:
     told = f"Classes in '{folder}': {first_few(names) or 'none'}."
     advice = "Make one sub-folder for each class, at least two (inside each split folder, if any)."
     check(len(names) > 1, f"{told} Left out: {left_out or 'nothing'}. {advice}")
-    plain = [SEPARATORS.sub("", name.casefold()) for name in names]
+    plain = [_as_seen(name) for name in names]
     twins = [name for name, same in zip(names, plain, strict=True) if plain.count(same) > 1]
-    told = f"Class names that differ in case, spaces or underscores at most: {first_few(twins)}."
+    told = f"Class names that differ in case, spaces or punctuation at most: {first_few(twins)}."
     check(not twins, f"{told} Make one folder of one class, or give two classes other names.")
+
+
+def _as_seen(name: str) -> str:
+    """A name without case, spaces, punctuation and invisible characters (categories Z, P, C)."""
+    letters = normalize("NFKC", name).casefold()
+    return GAPS.sub("", "".join(" " if category(c)[0] in "ZPC" else c for c in letters))

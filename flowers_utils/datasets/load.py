@@ -29,7 +29,8 @@ STARTED_IN = Path.cwd()  # relative paths count from here, even after an `os.chd
 
 def data_root() -> Path:
     """The folder that holds `flowers-102`: FLOWERS_DATA_DIR, else `data`. It may be read-only."""
-    folder = STARTED_IN / Path(os.environ.get("FLOWERS_DATA_DIR") or "data").expanduser()
+    given = Path(os.environ.get("FLOWERS_DATA_DIR") or "data").expanduser()
+    folder = (STARTED_IN / given).resolve()  # without links and ".."
     incomplete = folder.name == "flowers-102"  # or `root_of` would find it
     return flowers102.root_of(folder) or (folder.parent if incomplete else folder)
 

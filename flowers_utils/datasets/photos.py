@@ -39,6 +39,8 @@ def why_no_photo(path: Path) -> str:
             # A camera's raw file is a TIFF whose first picture is a thumbnail.
             raw = image.format == "TIFF" and usual != "TIFF" and path.suffix
             return ending if raw else ""
+    except FileNotFoundError:
+        return "links to nothing"
     except UnidentifiedImageError:
         return "" if usual else ending
     except Exception:  # no permission, too large, cut in its header: `open_photo` says it in words
@@ -66,20 +68,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray((np.asarray(image) / 257).astype(np.uint8))
     if image.mode in ("LA", "P", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
-    if profile:
-        image = _in_srgb(image, profile)
+    if profile:  # Display P3 of phones, Adobe RGB: networks expect sRGB
+        with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):  # damaged, or for CMYK
+            source = ImageCms.ImageCmsProfile(BytesIO(profile))
+            mode = "RGBA" if image.mode == "RGBA" else "RGB"
+            image = ImageCms.profileToProfile(image, source, SRGB, outputMode=mode)
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
-
-
-def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Colours of another profile (Display P3 of phones, Adobe RGB) as sRGB, which networks expect."""
-    try:
-        source = ImageCms.ImageCmsProfile(BytesIO(profile))
-        if "sRGB" in ImageCms.getProfileDescription(source):
-            return image  # as most are: no need to compute
-        mode = "RGBA" if image.mode == "RGBA" else "RGB"
-        return ImageCms.profileToProfile(image, source, SRGB, outputMode=mode)
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return image  # the profile is damaged, or for other channels than the picture's
