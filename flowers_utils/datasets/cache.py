@@ -18,7 +18,7 @@ from flowers_utils.errors import FlowersError
 from flowers_utils.progress import Progress
 from flowers_utils.storage.files import atomic_write, one_at_a_time
 
-CACHE_VERSION = 4  # part of every cache's name: raise it when decoding changes
+CACHE_VERSION = 3  # part of every cache's name: raise it when decoding changes
 
 
 def decoded(files: Sequence[Path], *, size: int, name: str) -> np.ndarray:

@@ -72,7 +72,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):  # damaged, or for CMYK
             source = ImageCms.ImageCmsProfile(BytesIO(profile))
             mode = "RGBA" if image.mode == "RGBA" else "RGB"
-            image = ImageCms.profileToProfile(image, source, SRGB, outputMode=mode)
+            if not ImageCms.getProfileDescription(source).startswith("sRGB"):  # as most are
+                image = ImageCms.profileToProfile(image, source, SRGB, outputMode=mode)
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
