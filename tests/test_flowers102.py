@@ -95,7 +95,7 @@ def test_auto_takes_flowers102_that_is_there_as_torchvision_would(mini_flowers10
     assert data.val.images.shape[1:] == data.test.images.shape[1:] == (3, 224, 224)
     picture, _ = Flowers102(mini_flowers102, split="val")[0]
     ours = eval_batch(torch.from_numpy(data.val.images[:1].copy()), 224)[0]
-    assert torch.allclose(ours, eval_transform(size=224)(picture), atol=1e-6)
+    assert torch.allclose(ours, eval_transform(224)(picture), atol=1e-6)
     table = split_table(data)
     assert "| train | 32 | 32 | 0 (" in table
     assert "70 photographs, since this profile is short" in table

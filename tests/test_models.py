@@ -63,13 +63,6 @@ def test_in_train_mode_a_frozen_backbone_does_not_move_and_drops_only_before_the
     assert fingerprint(model) != before
 
 
-def test_fingerprint_sees_one_changed_buffer():
-    model = blank()
-    before = fingerprint(model)
-    model.layer3[0].bn1.running_mean[5] += 1e-6
-    assert fingerprint(model) != before
-
-
 # Groups and features of each family
 
 

@@ -48,7 +48,7 @@ def photo(tmp_path, pixels):
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_probabilities_are_those_of_plain_pytorch(checkpoint, photo, pixels, mirrored):
     model = model_from_checkpoint(load_checkpoint(checkpoint))
-    image = eval_transform(size=SIZE)(Image.fromarray(pixels))[None]
+    image = eval_transform(SIZE)(Image.fromarray(pixels))[None]
     with torch.inference_mode():
         logits, twin = model(image), model(image.flip(3))
     assert not torch.allclose(logits, twin, atol=1e-3)

@@ -117,7 +117,7 @@ def test_evaluation_of_a_batch_is_the_pipeline_for_one_image_antialiased_too():
     generator = torch.Generator().manual_seed(0)
     for size in (32, 40, 160):  # the network's own, the train split's, and far larger
         image = torch.randint(256, (3, size, size), generator=generator, dtype=torch.uint8)
-        single = eval_transform(size=32)(v2.ToPILImage()(image))
+        single = eval_transform(32)(v2.ToPILImage()(image))
         assert torch.allclose(eval_batch(image[None], 32)[0], single, atol=0.03)
 
 

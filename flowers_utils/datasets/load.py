@@ -86,7 +86,7 @@ def _decoded(source: str, listing: Listing, limit: int | None, recipe: str) -> F
         resize, crop, use = practice.PRACTICE_RESIZE, *[practice.PRACTICE_CROP] * 2
     splits, left_out = {}, {"": listing.left_out}
     for split, (photos, labels) in listing.files.items():
-        chosen, size = _limited(labels, limit), max(resize, use) if split == "train" else use
+        chosen, size = limited(labels, limit), max(resize, use) if split == "train" else use
         if more := len(photos) - len(chosen):
             left_out[split] = f"{more:,} photographs, since this profile is short"
         name = f"{source}-{split}-{limit or 'all'}"
@@ -101,7 +101,7 @@ def _decoded(source: str, listing: Listing, limit: int | None, recipe: str) -> F
     return FlowerData(source, title, listing.class_names, **splits, **about)
 
 
-def _limited(labels: list[int], limit: int | None) -> list[int]:
+def limited(labels: list[int], limit: int | None) -> list[int]:
     """Positions of `limit` photographs: classes take turns, so each split keeps the same classes."""
     if limit is None:
         return list(range(len(labels)))

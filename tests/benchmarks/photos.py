@@ -9,7 +9,7 @@ from torchvision.datasets import ImageFolder
 
 import transfer_learning_config as config
 from flowers_utils.datasets.flowers102 import read_split
-from flowers_utils.datasets.load import data_root
+from flowers_utils.datasets.load import data_root, limited
 from flowers_utils.datasets.practice import draw_practice_folder
 
 Files = dict[str, tuple[list[Path], list[int]]]  # split -> photographs, labels
@@ -39,7 +39,7 @@ def write_photographs(
     `limit`: photographs of each split, 0 for all. `shorter`: pixels of the shorter side.
     """
     for split, (photos, labels) in files.items():
-        for number in one_of_each(labels, limit or len(labels)):
+        for number in limited(labels, limit or None):
             target = folder / split / f"{labels[number]:04d}" / f"{number:05d}.jpg"
             target.parent.mkdir(parents=True, exist_ok=True)
             if shorter:
@@ -47,12 +47,6 @@ def write_photographs(
             else:
                 shutil.copyfile(photos[number], target)
     return {split: min(limit or len(labels), len(labels)) for split, (_, labels) in files.items()}
-
-
-def one_of_each(labels: list[int], limit: int) -> list[int]:
-    """Positions of `limit` photographs, one of each class in turn: no split may lack a class."""
-    turns = [(labels[:place].count(label), label, place) for place, label in enumerate(labels)]
-    return [place for *_, place in sorted(turns)[:limit]]
 
 
 def enlarge(source: Path, target: Path, shorter: int) -> None:

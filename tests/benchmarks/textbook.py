@@ -16,12 +16,12 @@ import transfer_learning_config as config
 FINISH = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(**config.NORMALIZATION)]
 
 
-def train_transform(*, resize: int, crop: int) -> v2.Compose:
+def train_transform(crop: int) -> v2.Compose:
     """Training pipeline: one PIL image -> augmented, normalised float tensor `(3, crop, crop)`."""
     a = config.AUGMENTATION
     return v2.Compose(
         [
-            v2.Resize((resize, resize)),
+            v2.Resize((a["resize"], a["resize"])),
             # Before the crop, so that most of the black corners of a rotation are cut off again.
             v2.RandomRotation(a["rotation"], interpolation=v2.InterpolationMode.BILINEAR),
             v2.RandomCrop(crop),
@@ -32,16 +32,16 @@ def train_transform(*, resize: int, crop: int) -> v2.Compose:
     )
 
 
-def eval_transform(*, size: int) -> v2.Compose:
+def eval_transform(size: int) -> v2.Compose:
     """Evaluation pipeline: one PIL image, squashed to a square -> float tensor `(3, size, size)`."""
     return v2.Compose([v2.Resize((size, size)), *FINISH])
 
 
 def make_loaders(folder: Path) -> dict[str, DataLoader]:
     """A loader for each of the folders train, val and test in `folder`."""
-    resize, crop = config.AUGMENTATION["resize"], config.AUGMENTATION["crop"]
-    use, size = eval_transform(size=crop), config.TRAINING_CONFIG["batch_size"]
-    transforms = {"train": train_transform(resize=resize, crop=crop), "val": use, "test": use}
+    crop, size = config.AUGMENTATION["crop"], config.TRAINING_CONFIG["batch_size"]
+    use = eval_transform(crop)
+    transforms = {"train": train_transform(crop), "val": use, "test": use}
     return {
         split: DataLoader(ImageFolder(folder / split, transform), size, shuffle=split == "train")
         for split, transform in transforms.items()

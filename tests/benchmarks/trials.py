@@ -177,7 +177,7 @@ def _augmented(photos, labels, generator, data: FlowerData, s: dict[str, Any]):
 def _crops(smallest: float, size: int) -> v2.Compose:
     """The lesson's augmentation of one photograph, but with crops from `smallest` of its area up."""
     crop = v2.RandomResizedCrop(size, (smallest, 1.0), ratio=(1.0, 1.0))
-    lesson = train_transform(resize=size, crop=size).transforms
+    lesson = train_transform(size).transforms
     return v2.Compose([crop if isinstance(t, v2.RandomCrop) else t for t in lesson[1:]])
 
 
