@@ -17,7 +17,7 @@ from flowers_utils.datasets import flowers102, load
 from flowers_utils.datasets.flowers102 import ensure_flowers102
 from flowers_utils.datasets.load import data_root, load_data, split_table
 from flowers_utils.errors import FlowersError
-from flowers_utils.transforms import eval_batch
+from flowers_utils.transforms import eval_batch, training_batches
 from tests.benchmarks.textbook import eval_transform
 
 
@@ -99,6 +99,13 @@ def test_auto_takes_flowers102_that_is_there_as_torchvision_would(mini_flowers10
     table = split_table(data)
     assert "| train | 32 | 32 | 0 (" in table
     assert "70 photographs, since this profile is short" in table
+
+
+def test_a_recipe_has_its_own_sizes_and_trains_at_that_of_the_crop(mini_flowers102, cpu):
+    data = load_data("flowers102", profile="smoke", recipe="fast")
+    assert {split.images.shape[-1] for split in (data.train, data.val, data.test)} == {288}
+    images, _ = next(training_batches(data, cpu, torch.Generator()))
+    assert (data.resize_size, data.image_size, images.shape[-1]) == (256, 288, 224)
 
 
 def test_the_set_is_found_wherever_one_points_into_it(mini_flowers102, tmp_path, monkeypatch):

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageOps
 
 import transfer_learning_config as config
 from flowers_utils.datasets.folder import SPLITS, read_folder
 from flowers_utils.datasets.load import load_data, split_table
 from flowers_utils.errors import FlowersError
-from flowers_utils.transforms import training_batches
 
 
 @pytest.fixture
@@ -47,15 +45,6 @@ def told(folder: Path) -> str:
     with pytest.raises(FlowersError) as caught:
         load_data(str(folder))
     return str(caught.value)
-
-
-def test_a_recipe_has_its_own_sizes_and_trains_at_those_of_the_crop(folder, cpu, monkeypatch):
-    fill(folder, "rose", "tulip")
-    monkeypatch.setitem(config.RECIPES["fast"], "sizes", {"use": 40})
-    data = load_data(str(folder), recipe="fast")
-    assert {split.images.shape[-1] for split in (data.train, data.val, data.test)} == {40}
-    images, _ = next(training_batches(data, cpu, torch.Generator()))
-    assert (data.resize_size, data.image_size, images.shape[-1]) == (36, 40, 32)
 
 
 # Layouts
