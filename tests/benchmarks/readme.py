@@ -33,6 +33,7 @@ LINES = {  # of the table: what it says -> key of the rows
     "test, mean of the classes": "test_mean_per_class",
     "val from scratch (no pretraining)": "scratch_val",
 }
+OF_STUDY = {"phase 1, val": "phase1_val", "phase 2, val": "phase2_val"}
 Row = dict[str, Any]
 
 
@@ -59,7 +60,7 @@ def rows_of_study() -> list[Row]:
         if run["part"] == "recipes" and run["name"] in config.RECIPES:
             row = {"data": "photographs of 89 of the 102 species, full size", "profile": "full"}
             row |= {"recipe": run["name"], "seed": run["seed"], "training_seconds": run["seconds"]}
-            row |= {"phase1_val": run["phase 1, val"], "phase2_val": run["phase 2, val"]}
+            row |= {new: run[old] for old, new in OF_STUDY.items() if old in run}
             row |= {"test": run["test"], "test_interval": [run["low"], run["high"]]}
             row |= {"test_mean_per_class": run["mean per class"]}
             if run["name"] == "lesson" and run["seed"] in scratch:
