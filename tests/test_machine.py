@@ -64,7 +64,7 @@ VERSION_1 = {
     "sys/fs/cgroup/memory/docker/1234/memory.stat": f"cache 7\ntotal_rss {GB // 2}\n",
 }
 # In a container the group's own name may lead nowhere: its files are at the top.
-HIDDEN = {"proc/self/cgroup": "0::/elsewhere\n", "sys/fs/cgroup/memory.max": f"{GB // 2}\n"}
+HIDDEN = {"proc/self/cgroup": "\n0::/elsewhere\n", "sys/fs/cgroup/memory.high": f"{GB // 2}\n"}
 
 
 @pytest.mark.parametrize(

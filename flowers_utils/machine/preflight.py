@@ -1,5 +1,6 @@
 """Is this machine ready for the lesson? One line for each question, answered in seconds."""
 
+import contextlib
 import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -65,16 +66,18 @@ def check_memory(root: Path = Path("/")) -> str:
     """Whether little memory is free, or little of a container's limit; `root` holds its files."""
 
     def read(file: Path) -> str:
-        return file.read_text() if file.is_file() else ""
+        with contextlib.suppress(OSError):  # not there, or not for everybody
+            return file.read_text().strip()
+        return ""
 
     free = psutil.virtual_memory().available
     # https://docs.kernel.org/admin-guide/cgroup-v2.html
-    for line in read(root / "proc/self/cgroup").splitlines():
-        _, controllers, group = line.split(":", 2)  # "4:memory:/docker/1234" or "0::/user.slice"
+    groups = re.findall(r"(?m)^\d+:(.*?):(.*)$", read(root / "proc/self/cgroup"))
+    for controllers, group in groups:  # of "4:memory:/docker/1234" or "0::/user.slice"
         inner = root / "sys/fs/cgroup" / controllers / group.strip("/")
         for folder in (inner, *inner.parents):  # an outer group limits the inner ones, too
-            limit = read(folder / "memory.max") or read(folder / "memory.limit_in_bytes")
-            if limit.strip().isdigit():  # not "max", which means: no limit
+            limits = [read(folder / f"memory.{end}") for end in ("max", "high", "limit_in_bytes")]
+            for limit in filter(str.isdigit, limits):  # not "max", which means: no limit
                 # Without the files that the system keeps cached, because it gives them back.
                 used = re.search(r"(?m)^(anon|total_rss) (\d+)$", read(folder / "memory.stat"))
                 free = min(free, int(limit) - int(used[2] if used else 0))
