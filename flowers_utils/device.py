@@ -14,14 +14,7 @@ from flowers_utils.errors import FlowersError
 
 # Clusters cap the instructions that oneDNN, torch's library for CPUs, may use. These allow bfloat16:
 # https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
-ISA_WITH_BFLOAT16 = (
-    "DEFAULT",
-    "ALL",
-    "AVX512_CORE_BF16",
-    "AVX512_CORE_FP16",
-    "AVX512_CORE_AMX",
-    "AVX10",
-)
+ISA_WITH_BFLOAT16 = ("DEFAULT", "AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX10")
 
 
 @dataclass(frozen=True)
