@@ -40,9 +40,11 @@ class FlowerData:
     train: Split
     val: Split
     test: Split
-    resize_size: int  # a photograph in training, of which a random crop
-    crop_size: int  # of this size enters the network; `train` may be stored larger
+    resize_size: (
+        int  # a photograph in training, before the random crop; `train` may be stored larger
+    )
     image_size: int  # what enters the network in evaluation and in use; val and test are stored so
+    crop_size: int = 0  # what enters the network in training; 0: as in use
     note: str = ""  # what the student must know about how this data was chosen
     left_out: Mapping[str, str] = field(default_factory=dict)  # split -> what was not used, and why
     photo_side: int | None = None  # shorter side of the photographs on the disk, in pixels

@@ -107,9 +107,9 @@ def training_batches(data: FlowerData, device: Device, generator: torch.Generato
     Float32 images `(B, 3, S, S)` and labels `(B,)`, on the device. `generator` (on the CPU) draws
     both the order and the augmentation.
     """
-    size = config.TRAINING_CONFIG["batch_size"]
+    size, crop = config.TRAINING_CONFIG["batch_size"], data.crop_size or data.image_size
     for images, labels in batches(data.train, device, batch_size=size, generator=generator):
-        views = augment_batch(images, generator, crop=data.crop_size, resize=data.resize_size)
+        views = augment_batch(images, generator, crop=crop, resize=data.resize_size)
         yield device.place_batch(views), labels
 
 

@@ -67,7 +67,6 @@ def small_data(val_seed: int = 1) -> FlowerData:
         val=noisy_colours("val", 16, size=32, seed=val_seed),
         test=noisy_colours("test", 16, size=32, seed=2),
         resize_size=36,
-        crop_size=32,
         image_size=32,
     )
 

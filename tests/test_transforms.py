@@ -143,6 +143,6 @@ def test_one_generator_draws_all_that_training_sees(tiny_data, cpu, monkeypatch)
 def test_without_augmentation_training_sees_what_evaluation_sees(tiny_data, cpu, monkeypatch):
     monkeypatch.setattr(config, "AUGMENTATION", NOTHING)
     train = Split("train", photos(4).numpy(), torch.arange(4))
-    data = replace(tiny_data, train=train, resize_size=SIZE, crop_size=SIZE, image_size=SIZE)
+    data = replace(tiny_data, train=train, resize_size=SIZE, image_size=SIZE)
     images, labels = next(transforms.training_batches(data, cpu, torch.Generator()))
     assert torch.allclose(images, eval_batch(photos(4), SIZE)[labels], atol=1e-4)

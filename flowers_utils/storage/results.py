@@ -85,8 +85,8 @@ def save_results(path: str | Path, results: Mapping[str, Any]) -> None:
 def load_results(path: str | Path) -> dict[str, Any]:
     """Read what `save_results` wrote; raises FlowersError if that is not what the file holds."""
     try:
-        results = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        results = json.loads(Path(path).read_text(encoding="utf-8-sig"))  # Notepad adds a mark
+    except (OSError, ValueError, RecursionError) as error:
         raise FlowersError(f"'{path}' cannot be read as JSON ({error}).") from error
     if not isinstance(results, dict) or "phases" not in results:
         raise FlowersError(f"'{path}' is not the results.json of a run of this lesson.")

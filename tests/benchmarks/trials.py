@@ -108,9 +108,7 @@ def run_trial(name: str, fold: int, data: str, device: Device, size: int) -> dic
     learn, measure = (both.subset(part) for part in list(folds)[fold])
     began, room = time.perf_counter(), round(s["size"] * 256 / 224)  # the lesson's, at every size
     names, val = tuple(map(str, range(int(learn.labels.max()) + 1))), resized(measure, s["use"])
-    train = FlowerData(
-        "folder", "study", names, resized(learn, room), val, val, room, s["size"], s["size"]
-    )
+    train = FlowerData("folder", "study", names, resized(learn, room), val, val, room, s["size"])
     use = replace(train, train=learn, image_size=s["use"])
     model, generator = device.place(start(train, fold)), fu.seed_everything(fold)
     models.freeze_backbone(model)
