@@ -40,9 +40,7 @@ class FlowerData:
     train: Split
     val: Split
     test: Split
-    resize_size: (
-        int  # a photograph in training, before the random crop; `train` may be stored larger
-    )
+    resize_size: int  # a photograph in training, before the crop; `train` may be stored larger
     image_size: int  # what enters the network in evaluation and in use; val and test are stored so
     crop_size: int = 0  # what enters the network in training; 0: as in use
     note: str = ""  # what the student must know about how this data was chosen

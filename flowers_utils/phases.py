@@ -46,8 +46,7 @@ class Phase:
 class EpochResult:
     """Loss and accuracy of one pass over a split."""
 
-    # Those of train can be worse than those of val: its images are augmented, and the weights of the
-    # first steps count as much as those of the last.
+    # Train can be worse than val: its images are augmented, and its first steps count like its last.
     loss: float  # mean over the images, in nats
     top1: float  # accuracy as a proportion 0..1
     correct: Tensor  # bool, for each image of the pass, in its order: classified correctly

@@ -1,7 +1,7 @@
-"""From photographs to network input, a batch at a time: augmentation and normalisation.
+"""From photographs to network input: augmentation and normalisation of a batch.
 
-torchvision's pipeline for one photograph stands in section 4 of the notebook. It draws once for each
-call, so it would crop, turn and colour all images of a batch alike; here each has its own draw.
+torchvision's pipeline (section 4 of the notebook) draws once for each call, so it would crop, turn and
+colour all images of a batch alike; here each has its own draw.
 """
 
 import math
