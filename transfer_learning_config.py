@@ -46,8 +46,7 @@ RECIPES = {
     },
 }
 
-# How much of the training the notebook's knob PROFILE runs: at most so many epochs of each phase, and so many
-# photographs of each split (None: no limit).
+# The notebook's knob PROFILE: at most so many epochs of each phase, and photographs of each split.
 PROFILES = {
     "full": {"epochs": None, "images": None},
     "quick": {"epochs": 3, "images": None},
@@ -90,7 +89,7 @@ DATASET = {
     "setid": {"name": "setid.mat", "md5": "a5357ecc9cb78c4bef273ce3793fc85c"},
 }
 
-# For results, and for decoded photographs. (FLOWERS_DATA_DIR, outside, is where the data set itself is.)
+# For results, and for decoded photographs (FLOWERS_DATA_DIR names the folder of the data set).
 PATHS = {"models": "models", "cache": "data"}
 
 # Top-1 with resnet18, on full-size photographs. `promised`: by this lesson. `published`: by others, on

@@ -92,10 +92,10 @@ def check_knobs(
 
 def absolute_paths() -> None:
     """Make relative paths absolute (config, TORCH_HOME): a later `os.chdir` must not move them."""
-    for paths, names in ((config.PATHS, config.PATHS), (os.environ, ["TORCH_HOME"])):
-        for name in names:
-            if path := paths.get(name):
-                paths[name] = str(Path(path).expanduser().resolve())
+    for name, path in config.PATHS.items():
+        config.PATHS[name] = str(Path(path).expanduser().resolve())
+    if home := os.environ.get("TORCH_HOME"):
+        os.environ["TORCH_HOME"] = str(Path(home).expanduser().resolve())
 
 
 def image_sizes(recipe: str) -> tuple[int, int, int]:

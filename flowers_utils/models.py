@@ -27,7 +27,7 @@ def build_model(
 
     `weights`: a state dict for the backbone (its head, if any, is ignored), or None for random
     ones. What is random is drawn from `seed` alone, so the same call gives the same network
-    whatever ran before. Raises FlowersError for an unknown name.
+    whatever ran before. Raises FlowersError for an unknown name, or weights that do not fit.
     """
     check(name in HEADS, f"BACKBONE must be one of {tuple(HEADS)}, but it is {name!r}.")
     with torch.random.fork_rng(devices=[]):  # afterwards torch's own generator is as it was
@@ -38,7 +38,10 @@ def build_model(
     if weights is not None:
         backbone = {k: v for k, v in weights.items() if not k.startswith(HEADS[name])}
         head = {k: v for k, v in model.state_dict().items() if k.startswith(HEADS[name])}
-        model.load_state_dict(backbone | head)  # raises an error if a tensor is missing
+        try:
+            model.load_state_dict(backbone | head)
+        except RuntimeError as error:  # it names the tensors that are missing or do not fit
+            raise FlowersError(f"These weights are for another network. {error}") from error
     return model
 
 

@@ -49,8 +49,7 @@ def augment_batch(
     )
     colours = [draw(max(0, 1 - a[k]), 1 + a[k]) for k in ("brightness", "contrast", "saturation")]
     # One resampling and one matrix: each of torchvision's six steps would read all pixels again.
-    shape = (count, 3, crop, crop)
-    grid = F.affine_grid(send(geometry, images.device), shape, align_corners=False)
+    grid = F.affine_grid(send(geometry, images.device), (count, 3, crop, crop), align_corners=False)
     views = F.grid_sample(images.float(), grid, align_corners=False)
     return colour_and_normalise(views, *colours, draw(-a["hue"], a["hue"]))
 

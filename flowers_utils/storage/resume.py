@@ -26,10 +26,8 @@ STATE_VERSION = 4  # raise it when training changes, so that older phases are tr
 def settings_of(model: nn.Module, data: FlowerData, phase: Phase) -> dict[str, Any]:
     """All that decides the result of a phase, as plain values."""
     common = {**config.TRAINING_CONFIG, **config.AUGMENTATION}
-    common |= {
-        "resize": data.resize_size,
-        "crop": data.crop_size or data.image_size,
-    }  # a recipe may have its own
+    crop = data.crop_size or data.image_size
+    common |= {"resize": data.resize_size, "crop": crop}  # a recipe may have its own
     del common["total_epochs"], common["learning_rate"]  # a phase has its own
     return {
         **common,

@@ -131,7 +131,8 @@ def report(times: Times, counts: dict[str, int]) -> str:
     memory = [f"{times[side]['memory'] / 1e9:.1f} GB" for side in SIDES]
     rows.append(["peak memory", *memory, ""])
     lesson = times["lesson"]
-    rows.append(["of a Phase 1 step in the network", "", f"{lesson['in the network']:.0%}", ""])
+    in_network = f"{lesson['in the network']:.0%}"
+    rows.append(["share of a Phase 1 step in the network", "", in_network, ""])
     rows.append(["augmenting a batch", "", f"{1000 * lesson['augmenting']:.1f} ms", ""])
     return markdown_table(["", *SIDES, "ratio"], rows)
 
