@@ -1,5 +1,6 @@
 """What goes into a phase of training, and what comes out of it."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -7,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flowers_utils.errors import FlowersError
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Phase:
     title: str = ""  # "Phase 1" if empty
     # Two choices of the faster recipes (RECIPES in the config); False is the lesson's.
     one_cycle: bool = False  # the learning rates rise and fall once; False: StepLR
-    fit_head: bool = False  # after the last epoch, by logistic regression
+    fit_head: bool = False  # after the last epoch, by logistic regression on train and val
 
     @property
     def rows(self) -> int:
@@ -50,6 +54,18 @@ class EpochResult:
     loss: float  # mean over the images, in nats
     top1: float  # accuracy as a proportion 0..1
     correct: Tensor  # bool, for each image of the pass, in its order: classified correctly
+    logits: Tensor  # (images, classes) float32
+
+
+def epoch_result(logits: Tensor, labels: Tensor) -> EpochResult:
+    """Loss and accuracy of all logits of a pass; FlowersError if the loss is not finite."""
+    loss, correct = F.cross_entropy(logits, labels).item(), logits.argmax(dim=1) == labels
+    if not math.isfinite(loss):
+        raise FlowersError(
+            "The loss is no longer a finite number: training has diverged. Try a learning rate ten "
+            "times smaller, or choose_device(fast=False)."
+        )
+    return EpochResult(loss, int(correct.sum()) / len(correct), correct, logits)
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,7 @@ class PhaseResult:
     checkpoint: Path
     history: list[dict[str, Any]]
     val_correct: Tensor  # bool (rows of history, N photographs of val): classified correctly
+    val_logits: Tensor  # (N, classes) of the best epoch; those of a fitted head are cross-validated
     note: str = ""  # what the student should know: went on, was already finished, disk full
 
     @property

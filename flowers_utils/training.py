@@ -7,16 +7,12 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import AdamW, Optimizer, lr_scheduler
 
 import transfer_learning_config as config
@@ -24,15 +20,14 @@ from flowers_utils import models
 from flowers_utils.config_check import check_config, check_numbers
 from flowers_utils.data import FlowerData, check_data
 from flowers_utils.device import Device, keep_freed_memory, seed_everything
-from flowers_utils.errors import FlowersError, out_of_memory_explained
+from flowers_utils.errors import out_of_memory_explained
 from flowers_utils.evaluation import features_of
-from flowers_utils.phases import EpochResult, Phase, PhaseResult, best_row
+from flowers_utils.fitted_head import fit_final_head
+from flowers_utils.phases import EpochResult, Phase, PhaseResult, best_row, epoch_result
 from flowers_utils.progress import Progress
 from flowers_utils.storage.checkpoints import make_checkpoint
 from flowers_utils.storage.resume import PhaseFiles
 from flowers_utils.transforms import Batches, evaluation_batches, training_batches
-
-HEAD_C = 0.1  # scikit-learn's C of the fitted head: smaller is a stronger penalty of its weights
 
 
 @out_of_memory_explained()
@@ -68,6 +63,7 @@ def train_phase(
         checkpoint=files.checkpoint,
         history=saved["history"],
         val_correct=torch.stack(saved["val_correct"]),
+        val_logits=saved["val_logits"],
         note=f"{files.note} {files.problem}".strip(),
     )
 
@@ -96,10 +92,10 @@ def run_phase(
                 batches = bar.follow(training_batches(data, device, generator))
                 train = train_one_epoch(model, batches, optimizer, device, scaler)
                 scheduler.step()  # here the learning rates change: once an epoch
+                val = validate()
             else:  # the row after the last epoch, from the weights of the last epoch
-                train, lrs = fit_head(model, data, device), {}
+                (train, val), lrs = fit_final_head(model, data, device), {}
                 bar.update(len(data.train))
-            val = validate()
             row = {"phase": phase.number, "epoch": epoch, "learning_rates": lrs}
             row |= {"train_loss": train.loss, "train_accuracy": train.top1}
             row |= {"val_loss": val.loss, "val_accuracy": val.top1}
@@ -109,6 +105,7 @@ def run_phase(
             if best_row(history)["epoch"] == epoch:
                 metrics = {"val_accuracy": val.top1, "val_loss": val.loss}
                 checkpoint |= make_checkpoint(model, data, epoch=epoch, metrics=metrics)  # a copy
+                checkpoint["val_logits"] = val.logits.cpu()
             files.save(state, checkpoint, finished=epoch == phase.rows)
     return checkpoint
 
@@ -137,7 +134,7 @@ def train_one_epoch(
     """
     scaler = scaler or device.scaler()
     models.train_mode(model)  # model.train(), but what is frozen stays in eval mode
-    losses, correct = [], []  # tensors: to read their values in every step would wait for a GPU
+    outputs, targets = [], []  # their values are read at the end: in each step a GPU would wait
     for images, labels in batches:
         optimizer.zero_grad()  # otherwise the gradients of all steps would add up
         with device.autocast():
@@ -146,33 +143,22 @@ def train_one_epoch(
         scaler.scale(loss).backward()  # without scaling: loss.backward()
         scaler.step(optimizer)  # optimizer.step(), unless a scaled gradient has become infinite
         scaler.update()  # then the next scale is smaller
-        losses.append(loss.detach() * len(labels))  # so a smaller last batch counts less
-        correct.append(logits.argmax(dim=1) == labels)
-    return _means(losses, correct)
+        outputs.append(logits.detach().float())
+        targets.append(labels)
+    return epoch_result(torch.cat(outputs), torch.cat(targets))
 
 
 def evaluate(model: nn.Module, batches: Batches, device: Device) -> EpochResult:
     """The same measures without learning: no gradients, and the model is put into eval mode."""
-    losses, correct = [], []
+    outputs, targets = [], []
     model.eval()  # no dropout, and BatchNorm uses its running statistics
     with torch.no_grad():
         for images, labels in batches:
             with device.autocast():
                 logits = model(images)
-            losses.append(F.cross_entropy(logits.float(), labels) * len(labels))
-            correct.append(logits.argmax(dim=1) == labels)
-    return _means(losses, correct)
-
-
-def _means(losses: list[Tensor], correct: list[Tensor]) -> EpochResult:
-    all_correct = torch.cat(correct)
-    loss = float(torch.stack(losses).sum()) / len(all_correct)
-    if not math.isfinite(loss):
-        raise FlowersError(
-            "The loss is no longer a finite number: training has diverged. Try a learning rate ten "
-            "times smaller, or choose_device(fast=False)."
-        )
-    return EpochResult(loss, int(all_correct.sum()) / len(all_correct), all_correct)
+            outputs.append(logits.float())
+            targets.append(labels)
+    return epoch_result(torch.cat(outputs), torch.cat(targets))
 
 
 def make_optimizer(groups: list[dict], device: Device) -> AdamW:
@@ -198,35 +184,3 @@ def one_cycle(done: float) -> float:
     if done < 0.2:
         return 0.1 + 0.9 * done / 0.2
     return (1 + math.cos(math.pi * (done - 0.2) / 0.8)) / 2
-
-
-def fit_head(
-    model: nn.Module, data: FlowerData, device: Device, *, c: float = HEAD_C
-) -> EpochResult:
-    """Replace the head by logistic regression on the features of all training photographs.
-
-    Each photograph and its mirror image count, not augmented, so loss and accuracy on train cannot
-    be compared with those of the epochs. With its penalty of the squared weights this problem is
-    convex, so it has one best answer and needs no learning rate.
-    """
-    parts = []
-    for images in (data.train.images, data.train.images[..., ::-1]):  # from right to left: mirrored
-        split = replace(data.train, images=images)
-        batches = evaluation_batches(split, device, image_size=data.image_size)
-        parts.append(features_of(model, batches, device))
-    features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
-    standard = StandardScaler().fit(features)  # the penalty needs features of equal scale
-    solver = LogisticRegression(C=c, max_iter=1000).fit(standard.transform(features), labels)
-    weight, bias = solver.coef_, solver.intercept_
-    if len(solver.classes_) == 2:  # scikit-learn returns one row, for the second class
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    weight = weight / standard.scale_  # standardising is linear too, so the head takes it over
-    bias = bias - weight @ standard.mean_
-    head = models.head_of(model)
-    with torch.no_grad():
-        head.weight.zero_()
-        head.bias.fill_(-100.0)  # a class without training photographs is never predicted
-        head.weight[solver.classes_] = torch.from_numpy(weight).to(head.weight)
-        head.bias[solver.classes_] = torch.from_numpy(bias).to(head.bias)
-    batch = (features.to(device.torch_device), labels.to(device.torch_device))
-    return evaluate(models.classifier_of(model), [batch], device)

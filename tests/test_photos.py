@@ -1,6 +1,7 @@
 """Photographs from everywhere: each is opened upright in sRGB, or told by name; decoded once."""
 
 import contextlib
+import errno
 import io
 from functools import partial
 from pathlib import Path
@@ -161,3 +162,15 @@ def test_a_damaged_cache_is_made_anew(make, tmp_path):
     (path,) = cache_files(tmp_path)
     path.write_bytes(path.read_bytes()[:500])
     assert np.array_equal(make(), first)
+
+
+def test_where_a_drive_cannot_map_files_they_are_read(make, monkeypatch):
+    expected, load = np.array(make()), np.load
+
+    def load_without_mapping(path, mmap_mode=None):
+        if mmap_mode:
+            raise OSError(errno.ENODEV, "No such device")
+        return load(path)
+
+    monkeypatch.setattr(np, "load", load_without_mapping)
+    assert np.array_equal(make(), expected)

@@ -17,10 +17,11 @@ from flowers_utils import models, training
 from flowers_utils.device import choose_device, seed_everything
 from flowers_utils.errors import FlowersError
 from flowers_utils.evaluation import features_of
+from flowers_utils.fitted_head import FOLDS, HEAD_C, fit_final_head, fit_head, mirrored_features
 from flowers_utils.models import build_model, fingerprint, parameter_groups
 from flowers_utils.phases import Phase
 from flowers_utils.storage.checkpoints import load_checkpoint, model_from_checkpoint
-from flowers_utils.training import evaluate, fit_head, make_optimizer, train_one_epoch, train_phase
+from flowers_utils.training import evaluate, make_optimizer, train_one_epoch, train_phase
 from flowers_utils.transforms import eval_batch, evaluation_batches, training_batches
 
 PHASES = {1: {"number": 1, "backbone_lr": None}, 2: {"number": 2}}
@@ -164,13 +165,29 @@ def test_a_fitted_head_computes_what_scikit_learn_predicts(count, labels):
     images = torch.from_numpy(train.images)
     both = [(eval_batch(x, 32), train.labels) for x in (images, images.flip(-1))]
     features, labels = features_of(model, iter(both), CPU)
-    head = LogisticRegression(C=training.HEAD_C, max_iter=1000)
+    head = LogisticRegression(C=HEAD_C, max_iter=1000)
     theirs = make_pipeline(StandardScaler(), head).fit(features, labels)
     expected = torch.zeros(len(features), count, dtype=torch.double)
     expected[:, head.classes_] = torch.from_numpy(theirs.predict_proba(features))
     ours = models.classifier_of(model.eval())(features).softmax(1)
     assert torch.allclose(ours.double(), expected, atol=2e-3) and backbone_print(model) == backbone
     assert result.top1 == pytest.approx(theirs.score(features, labels))
+
+
+def test_the_final_head_sees_train_and_val_but_each_fifth_of_val_is_classified_without_it(cpu):
+    data, model = small_data(), small_model()
+    _, val = fit_final_head(model, data, cpu)
+    x, y = mirrored_features(model, data.train, cpu, image_size=32)
+    val_x, val_y = mirrored_features(model, data.val, cpu, image_size=32)
+    part = torch.arange(len(val_y)) % len(data.val) % FOLDS
+    final = models.classifier_of(model)(val_x).softmax(1).double()
+    for others, asked, ours in (
+        (part != 0, val_x[:16:FOLDS], val.logits[::FOLDS].softmax(1).double()),
+        (part >= 0, val_x, final),
+    ):
+        head = make_pipeline(StandardScaler(), LogisticRegression(C=HEAD_C, max_iter=1000))
+        head.fit(torch.cat([x, val_x[others]]), torch.cat([y, val_y[others]]))
+        assert torch.allclose(ours, torch.from_numpy(head.predict_proba(asked)), atol=2e-3)
 
 
 def test_the_last_row_fits_the_head_to_the_trained_backbone(tmp_path, capsys):

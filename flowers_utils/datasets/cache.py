@@ -32,12 +32,21 @@ def decoded(files: Sequence[Path], *, size: int, name: str) -> np.ndarray:
     path = Path(config.PATHS["cache"]) / f"{name}-{_short_hash(CACHE_VERSION, *facts)}.npy"
     with one_at_a_time(path.with_name(name)):
         with contextlib.suppress(FileNotFoundError, ValueError, EOFError):  # not there, or damaged
-            return np.load(path, mmap_mode="r")
+            return _mapped(path)
         atomic_write(path, partial(_write, files, size))
         for other in set(path.parent.glob(f"{name}-*.npy")) - {path}:
             with contextlib.suppress(PermissionError):  # Windows: a notebook still reads it
                 other.unlink(missing_ok=True)
+        return _mapped(path)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
         return np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        raise
+    except OSError:  # some network drives cannot map a file into memory: then read all of it
+        return np.load(path)
 
 
 def _short_hash(*facts: object) -> str:

@@ -18,12 +18,13 @@ from flowers_utils.data import FlowerData
 from flowers_utils.datasets.load import starting_weights
 from flowers_utils.device import Device
 from flowers_utils.errors import FlowersError
+from flowers_utils.fitted_head import fit_head
 from flowers_utils.insight.advice import interval_on_val
 from flowers_utils.machine.speed import count_flops, measure
 from flowers_utils.models import build_model
 from flowers_utils.progress import Progress
 from flowers_utils.storage.results import markdown_table
-from flowers_utils.training import evaluate, fit_head, make_optimizer, train_one_epoch
+from flowers_utils.training import evaluate, make_optimizer, train_one_epoch
 from flowers_utils.transforms import evaluation_batches
 
 Features = tuple[Tensor, Tensor]  # (N, F) float32 and labels (N,), as `features_of` gives them

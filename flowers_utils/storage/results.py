@@ -77,7 +77,8 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 def save_results(path: str | Path, results: Mapping[str, Any]) -> None:
     """Write results as JSON: completely, or not at all. NaN and infinity, which JSON lacks: null."""
-    finite = json.loads(json.dumps(results), parse_constant=lambda _: None)
+    text = json.dumps(results, default=lambda value: value.tolist())  # of NumPy and PyTorch
+    finite = json.loads(text, parse_constant=lambda _: None)
     text = json.dumps(finite, indent=2, ensure_ascii=False) + "\n"
     atomic_write(path, lambda part: part.write_text(text, encoding="utf-8"))
 

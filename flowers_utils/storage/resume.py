@@ -20,7 +20,7 @@ from flowers_utils.storage.checkpoints import versions
 from flowers_utils.storage.files import keep_earlier, load_tensors, rename, save_tensors
 
 SECONDS_BETWEEN_SAVES = 10.0  # a fast card must not wait for the disk after every short epoch
-STATE_VERSION = 4  # raise it when training changes, so that older phases are trained again
+STATE_VERSION = 5  # raise it when training changes, so that older phases are trained again
 
 
 def settings_of(model: nn.Module, data: FlowerData, phase: Phase) -> dict[str, Any]:

@@ -23,15 +23,16 @@ from typing import Any
 
 import torch
 from scipy.stats import t
-from torch import nn
 
 import flowers_utils as fu
 import transfer_learning_config as config
-from flowers_utils import models, training
+from flowers_utils import models
 from flowers_utils.config_check import phase_settings
 from flowers_utils.data import FlowerData, batches
 from flowers_utils.device import Device
 from flowers_utils.evaluation import compute_metrics, fit_temperature, predict_logits
+from flowers_utils.fitted_head import fit_head
+from flowers_utils.phases import PhaseResult
 from flowers_utils.progress import clock, say
 from flowers_utils.storage.checkpoints import versions
 from flowers_utils.storage.results import peak_memory_bytes
@@ -45,8 +46,8 @@ Rows = dict[str, dict[str, Any]]  # of one job, by their name
 
 def train_recipe(
     name: str, seed: int, data: FlowerData, device: Device
-) -> tuple[nn.Module, dict[str, Any]]:
-    """Both phases as the notebook has them: the network of the best epoch on val, and a row."""
+) -> tuple[PhaseResult, dict[str, Any]]:
+    """Both phases as the notebook has them: the result of the second, and a row."""
     model, row = start(data, seed), {"seconds": 0.0}
     with tempfile.TemporaryDirectory() as folder:
         for number in (1, 2):
@@ -56,19 +57,20 @@ def train_recipe(
             row |= {f"phase {number}, val": result.best_val_accuracy}
             row |= {f"phase {number}, seconds": result.seconds}
             row["seconds"] += result.seconds
-    return model, row | {"val": result.best_val_accuracy}
+    return result, row | {"val": result.best_val_accuracy}
 
 
 def run_recipe(name: str, seed: int, data: FlowerData, device: Device) -> dict[str, Any]:
     """Train by a recipe, then score test once."""
-    model, row = train_recipe(name, seed, data, device)
+    result, row = train_recipe(name, seed, data, device)
+    model = result.model
     logits, labels = predict_logits(model, data.test, device)
-    temperature, _ = fit_temperature(*predict_logits(model, data.val, device))
+    temperature, _ = fit_temperature(result.val_logits, data.val.labels)
     scores, calibrated = (
         compute_metrics(x, labels, class_names=data.class_names)
         for x in (logits, logits / temperature)
     )
-    return row | {
+    row |= {
         "test": scores.top1.value,
         "low": scores.top1.low,
         "high": scores.top1.high,
@@ -80,6 +82,10 @@ def run_recipe(name: str, seed: int, data: FlowerData, device: Device) -> dict[s
         "ece after temperature": calibrated.ece,
         "peak_memory_bytes": peak_memory_bytes(device.torch_device),
     }
+    if config.RECIPES[name].get("phase2", {}).get("fit_head"):  # to train and val
+        fit_head(model, data, device)
+        row |= {"val, head fitted to train alone": top1(model, data.val, device)}
+    return row
 
 
 def run_sizes(seed: int, folder: str, device: Device) -> Rows:
@@ -88,8 +94,8 @@ def run_sizes(seed: int, folder: str, device: Device) -> Rows:
     for size in (224, 256, 288, 320):
         config.RECIPES["fast"]["sizes"] = {"use": size}
         data = fu.load_data(folder, recipe="fast")
-        model = model or train_recipe("fast", seed, data, device)[0]
-        training.fit_head(model, data, device)
+        model = model or train_recipe("fast", seed, data, device)[0].model
+        fit_head(model, data, device)
         rows[f"used at {size}"] = {"val": top1(model, data.val, device)}
     return rows
 
@@ -113,7 +119,7 @@ def run_batchnorm(seed: int, data: FlowerData, device: Device) -> Rows:
     """
     model = device.place(start(data, seed))
     models.freeze_backbone(model)
-    training.fit_head(model, data, device)
+    fit_head(model, data, device)
     rows = {"eval mode": {"val": top1(model, data.val, device)}}
     before = {key: value.clone() for key, value in model.state_dict().items()}
     for size in (32, 8, 2):

@@ -20,6 +20,7 @@ from flowers_utils.data import FlowerData, Split, batches
 from flowers_utils.datasets.photos import open_photo
 from flowers_utils.device import Device
 from flowers_utils.evaluation import predict_logits
+from flowers_utils.fitted_head import HEAD_C, fit_head
 from flowers_utils.transforms import MEAN, STD, augment_batch
 from tests.benchmarks.photos import files_of
 from tests.benchmarks.textbook import train_transform
@@ -36,7 +37,7 @@ BASE: dict[str, Any] = {
     "schedule": "one cycle",  # or "cosine", "StepLR at 2/3"
     "batchnorm": "learns",  # or "frozen"
     "fit_last": True,
-    "head_c": training.HEAD_C,
+    "head_c": HEAD_C,
     "smallest_crop": None,
     "hue": config.AUGMENTATION["hue"],
     "change": None,  # "smoothing", "mixup", "trivial", "rand"
@@ -53,8 +54,8 @@ TRIALS: dict[str, dict[str, Any]] = {
     "BatchNorm frozen": {"batchnorm": "frozen"},
     "head fitted first": {"start": "fitted"},
     "head not fitted last": {"fit_last": False},
-    "penalty 3 times": {"head_c": training.HEAD_C / 3},
-    "penalty a third": {"head_c": training.HEAD_C * 3},
+    "penalty 3 times": {"head_c": HEAD_C / 3},
+    "penalty a third": {"head_c": HEAD_C * 3},
     **{f"{count} epochs": {"epochs": count} for count in (8, 20, 30)},
     **{f"crops from {part} %": {"smallest_crop": part / 100} for part in (35, 60, 80)},
     "aspect kept": {"aspect": True},
@@ -113,7 +114,7 @@ def run_trial(name: str, fold: int, data: str, device: Device, size: int) -> dic
     model, generator = device.place(start(train, fold)), fu.seed_everything(fold)
     models.freeze_backbone(model)
     if s["start"] == "fitted":
-        training.fit_head(model, use, device, c=s["head_c"])
+        fit_head(model, use, device, c=s["head_c"])
     else:
         phase_1 = {**s, "epochs": 6, "head_lr": 3e-3, "ema": 0}
         _fine_tune(model, train, device, generator, phase_1)
@@ -124,7 +125,7 @@ def run_trial(name: str, fold: int, data: str, device: Device, size: int) -> dic
                 module.requires_grad_(False)
     model = _fine_tune(model, train, device, generator, s)
     if s["fit_last"]:
-        training.fit_head(model, use, device, c=s["head_c"])
+        fit_head(model, use, device, c=s["head_c"])
     row = {"seconds": time.perf_counter() - began, "accuracy": top1(model, val, device)}
     return row | {"accuracy, mirrored twin": top1(model, val, device, twin=True)}
 
