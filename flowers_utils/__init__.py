@@ -1,7 +1,7 @@
 """Helpers of the transfer-learning lesson.
 
 The lesson itself, to be read in this order: device, data, transforms, models, phases, training,
-evaluation. The machinery behind it: fitted_head (of the faster recipes), and the folders.
+evaluation. The rest is the machinery behind it.
 """
 
 try:

@@ -83,7 +83,7 @@ def batches(
     count, shuffle = len(split), generator is not None
     order = torch.randperm(count, generator=generator) if shuffle else torch.arange(count)
     for chosen in order.split(batch_size):
-        if shuffle and len(chosen) == 1 < count:
+        if shuffle and count > 1 and len(chosen) == 1:
             break  # BatchNorm's statistics of a single photograph are poor, or impossible
         images = torch.from_numpy(split.images[chosen.numpy()])
         if device.torch_device.type == "cuda":

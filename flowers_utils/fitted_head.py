@@ -1,4 +1,4 @@
-"""The head of the faster recipes: fitted by logistic regression, after the last epoch."""
+"""A head fitted by logistic regression: at the end of the faster recipes, and in experiments."""
 
 from dataclasses import replace
 
@@ -29,30 +29,33 @@ def fit_head(
     convex, so it has one best answer and needs no learning rate.
     """
     features, labels = mirrored_features(model, data.train, device, image_size=data.image_size)
-    set_head(model, features, labels, c=c)
-    return epoch_result(_logits(model, features), labels)
+    fit_to_features(model, features, labels, c=c)
+    return epoch_result(_logits(model, features, device), labels)
 
 
 def fit_final_head(
     model: nn.Module, data: FlowerData, device: Device
 ) -> tuple[EpochResult, EpochResult]:
-    """Fit the head to train and val together; returns the measures on train and on val.
+    """Fit the head like `fit_head`, but to train and val together; the measures on train and on val.
 
     A head cannot be measured on photographs that it was fitted to. So each fifth of val is
-    classified by another head, fitted to train and the rest of val (cross-validation).
+    classified by another head, fitted to train and the rest of val (cross-validation). These five
+    heads only take the model's place for it; the last one, fitted to all, stays.
     """
     size, count = data.image_size, len(data.val)
     train_x, train_y = mirrored_features(model, data.train, device, image_size=size)
     val_x, val_y = mirrored_features(model, data.val, device, image_size=size)
-    fold = (torch.arange(count) % FOLDS).repeat(2)  # with each photograph its mirror image
+    in_order_of_class = data.val.labels.argsort(stable=True).argsort()
+    fold = in_order_of_class % FOLDS  # so each fifth has photographs of every class
     logits = torch.zeros(count, data.num_classes)
     for part in fold.unique():
-        others, held_out = fold != part, fold[:count] == part
+        others = (fold != part).repeat(2)  # without the mirror images of the fifth, too
         features, labels = torch.cat([train_x, val_x[others]]), torch.cat([train_y, val_y[others]])
-        set_head(model, features, labels)
-        logits[held_out] = _logits(model, val_x[:count][held_out])
-    set_head(model, torch.cat([train_x, val_x]), torch.cat([train_y, val_y]))  # the one that stays
-    return epoch_result(_logits(model, train_x), train_y), epoch_result(logits, val_y[:count])
+        fit_to_features(model, features, labels)
+        logits[fold == part] = _logits(model, val_x[:count][fold == part], device)
+    fit_to_features(model, torch.cat([train_x, val_x]), torch.cat([train_y, val_y]))
+    train = epoch_result(_logits(model, train_x, device), train_y)
+    return train, epoch_result(logits, data.val.labels)
 
 
 def mirrored_features(
@@ -62,12 +65,13 @@ def mirrored_features(
     parts = []
     for images in (split.images, split.images[..., ::-1]):  # from right to left: mirrored
         batches = evaluation_batches(replace(split, images=images), device, image_size=image_size)
-        parts.append(features_of(model, batches, device))
-    features, labels = zip(*parts, strict=True)
-    return torch.cat(features), torch.cat(labels)
+        parts.append(features_of(model, batches, device)[0])
+    return torch.cat(parts), split.labels.repeat(2)
 
 
-def set_head(model: nn.Module, features: Tensor, labels: Tensor, *, c: float = HEAD_C) -> None:
+def fit_to_features(
+    model: nn.Module, features: Tensor, labels: Tensor, *, c: float = HEAD_C
+) -> None:
     """Fit scikit-learn's logistic regression, and write its weights into the head."""
     standard = StandardScaler().fit(features)  # the penalty needs features of equal scale
     solver = LogisticRegression(C=c, max_iter=1000).fit(standard.transform(features), labels)
@@ -79,13 +83,13 @@ def set_head(model: nn.Module, features: Tensor, labels: Tensor, *, c: float = H
     head = models.head_of(model)
     with torch.no_grad():
         head.weight.zero_()
-        head.bias.fill_(-100.0)  # a class without photographs is never predicted
+        head.bias.fill_(-10.0)  # so a class without photographs is never predicted
         head.weight[solver.classes_] = torch.from_numpy(weight).to(head.weight)
         head.bias[solver.classes_] = torch.from_numpy(bias).to(head.bias)
 
 
-def _logits(model: nn.Module, features: Tensor) -> Tensor:
+def _logits(model: nn.Module, features: Tensor, device: Device) -> Tensor:
     """What the classifier makes of stored features, on the CPU."""
-    weight = models.head_of(model).weight
-    with torch.no_grad():
-        return models.classifier_of(model).eval()(features.to(weight)).float().cpu()
+    with torch.no_grad(), device.autocast():
+        classifier = models.classifier_of(model).eval()
+        return classifier(features.to(device.torch_device)).float().cpu()

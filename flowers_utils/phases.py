@@ -25,7 +25,7 @@ class Phase:
     title: str = ""  # "Phase 1" if empty
     # Two choices of the faster recipes (RECIPES in the config); False is the lesson's.
     one_cycle: bool = False  # the learning rates rise and fall once; False: StepLR
-    fit_head: bool = False  # after the last epoch, by logistic regression on train and val
+    fit_head: bool = False  # after the last epoch of the last phase: `fit_final_head`
 
     @property
     def rows(self) -> int:
@@ -72,6 +72,7 @@ def epoch_result(logits: Tensor, labels: Tensor) -> EpochResult:
 class PhaseResult:
     """What a phase leaves behind; `model` holds the weights of the epoch that was best on val.
 
+    If that was the row of a fitted head, it has learned from val: then only `val_logits` measure it.
     `history` has a row for each epoch: phase, epoch, train_loss, train_accuracy, val_loss,
     val_accuracy, seconds, and learning_rates by group (none if the head was fitted).
     """

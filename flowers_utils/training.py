@@ -91,10 +91,11 @@ def run_phase(
             if epoch <= phase.epochs:
                 batches = bar.follow(training_batches(data, device, generator))
                 train = train_one_epoch(model, batches, optimizer, device, scaler)
-                scheduler.step()  # here the learning rates change: once an epoch
+                scheduler.step()  # here, once an epoch, the learning rates may change
                 val = validate()
             else:  # the row after the last epoch, from the weights of the last epoch
-                (train, val), lrs = fit_final_head(model, data, device), {}
+                train, val = fit_final_head(model, data, device)
+                lrs = {}
                 bar.update(len(data.train))
             row = {"phase": phase.number, "epoch": epoch, "learning_rates": lrs}
             row |= {"train_loss": train.loss, "train_accuracy": train.top1}

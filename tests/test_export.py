@@ -115,8 +115,8 @@ def test_int8_is_kept_if_it_loses_half_a_point_at_most(tmp_path, monkeypatch, af
 @pytest.mark.parametrize(
     ("source", "said", "left_out"),
     [
-        ("flowers102", ("Nilsback", "`ResNet18_Weights.IMAGENET1K_V1`"), "top5"),
-        ("practice", ("mean nothing",), "ImageNet"),
+        ("flowers102", ("17 others: epoch", "`ResNet18_Weights.IMAGENET1K_V1`"), "top5"),
+        ("practice", ("17 others (then the head learned from these", "mean nothing"), "ImageNet"),
     ],
 )
 def test_the_model_card_says_what_the_values_say(checkpoint, tmp_path, source, said, left_out):
@@ -128,6 +128,8 @@ def test_the_model_card_says_what_the_values_say(checkpoint, tmp_path, source, s
     metrics |= {"count": 20, "ece": 0.031, "recall": recall}
     run = {"data": {"images": {"train": 31, "val": 17}}, "device": "CPU (x86_64, test)"}
     run |= {"profile": "quick", "recipe": "lesson", "seed": 42, "exports": []}
+    last = {"epoch": content["epoch"], "learning_rates": {} if source == "practice" else {"fc": 1}}
+    run["phases"] = {"phase2": {"history": [last]}}
     path = tmp_path / "card.md"
     card = write_model_card(path, checkpoint=content, metrics=metrics, run=run)
     for words in (

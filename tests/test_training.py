@@ -179,15 +179,15 @@ def test_the_final_head_sees_train_and_val_but_each_fifth_of_val_is_classified_w
     _, val = fit_final_head(model, data, cpu)
     x, y = mirrored_features(model, data.train, cpu, image_size=32)
     val_x, val_y = mirrored_features(model, data.val, cpu, image_size=32)
-    part = torch.arange(len(val_y)) % len(data.val) % FOLDS
-    final = models.classifier_of(model)(val_x).softmax(1).double()
-    for others, asked, ours in (
-        (part != 0, val_x[:16:FOLDS], val.logits[::FOLDS].softmax(1).double()),
-        (part >= 0, val_x, final),
-    ):
+    held_out = data.val.labels.argsort(stable=True).argsort() % FOLDS == 0
+    assert sorted(data.val.labels[held_out].tolist()) == [0, 1, 2, 3]  # of every class
+    first_fifth = (~held_out.repeat(2), val_x[:16][held_out], val.logits[held_out])
+    final = (held_out.repeat(2) >= 0, val_x, models.classifier_of(model)(val_x))
+    for others, asked, ours in (first_fifth, final):
         head = make_pipeline(StandardScaler(), LogisticRegression(C=HEAD_C, max_iter=1000))
         head.fit(torch.cat([x, val_x[others]]), torch.cat([y, val_y[others]]))
-        assert torch.allclose(ours, torch.from_numpy(head.predict_proba(asked)), atol=2e-3)
+        theirs = torch.from_numpy(head.predict_proba(asked))
+        assert torch.allclose(ours.softmax(1).double(), theirs, atol=2e-3)
 
 
 def test_the_last_row_fits_the_head_to_the_trained_backbone(tmp_path, capsys):
@@ -198,6 +198,8 @@ def test_the_last_row_fits_the_head_to_the_trained_backbone(tmp_path, capsys):
     assert history(fitted)[:2] == history(trained)
     last = fitted.history[2]
     assert last["learning_rates"] == {} and last["train_loss"] < fitted.history[1]["train_loss"]
+    scored = fitted.val_logits.argmax(1) == small_data().val.labels
+    assert scored.float().mean().item() == fitted.best_val_accuracy == last["val_accuracy"]
     assert fitted.best_epoch == 3 and backbone_print(fitted.model) == backbone_print(trained.model)
 
 

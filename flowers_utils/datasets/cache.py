@@ -43,8 +43,6 @@ def decoded(files: Sequence[Path], *, size: int, name: str) -> np.ndarray:
 def _mapped(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r")
-    except FileNotFoundError:
-        raise
     except OSError:  # some network drives cannot map a file into memory: then read all of it
         return np.load(path)
 

@@ -14,7 +14,7 @@ CARD = """\
 Predicts which of {checkpoint[num_classes]} classes a photograph shows. Its input is the photograph
 squashed to {checkpoint[image_size]} x {checkpoint[image_size]} pixels.
 
-Trained on {run[data][images][train]} photographs, chosen on {run[data][images][val]} others: epoch
+Trained on {run[data][images][train]} photographs, chosen on {run[data][images][val]} others{head}: epoch
 {checkpoint[epoch]}, recipe {run[recipe]}, profile {run[profile]}, seed {run[seed]}, {device}.
 
 ## Metrics on the {metrics[count]} photographs of test
@@ -56,10 +56,13 @@ def write_model_card(path: str | os.PathLike, *, checkpoint: dict, metrics: dict
             scores.append([name, f"{each['value']:.1%}", interval])
     recall = {name: value for name, value in metrics["recall"].items() if value is not None}
     weakest = [f"{plain(name)} ({recall[name]:.0%})" for name in sorted(recall, key=recall.get)[:5]]
+    last = run["phases"]["phase2"]["history"][-1]  # without learning rates, if its head was fitted
+    fitted = checkpoint["epoch"] == last["epoch"] and not last["learning_rates"]
     text = CARD.format(
         checkpoint=checkpoint,
         metrics=metrics,
         run=run,
+        head=" (then the head learned from these, too)" if fitted else "",
         title=plain(checkpoint["data"]["title"]),
         device=plain(run["device"]),
         scores=markdown_table(["accuracy", "value", "95 % interval"], scores),

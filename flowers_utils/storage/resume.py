@@ -88,7 +88,7 @@ class PhaseFiles:
         if saved is None:
             self.state.unlink(missing_ok=True)
             if kept := keep_earlier(self.checkpoint):
-                self.note += f" It is kept as '{kept.name}'."
+                self.note = f"{self.note} The earlier weights are now '{kept.name}'.".strip()
             say(self.note)
             return None
         for name, part in changing.items():
