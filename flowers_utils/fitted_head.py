@@ -39,8 +39,8 @@ def fit_final_head(
     """Fit the head like `fit_head`, but to train and val together; the measures on train and on val.
 
     A head cannot be measured on photographs that it was fitted to. So each fifth of val is
-    classified by another head, fitted to train and the rest of val (cross-validation). These five
-    heads only take the model's place for it; the last one, fitted to all, stays.
+    classified by another head, fitted to train and the rest of val (cross-validation). The last
+    head, fitted to all, stays. Copies of a photograph within val make its measures too high.
     """
     size, count = data.image_size, len(data.val)
     train_x, train_y = mirrored_features(model, data.train, device, image_size=size)

@@ -101,7 +101,10 @@ def test_colours_become_srgb(tmp_path, mode, kind, profile, expected):
     assert near(open_photo(written(tmp_path, content)).getpixel((0, 0)), expected)
 
 
-@pytest.mark.parametrize("content", [b"", encoded(two_colours(), "PNG")[:60]])
+FLOATS = encoded(two_colours(0.0, 1.0, "F"), "TIFF")
+
+
+@pytest.mark.parametrize("content", [b"", encoded(two_colours(), "PNG")[:60], FLOATS])
 def test_a_file_that_cannot_be_opened_is_named_with_what_to_do(tmp_path, content):
     path = written(tmp_path, content)
     with pytest.raises(FlowersError, match=f"'{path}' cannot be opened .* save it as JPEG"):

@@ -64,8 +64,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     with contextlib.suppress(Exception):  # a damaged EXIF block; the pixels may be sound
         image = ImageOps.exif_transpose(image)
     profile = image.info.get("icc_profile")
+    if image.mode == "F":
+        raise ValueError("its pixels are decimal numbers, of an unknown scale")
     if image.mode.startswith("I"):  # 16 bits a pixel
-        image = Image.fromarray((np.asarray(image) / 257).astype(np.uint8))
+        image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
     if image.mode in ("LA", "P", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
     if profile:  # Display P3 of phones, Adobe RGB: networks expect sRGB
