@@ -26,10 +26,7 @@ FEWEST_TO_CALIBRATE = 50  # val photographs; one number fitted on fewer is mostl
 
 
 def predict_logits(model: nn.Module, split: Split, device: Device) -> tuple[Tensor, Tensor]:
-    """Logits `(N, C)` float32 and labels `(N,)` of val or test (train is larger), on the CPU.
-
-    Val measures no head that was fitted to it: see `PhaseResult.val_logits`.
-    """
+    """Logits `(N, C)` float32 and labels `(N,)` of val or test (train is larger), on the CPU."""
     return _collect(device.place(model).eval(), evaluation_batches(split, device), device)
 
 

@@ -45,8 +45,7 @@ def fit_final_head(
     size, count = data.image_size, len(data.val)
     train_x, train_y = mirrored_features(model, data.train, device, image_size=size)
     val_x, val_y = mirrored_features(model, data.val, device, image_size=size)
-    in_order_of_class = data.val.labels.argsort(stable=True).argsort()
-    fold = in_order_of_class % FOLDS  # so each fifth has photographs of every class
+    fold = data.val.labels.argsort(stable=True).argsort() % FOLDS  # each has every class
     logits = torch.zeros(count, data.num_classes)
     for part in fold.unique():
         others = (fold != part).repeat(2)  # without the mirror images of the fifth, too
@@ -69,12 +68,10 @@ def mirrored_features(
     return torch.cat(parts), split.labels.repeat(2)
 
 
-def fit_to_features(
-    model: nn.Module, features: Tensor, labels: Tensor, *, c: float = HEAD_C
-) -> None:
+def fit_to_features(model: nn.Module, x: Tensor, y: Tensor, *, c: float = HEAD_C) -> None:
     """Fit scikit-learn's logistic regression, and write its weights into the head."""
-    standard = StandardScaler().fit(features)  # the penalty needs features of equal scale
-    solver = LogisticRegression(C=c, max_iter=1000).fit(standard.transform(features), labels)
+    standard = StandardScaler().fit(x)  # the penalty needs features of equal scale
+    solver = LogisticRegression(C=c, max_iter=1000).fit(standard.transform(x), y)
     weight, bias = solver.coef_, solver.intercept_
     if len(solver.classes_) == 2:  # scikit-learn returns one row, for the second class
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
@@ -91,5 +88,4 @@ def fit_to_features(
 def _logits(model: nn.Module, features: Tensor, device: Device) -> Tensor:
     """What the classifier makes of stored features, on the CPU."""
     with torch.no_grad(), device.autocast():
-        classifier = models.classifier_of(model).eval()
-        return classifier(features.to(device.torch_device)).float().cpu()
+        return models.classifier_of(model)(features.to(device.torch_device)).float().cpu()

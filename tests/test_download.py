@@ -82,9 +82,11 @@ def test_mirrors_are_tried_in_order_and_share_what_has_arrived(server, path):
         assert mirror.requests[0][1].startswith("bytes=14") and len(mirror.requests) == 1
 
 
-def test_reachable_tells_the_truth_within_its_timeout(server):
+def test_reachable_tells_the_truth_within_its_timeout(server, monkeypatch):
     assert reachable(server.url("file.bin"))
     server.misbehave("file.bin", "login page", "slow")
     for url in (server.url("other.bin"), NOBODY_LISTENS, "mistyped", server.url("file.bin")):
         assert not reachable(url)
     assert not reachable(server.url("file.bin"), timeout=0.2)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "gone.pem")
+    assert not reachable("https://127.0.0.1:9/")

@@ -109,9 +109,11 @@ def test_a_recipe_has_its_own_sizes_and_trains_at_that_of_the_crop(mini_flowers1
 
 
 def test_the_set_is_found_wherever_one_points_into_it(mini_flowers102, tmp_path, monkeypatch):
+    (mini_flowers102 / "roses").mkdir()
     for place in ("flowers-102", "flowers-102/jpg", "."):
         given = str(mini_flowers102 / place)
-        assert load_data(given, profile="smoke").source == "flowers102"
+        data = load_data(given, profile="smoke")
+        assert data.source == "flowers102" and ("'roses'" in data.note) == (place == ".")
         monkeypatch.setenv("FLOWERS_DATA_DIR", given)
         assert data_root() == mini_flowers102
     jpg = mini_flowers102 / "flowers-102" / "jpg"

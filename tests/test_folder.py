@@ -77,7 +77,7 @@ def test_folders_around_the_classes_are_entered_and_what_is_not_read_is_told(fol
     photo(folder / "flowers/test/1.jpg")  # test without labels, as competitions give it
     outside = ("flowers/a.jpg", "flowers/train/b.jpg", "drafts/lily/1.jpg")
     hidden = ("@lily/1.jpg", "flowers/train/rose/.hidden.jpg", "flowers/train/rose/@y.jpg")
-    for name in (*outside, *hidden, "__MACOSX/1.jpg", "@eaDir/1.jpg", "flowers/.git/1.jpg"):
+    for name in (*outside, *hidden, "__MACOSX/1.jpg", "$RECYCLE.BIN/1.jpg", "flowers/.git/1.jpg"):
         photo(folder / name)
     for name, output in (("models", "card.png"), ("cache", "practice/train/x/1.png")):
         monkeypatch.setitem(config.PATHS, name, str(folder / name))
@@ -87,7 +87,7 @@ def test_folders_around_the_classes_are_entered_and_what_is_not_read_is_told(fol
     assert "4 outside the class folders: 'flowers/a.jpg', 'flowers/train/b.jpg'," in own.left_out
     assert "5 hidden by their names, or made by this lesson: '@lily', 'cache'," in own.left_out
     assert all(name in own.left_out for name in ("'flowers/test/1.jpg'", "train/rose/@y.jpg'"))
-    assert not any(name in own.left_out for name in ("MACOSX", "eaDir", ".git"))
+    assert not any(name in own.left_out for name in ("MACOSX", "RECYCLE", ".git"))
 
 
 @pytest.mark.parametrize(
@@ -186,9 +186,10 @@ def test_copies_in_given_splits_are_warned_about(folder):
         fill(folder / split, "rose", "tulip", count=3)
     for copy in copies_of(photo(folder / "train/rose/IMG_7.jpg")):
         shutil.move(copy, folder / "test" / "rose")
+    shutil.copy(folder / "val/rose/0.jpg", folder / "test" / "rose" / "of_val.jpg")
     note = load_data(str(folder)).note
-    assert "copies of 11 of the 17 photographs of test ('IMG_7_again.jpg'," in note
-    assert "of val" not in note and "Compared were" in note
+    assert "train or val has copies of 12 of the 18 photographs of test ('IMG_7_again.jpg'," in note
+    assert "of val" not in note.replace("of_val", "") and "Compared were" in note
 
 
 def test_a_number_that_each_split_uses_makes_no_copies(folder):

@@ -59,10 +59,20 @@ def test_a_file_that_is_no_result_is_explained(tmp_path, content):
 def test_a_run_is_saved_as_proper_json_without_the_places_of_this_computer(cpu, tmp_path):
     path, phase = tmp_path / "results.json", {"name": "Phase 1", "seconds": 60}
     run = describe_run(small_data(), cpu, [phase], KNOBS)
-    odd = {"value": math.nan, "ece": (math.inf, np.float32(0.5)), "recall": np.ones(2)}
+    odd = {
+        "value": math.nan,
+        "ece": (math.inf, np.float32(0.5)),
+        "recall": np.ones(2),
+        "at": tmp_path,
+    }
     save_results(path, run | {"test": odd})
     read = load_results(path)
-    assert read["test"] == {"value": None, "ece": [None, 0.5], "recall": [1, 1]}
+    assert read["test"] == {
+        "value": None,
+        "ece": [None, 0.5],
+        "recall": [1, 1],
+        "at": str(tmp_path),
+    }
     assert read["phases"]["phase1"] == phase and read["seed"] == 0
     assert read["data"]["images"] == {"train": 24, "val": 16, "test": 16}
     assert read["config"]["BACKBONE"] == config.BACKBONE and "PATHS" not in read["config"]

@@ -22,7 +22,7 @@ def reachable(url: str, *, timeout: float = 3.0) -> bool:
     try:
         with requests.get(url, stream=True, timeout=timeout) as response:
             return response.ok and not response.headers.get("Content-Type", "").startswith(WEB_PAGE)
-    except requests.RequestException:
+    except (OSError, ValueError):  # also for settings of a proxy or certificate that are wrong
         return False
 
 

@@ -81,13 +81,14 @@ def _check_complete(photos: list[Photo], names: list[str], left_out: str) -> Non
 
 
 def _overlap(photos: list[Photo], split: str) -> str:
-    """A warning if train holds copies of photographs of another `split`, else ""."""
-    train = {photo.picture for photo in photos if photo.split == "train"}
-    given = [photo for photo in photos if photo.split == split]
-    shared = [photo.path.name for photo in given if photo.picture in train]
-    told = f"Warning: train has copies of {len(shared)} of the {len(given)} photographs of {split}"
+    """A warning if train, or val for test, holds copies of photographs of this `split`, else ""."""
+    others = SPLITS[: SPLITS.index(split)]
+    before = {photo.picture for photo in photos if photo.split in others}
+    given, others = [photo for photo in photos if photo.split == split], " or ".join(others)
+    same = [photo.path.name for photo in given if photo.picture in before]
+    told = f"Warning: {others} has copies of {len(same)} of the {len(given)} photographs of {split}"
     advice = f"so the accuracy on {split} will be too high. Take them out of one of the two."
-    return f"{told} ({first_few(shared)}), {advice}" if shared else ""
+    return f"{told} ({first_few(same)}), {advice}" if same else ""
 
 
 def _cut(photos: list[Photo], missing: list[str], seed: int) -> tuple[list[Photo], str]:

@@ -1,5 +1,6 @@
 """What lies in a student's folder: splits, classes, photographs, and what cannot be used."""
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -17,7 +18,8 @@ SPLIT_NAME = re.compile(
     re.IGNORECASE,
 )
 # What computers put beside photographs, and nobody misses.
-SYSTEM = re.compile(r"\._.*|\.DS_Store|\.git|\.ipynb_checkpoints|@eaDir|__MACOSX")
+SYSTEM = r"\._.*|\.DS_Store|\.git|\.ipynb_checkpoints|@eaDir|__MACOSX|lost\+found|#recycle"
+SYSTEM = re.compile(SYSTEM + r"|\$RECYCLE\.BIN|System Volume Information")
 GAPS = re.compile(r"(?<!\d) +| +(?!\d)")  # "red_lily" is "redlily", but "1_1" is not "11"
 
 
@@ -46,7 +48,7 @@ def list_photos(folder: Path) -> tuple[list[Photo], list[str], str]:
         if not splits.get(place):
             left_out["outside the class folders"] += files
             continue
-        name = normalize("NFC", place.name)  # macOS writes é as two characters
+        name = normalize("NFC", os.fsencode(place.name).decode(errors="replace"))
         classes[splits[place], name] += 1
         for file in files:
             if why := why_no_photo(file):

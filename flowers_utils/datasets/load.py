@@ -12,6 +12,7 @@ from flowers_utils.data import FlowerData, Split, check_data
 from flowers_utils.datasets import flowers102, practice
 from flowers_utils.datasets.cache import decoded
 from flowers_utils.datasets.folder import SPLITS, Listing, read_folder
+from flowers_utils.datasets.listing import first_few
 from flowers_utils.datasets.photos import open_photo
 from flowers_utils.datasets.practice_species import PRACTICE_NAMES
 from flowers_utils.device import Device
@@ -47,6 +48,9 @@ def load_data(
     choice, profile, seed, recipe = check_knobs(choice, profile, seed, recipe)
     limit, root, note = config.PROFILES[profile]["images"], data_root(), ""
     if choice not in DATA_WORDS and (given := flowers102.root_of(Path(choice))):
+        others = [path.name for path in Path(choice).iterdir() if path.is_dir()]
+        if others := [name for name in others if name not in ("flowers-102", "jpg")]:
+            note = f"Flowers102 is taken, and not what is beside it: {first_few(others)}."
         choice, root = "flowers102", given
     if choice == "auto":
         choice = "flowers102"
@@ -56,7 +60,7 @@ def load_data(
         with explain_full_disk(root):
             flowers102.ensure_flowers102(root)
         files = {name: flowers102.read_split(root, name) for name in SPLITS}
-        listing = Listing(config.DATASET["name"], flowers102.FLOWERS102_NAMES, files)
+        listing = Listing(config.DATASET["name"], flowers102.FLOWERS102_NAMES, files, note)
     elif choice == "practice":
         listing = _practice_listing(seed, limit, note)
     else:

@@ -88,7 +88,10 @@ def photo_from(button: Any, path: str | os.PathLike | None = None) -> Image.Imag
     """The photograph uploaded with the button of `photo_picker`, else the one at `path`, else None."""
     if button is None or not button.value:
         return None if path is None else open_photo(path)
-    upload = button.value[-1]
+    values = button.value
+    if isinstance(values, dict):  # in ipywidgets 7, which Colab has
+        values = [{"name": name, **value} for name, value in values.items()]
+    upload = values[-1]
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, Path(upload["name"]).name)  # its own name, for the error's sentence
         copy.write_bytes(upload["content"])

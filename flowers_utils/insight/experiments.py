@@ -23,7 +23,7 @@ from flowers_utils.insight.advice import interval_on_val
 from flowers_utils.machine.speed import count_flops, measure
 from flowers_utils.models import build_model
 from flowers_utils.progress import Progress
-from flowers_utils.storage.results import markdown_table
+from flowers_utils.storage.results import markdown_table, plain
 from flowers_utils.training import evaluate, make_optimizer, train_one_epoch
 from flowers_utils.transforms import evaluation_batches
 
@@ -133,5 +133,5 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], data: FlowerData) -> str
         notes = [f"Accuracies are not compared, {why}.\n"]
     for note in dict.fromkeys(row["note"] for row in rows if row["note"]):  # each of them once
         names = ", ".join(f"**{row['name']}**" for row in rows if row["note"] == note)
-        notes.append(f"- {names}: {note}")
+        notes.append(f"- {names}: {plain(note)}")
     return "\n".join([markdown_table(headers, cells), "", *notes]).strip()

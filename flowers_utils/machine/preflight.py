@@ -98,8 +98,9 @@ def check_disk() -> str:
 
 def check_flowers(choice: str) -> tuple[str, str]:
     """Which flowers `load_data` takes for this choice, and a line on where they come from."""
-    root, own = data_root(), "your own flowers"
-    if choice not in DATA_WORDS:
+    given, own = flowers102.root_of(Path(choice)), "your own flowers"
+    root = given or data_root()
+    if choice not in DATA_WORDS and not given:
         return own, f"[ok]    {own}: in {choice}"  # what is in it, `load_data` says
     if choice == "practice":
         return PRACTICE, f"[ok]    {PRACTICE}: drawn here, nothing to download"

@@ -32,7 +32,7 @@ def begin_run(folder: str | Path, data: FlowerData, knobs: Mapping[str, Any]) ->
     """
     path = Path(folder, "run.json")
     run = {"data": about(data), "knobs": dict(knobs), "config": _config()}
-    content = json.dumps(run, indent=2).encode()
+    content = json.dumps(run, indent=2, default=str).encode()
     if path.exists() and path.read_bytes() == content:
         return ""
     files = [file for name in FILES_OF_A_RUN for file in path.parent.glob(name)]
@@ -76,8 +76,8 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def save_results(path: str | Path, results: Mapping[str, Any]) -> None:
-    """Write results as JSON: completely, or not at all. NaN and infinity, which JSON lacks: null."""
-    text = json.dumps(results, default=lambda value: value.tolist())  # of NumPy and PyTorch
+    """Write results as JSON (NaN and infinity as null, arrays as lists): completely, or not at all."""
+    text = json.dumps(results, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v))
     finite = json.loads(text, parse_constant=lambda _: None)
     text = json.dumps(finite, indent=2, ensure_ascii=False) + "\n"
     atomic_write(path, lambda part: part.write_text(text, encoding="utf-8"))
