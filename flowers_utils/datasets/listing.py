@@ -48,7 +48,7 @@ def list_photos(folder: Path) -> tuple[list[Photo], list[str], str]:
         if not splits.get(place):
             left_out["outside the class folders"] += files
             continue
-        name = normalize("NFC", os.fsencode(place.name).decode(errors="replace"))
+        name = normalize("NFC", os.fsencode(place.name).decode(errors="replace"))  # é as one letter
         classes[splits[place], name] += 1
         for file in files:
             if why := why_no_photo(file):
