@@ -40,6 +40,8 @@ def test_a_sound_training_has_nothing_to_diagnose(data):
     assert insight.diagnose(sound, 1, data) == insight.diagnose(cycle, 1, data) == []
     fitted = row(3, train_loss=0.05, learning_rates={})  # it must not hide what came before
     assert "too high" in insight.diagnose([*cycle[:2], fitted], 1, data)[0]
+    learned = row(2, val_loss=0.9, **LEARNED)  # nor look like a best epoch that was lost again
+    assert insight.diagnose([row(1), learned, {**fitted, "val_accuracy": 0.95}], 1, data) == []
 
 
 def test_where_the_promise_does_not_apply_the_reason_is_given(tiny_data):

@@ -38,7 +38,7 @@ def diagnose(history: Sequence[Mapping], phase: int, data: FlowerData) -> list[s
     trained = [row for row in rows if row.get("learning_rates") != {}] or rows
     losses, last = [row["train_loss"] for row in trained], trained[-1]
     start = math.log(data.num_classes)  # the loss of guessing
-    best = interval_on_val(max(row["val_accuracy"] for row in rows), data)
+    best = interval_on_val(max(row["val_accuracy"] for row in trained), data)
     guessing = float(data.val.labels.bincount().max() / len(data.val))
     # (A loss that rises with the rates of one cycle, and falls with them, has done no harm.)
     rose = max(losses) > 1.5 * max(losses[0], 0.1) and losses[-1] > losses[0] / 2
