@@ -72,7 +72,6 @@ def epoch_result(logits: Tensor, labels: Tensor) -> EpochResult:
 class PhaseResult:
     """What a phase leaves behind; `model` holds the weights of the epoch that was best on val.
 
-    If that was the row of a fitted head, it has learned from val: then only `val_logits` measure it.
     `history` has a row for each epoch: phase, epoch, train_loss, train_accuracy, val_loss,
     val_accuracy, seconds, and learning_rates by group (none if the head was fitted).
     """
@@ -89,6 +88,11 @@ class PhaseResult:
     @property
     def best_epoch(self) -> int:
         return best_row(self.history)["epoch"]
+
+    @property
+    def head_saw_val(self) -> bool:
+        """The head of `model` was fitted to train and val: on val only `val_logits` measure it."""
+        return not best_row(self.history)["learning_rates"]
 
     @property
     def best_val_accuracy(self) -> float:

@@ -33,7 +33,10 @@ np.save(answers, session.run(None, {"images": np.load(photographs)})[0])
 
 def final_in(folder) -> Path:
     """A network with random weights, told to be over-confident by a temperature of 1.7."""
-    path, about = folder / "small_final.pth", {"epoch": 1, "metrics": {}, "temperature": 1.7}
+    path, about = (
+        folder / "small_final.pth",
+        {"epoch": 1, "metrics": {}, "temperature": 1.7, "head_saw_val": True},
+    )
     save_checkpoint(path, small_model(), data=DATA, **about)
     return path
 
@@ -61,6 +64,7 @@ def test_three_files_say_what_the_model_is_without_places_of_this_computer(expor
         assert place not in content and b"site-packages" not in content
     answers = export.open_export(Path(exports[2]["path"]))(DATA.val.images)
     assert np.allclose(answers.sum(axis=1), 1, atol=1e-4)  # 8 bits, and still probabilities
+    assert "both are too high" in exports[2]["sentence"]  # this head has learned from val
     metadata = onnxruntime.InferenceSession(exports[1]["path"]).get_modelmeta().custom_metadata_map
     torch.export.load(exports[0]["path"], extra_files=(extra := {"model.json": ""}))
     assert metadata == json.loads(extra["model.json"])
@@ -107,7 +111,9 @@ def test_int8_is_kept_if_it_loses_half_a_point_at_most(tmp_path, monkeypatch, af
     monkeypatch.setattr(export, "_accuracy", lambda *_: next(scores))
     monkeypatch.setattr(export, "_quantize", lambda source, target, _: target.write_bytes(b"8"))
     out = tmp_path / "int8.onnx"
-    values = export._export("8 bits", out, partial(export._write_int8, tmp_path / "a.onnx", DATA))
+    values = export._export(
+        "8 bits", out, partial(export._write_int8, tmp_path / "a.onnx", DATA, False)
+    )
     assert (values["path"] is not None) == out.exists() == kept
     assert ("was not kept" in values["sentence"]) != kept
 
@@ -121,6 +127,7 @@ def test_int8_is_kept_if_it_loses_half_a_point_at_most(tmp_path, monkeypatch, af
 )
 def test_the_model_card_says_what_the_values_say(checkpoint, tmp_path, source, said, left_out):
     content = load_checkpoint(checkpoint) | {"architecture": "resnet18"}
+    content["head_saw_val"] = source == "practice"
     content["data"] |= {"source": source, "title": "my *photographs*"}
     estimate = {"value": 0.8125, "low": 0.7, "high": 0.9}
     recall = {"$Rosa$ 5$": 0.25, "daisy": 1.0, "never seen": None, NAMES[1]: 0.75}
@@ -128,8 +135,6 @@ def test_the_model_card_says_what_the_values_say(checkpoint, tmp_path, source, s
     metrics |= {"count": 20, "ece": 0.031, "recall": recall}
     run = {"data": {"images": {"train": 31, "val": 17}}, "device": "CPU (x86_64, test)"}
     run |= {"profile": "quick", "recipe": "lesson", "seed": 42, "exports": []}
-    last = {"epoch": content["epoch"], "learning_rates": {} if source == "practice" else {"fc": 1}}
-    run["phases"] = {"phase2": {"history": [last]}}
     path = tmp_path / "card.md"
     card = write_model_card(path, checkpoint=content, metrics=metrics, run=run)
     for words in (

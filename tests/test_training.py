@@ -200,6 +200,7 @@ def test_the_last_row_fits_the_head_to_the_trained_backbone(tmp_path, capsys):
     assert last["learning_rates"] == {} and last["train_loss"] < fitted.history[1]["train_loss"]
     scored = fitted.val_logits.argmax(1) == small_data().val.labels
     assert scored.float().mean().item() == fitted.best_val_accuracy == last["val_accuracy"]
+    assert fitted.head_saw_val and not trained.head_saw_val
     assert fitted.best_epoch == 3 and backbone_print(fitted.model) == backbone_print(trained.model)
 
 

@@ -56,13 +56,11 @@ def write_model_card(path: str | os.PathLike, *, checkpoint: dict, metrics: dict
             scores.append([name, f"{each['value']:.1%}", interval])
     recall = {name: value for name, value in metrics["recall"].items() if value is not None}
     weakest = [f"{plain(name)} ({recall[name]:.0%})" for name in sorted(recall, key=recall.get)[:5]]
-    last = run["phases"]["phase2"]["history"][-1]  # without learning rates, if its head was fitted
-    fitted = checkpoint["epoch"] == last["epoch"] and not last["learning_rates"]
     text = CARD.format(
         checkpoint=checkpoint,
         metrics=metrics,
         run=run,
-        head=" (then the head learned from these, too)" if fitted else "",
+        head=" (then the head learned from these, too)" if checkpoint.get("head_saw_val") else "",
         title=plain(checkpoint["data"]["title"]),
         device=plain(run["device"]),
         scores=markdown_table(["accuracy", "value", "95 % interval"], scores),
