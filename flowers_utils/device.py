@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import random
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,7 +80,7 @@ def choose_device(name: str | None = None, *, fast: bool = True) -> Device:
     `fast=False` switches reduced precision and channels_last off. Both follow from the hardware, never
     from a measurement: a busy moment must not change the result of a run.
     """
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    cuda, mps = cuda_works(), torch.backends.mps.is_available()
     here = [kind for kind, usable in {"cuda": cuda, "mps": mps, "cpu": True}.items() if usable]
     name = name or here[0]
     if name not in here:
@@ -98,6 +99,20 @@ def choose_device(name: str | None = None, *, fast: bool = True) -> Device:
         precision = torch.bfloat16 if cpu_has_bfloat16() else torch.float32
     fast = fast and name != "mps"  # channels_last is many times slower there
     return Device(torch.device(name), title, precision if fast else torch.float32, fast)
+
+
+def cuda_works() -> bool:
+    """Whether torch can compute on an NVIDIA card; its releases leave out old cards."""
+    if not torch.cuda.is_available():
+        return False
+    try:
+        torch.ones(1, device="cuda").item()
+    except RuntimeError as error:
+        said = f"{torch.cuda.get_device_name()} is not used: {str(error).partition(chr(10))[0]}."
+        advice = "Close other programs that use it; an old card needs an older release of torch."
+        warnings.warn(f"{said} {advice}", stacklevel=3)
+        return False
+    return True
 
 
 def cpu_has_bfloat16() -> bool:

@@ -2,6 +2,7 @@
 
 import random
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -27,10 +28,14 @@ def test_cuda_comes_first_in_its_sixteen_bits_then_mps(monkeypatch, capability, 
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a card")
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda: capability)
+    monkeypatch.setattr("torch.ones", Mock())
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
     device, plain = choose_device(), choose_device("cuda", fast=False)
     assert (device.torch_device.type, device.channels_last) == ("cuda", True)
     assert (device.precision, plain.precision) == (precision, torch.float32)
+    monkeypatch.setattr("torch.ones", Mock(side_effect=RuntimeError("no kernel image\nlong")))
+    with pytest.warns(UserWarning, match="a card is not used: no kernel image. Close"):
+        assert choose_device().torch_device.type == "mps"
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert (choose_device().torch_device.type, choose_device().channels_last) == ("mps", False)
 

@@ -156,7 +156,7 @@ def copies_of(source: Path) -> Iterator[Path]:
         edited = {
             "grey": image.convert("L"),
             "bright": image.point(lambda value: min(255, value * 5 // 4)),
-            **dict.fromkeys(("horizontal_flip", "crop3", "flip_aug1"), part),
+            **dict.fromkeys(("horizontal_flip", "crop3", "flip_aug1", "aug"), part),
             "edges gone": image.crop((4, 3, 76, 57)),
             "again": image.copy(),
             "other way round": ImageOps.mirror(image),
@@ -165,7 +165,8 @@ def copies_of(source: Path) -> Iterator[Path]:
             "rot5": image.rotate(5),
         }
     for name, picture in edited.items():
-        path = source.with_name(f"{source.stem}_{name}.jpg")
+        before, after = ("aug_", "") if name == "aug" else ("", f"_{name}")
+        path = source.with_name(f"{before}{source.stem}{after}.jpg")
         picture.save(path, comment=b"saved again", quality=90)
         yield path
 
@@ -174,7 +175,7 @@ def test_copies_of_a_photograph_stay_in_one_split(folder):
     sources = [photo(folder / ("rose", "tulip")[i % 2] / f"IMG_{i}.jpg") for i in range(10)]
     families = [{source, *copies_of(source)} for source in sources]
     own = read_folder(folder, seed=0)
-    assert counts(own) == [72, 24, 24] and "(110 of 120 files are copies)" in own.note
+    assert counts(own) == [78, 26, 26] and "(120 of 130 files are copies)" in own.note
     for split in SPLITS:
         paths = set(own.files[split][0])
         assert all(family <= paths or not family & paths for family in families)
@@ -188,7 +189,7 @@ def test_copies_in_given_splits_are_warned_about(folder):
         shutil.move(copy, folder / "test" / "rose")
     shutil.copy(folder / "val/rose/0.jpg", folder / "test" / "rose" / "of_val.jpg")
     note = load_data(str(folder)).note
-    assert "train or val has copies of 12 of the 18 photographs of test ('IMG_7_again.jpg'," in note
+    assert "train or val has copies of 13 of the 19 photographs of test ('IMG_7_again.jpg'," in note
     assert "of val" not in note.replace("of_val", "") and "Compared were" in note
 
 

@@ -162,6 +162,10 @@ def test_of_two_runs_in_turn_none_is_trained_again(tmp_path):
     again = small_phase(tmp_path)
     assert facts(again) == first and "already trained" in again.note
     assert (tmp_path / EARLIER).read_bytes() == second and len(names_in(tmp_path)) == 2
+    stopped_phase(tmp_path, 4, seed=2)
+    assert facts(small_phase(tmp_path)) == first  # and what was trained with seed 2 stays
+    assert "Going on after epoch 3" in small_phase(tmp_path, seed=2).note
+    assert facts(small_phase(tmp_path)) == first and len(names_in(tmp_path)) == 2
 
 
 def test_a_damaged_state_costs_no_more_than_a_new_start(tmp_path, quiet):

@@ -23,11 +23,13 @@ FLAT = 800.0  # a contrast of 2 of 255, squared and summed over 192 numbers: les
 # Two with a higher correlation are copies. On 2,673 flowers the most alike that are none, two orchids
 # on black, have 0.980. A copy cropped by a twentieth at each side may have less, and is not found.
 ALIKE = 0.983
-# Where the name of an original may end in that of a copy: IMG_3_flip, IMG_3-crop2, rose_rot5.
-ENDING = re.compile(r"(?i)(?<=\d)[\W_]+(?=[a-z])|[\W_]+(?=[hv]?flip|mirror|rot|aug|crop)")
+# Where the name of an original may end in that of a copy, IMG_3-crop2 or rose_rot5, or begin: aug_IMG_3.
+EDITED = r"[hv]?(?:flip|mirror|rot|aug|crop)"
+ENDING = re.compile(rf"(?i)(?<=\d)[\W_]+(?=[a-z])|[\W_]+(?={EDITED})")
+BEGINNING = re.compile(rf"(?i){EDITED}[a-z]*\d*[\W_]+")
 COMPARED = """\
 Compared were 8 x 8 pixels of each photograph, also mirrored, in quarter turns, without a border
-and against grey ones, and names such as IMG_3_rot5 or IMG_3.rf.1a2b beside IMG_3; other changed
+and against grey ones, and names such as IMG_3_rot5, aug_IMG_3 or IMG_3.rf.1a2b beside IMG_3; other changed
 copies are not found."""
 
 
@@ -152,7 +154,9 @@ def _named_alike(photos: Sequence[Photo]) -> Iterator[tuple[int, int]]:
         stem = photo.path.stem
         if ".rf." in stem:  # copies that an annotation tool made; it leaves no original
             yield i, originals.setdefault((photo.name, stem.split(".rf.")[0]), i)
-        for end in ENDING.finditer(stem):
-            keys = [(photo.name, stem[: end.start()], split) for split in (photo.split, *SPLITS)]
+        stems = [stem[: end.start()] for end in ENDING.finditer(stem)]
+        stems += [stem[begin.end() :] for begin in [BEGINNING.match(stem)] if begin]
+        for original in stems:
+            keys = [(photo.name, original, split) for split in (photo.split, *SPLITS)]
             if found := [originals[key] for key in keys if key in originals]:
                 yield i, found[0]

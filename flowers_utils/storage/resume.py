@@ -71,7 +71,6 @@ class PhaseFiles:
             self.note = note
         if saved is None or not saved.get("finished"):
             return None
-        self.state.unlink(missing_ok=True)
         where = f"on {saved['place']['device']} with torch {saved['place']['torch']}"
         again = f"To train it again, first delete '{self.checkpoint.name}'."
         self.note = f"This phase was already trained, {where}, so it is loaded. {again}"
@@ -93,6 +92,8 @@ class PhaseFiles:
             return None
         for name, part in changing.items():
             part.load_state_dict(saved["changing"][name])
+        if self._read(self.checkpoint, self.settings) is None:  # that of a run in between
+            keep_earlier(self.checkpoint)
         self.epochs_saved = len(saved["best"]["history"])
         self.note = f"Going on after epoch {self.epochs_saved}, where training stopped."
         say(self.note)
