@@ -18,11 +18,10 @@ from test_notebook import code_cells, load
 from test_notebook import project as project  # a fixture: the copy with a tiny Flowers102
 
 pytestmark = pytest.mark.slow
-THREE_EPOCHS = """
+MANY_EPOCHS = """
 import transfer_learning_config as config
 from flowers_utils.storage import resume
-config.PROFILES["smoke"]["epochs"] = 3
-config.AUGMENTATION.update(resize=256, crop=224)  # so that a phase lasts and can be stopped
+config.PROFILES["smoke"]["epochs"] = 20  # so that a phase lasts and can be stopped
 resume.SECONDS_BETWEEN_SAVES = 0.0  # so that a stop after the first epoch can go on
 """
 PLACES = {"FLOWERS_DATA_DIR": "share", "TORCH_HOME": "torch_home", "IPYTHONDIR": "ipython"}
@@ -68,7 +67,7 @@ def lab(project):
     # Cells out of sight are drawn, too, and can be measured.
     (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}', "utf-8")
     startup = project / "ipython" / "profile_default" / "startup"
-    (startup / "10-three-epochs.py").write_text(THREE_EPOCHS, encoding="utf-8")
+    (startup / "10-many-epochs.py").write_text(MANY_EPOCHS, encoding="utf-8")
     notebook, _ = ClearOutputPreprocessor().preprocess(load(), {})
     for cell in notebook.cells:
         cell.source = cell.source.replace('\nPROFILE = "full"\n', '\nPROFILE = "smoke"\n')
@@ -152,7 +151,7 @@ def test_a_bar_shows_a_phase_and_leaves_a_line_a_stop_one_sentence_and_it_goes_o
     assert "Phase 2: " in finished.ask(NODE, "phase2").text
     for file in project.glob("models/smoke/*phase2*"):
         file.unlink()
-    finished.run("phase2", until="epoch 1/3")
+    finished.run("phase2", until="/20, train loss")
     assert finished.find(".progress-bar", "phase2")
     finished.menu("Kernel", "kernelmenu:interrupt")
     error = finished.error_at_the_end("phase2")
