@@ -55,8 +55,7 @@ def check_config() -> None:
         check_numbers(where, numbers)
     for recipe, changes in config.RECIPES.items():
         for phase, numbers in changes.items():
-            known = (*phases, "sizes")
-            check(phase in known, f"RECIPES[{recipe!r}] has no part {phase!r}.")
+            check(phase in (*phases, "sizes"), f"RECIPES[{recipe!r}] has no part {phase!r}.")
             check_numbers(f"RECIPES[{recipe!r}][{phase!r}]", numbers)
         resize, crop, _ = image_sizes(recipe)
         told = f"The crop of the recipe {recipe!r} has {crop} pixels, but 'resize' only {resize}."

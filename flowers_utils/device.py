@@ -58,14 +58,11 @@ class Device:
         if self.torch_device.type != "cpu":
             torch.accelerator.synchronize()
 
-    @property
-    def precision_name(self) -> str:
-        return str(self.precision).removeprefix("torch.")
-
     def describe(self) -> str:
         """One line for the student, such as `CPU (x86_64, 2 threads), float32, channels_last`."""
         layout = "channels_last" if self.channels_last else "contiguous"
-        return f"{self.torch_device.type.upper()} ({self.name}), {self.precision_name}, {layout}"
+        precision = str(self.precision).removeprefix("torch.")
+        return f"{self.torch_device.type.upper()} ({self.name}), {precision}, {layout}"
 
 
 def send(tensor: torch.Tensor, target: torch.device) -> torch.Tensor:
@@ -80,7 +77,7 @@ def choose_device(name: str | None = None, *, fast: bool = True) -> Device:
     `fast=False` switches reduced precision and channels_last off. Both follow from the hardware, never
     from a measurement: a busy moment must not change the result of a run.
     """
-    cuda, mps = cuda_works(), torch.backends.mps.is_available()
+    cuda, mps = torch.cuda.is_available() and card_works(), torch.backends.mps.is_available()
     here = [kind for kind, usable in {"cuda": cuda, "mps": mps, "cpu": True}.items() if usable]
     name = name or here[0]
     if name not in here:
@@ -101,10 +98,8 @@ def choose_device(name: str | None = None, *, fast: bool = True) -> Device:
     return Device(torch.device(name), title, precision if fast else torch.float32, fast)
 
 
-def cuda_works() -> bool:
-    """Whether torch can compute on an NVIDIA card; its releases leave out old cards."""
-    if not torch.cuda.is_available():
-        return False
+def card_works() -> bool:
+    """Whether torch can compute on the NVIDIA card here; its newer releases leave out old cards."""
     try:
         torch.ones(1, device="cuda").item()
     except RuntimeError as error:

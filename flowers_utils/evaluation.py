@@ -65,8 +65,7 @@ class Metrics:
     top1: Estimate
     top5: Estimate | None  # None with five classes or fewer: it would always be 1
     mean_per_class: Estimate  # the Oxford metric: the mean of the recalls that are not nan
-    precision: np.ndarray  # (C,) nan for a class without photographs in the split
-    recall: np.ndarray  # (C,) nan for such a class, too
+    recall: np.ndarray  # (C,) nan for a class without photographs in the split
     support: np.ndarray  # (C,) photographs of each class
     confusion: np.ndarray  # (C, C), row: true class, column: predicted class
     ece: float  # expected calibration error
@@ -91,9 +90,8 @@ def compute_metrics(logits: Tensor, labels: Tensor, *, class_names: Sequence[str
     confidences = logits.softmax(dim=1).amax(dim=1).numpy()
     in_five = int((best_five == labels[:, None]).any(dim=1).sum())
     every = range(len(class_names))
-    precision, recall, _, support = precision_recall_fscore_support(
-        truth, predictions, labels=every, zero_division=0
-    )
+    scores = precision_recall_fscore_support(truth, predictions, labels=every, zero_division=0)
+    _, recall, _, support = scores
     # Each recall of n photographs has the variance p(1 - p)/n, so the mean of C recalls is as
     # uncertain as a proportion of C^2 / sum(1/n) photographs.
     present = support > 0
@@ -103,7 +101,6 @@ def compute_metrics(logits: Tensor, labels: Tensor, *, class_names: Sequence[str
         top1=wilson(int((predictions == truth).sum()), len(truth)),
         top5=wilson(in_five, len(truth)) if len(class_names) > 5 else None,
         mean_per_class=wilson(recall[present].mean() * effective, effective),
-        precision=np.where(present, precision, np.nan),
         recall=np.where(present, recall, np.nan),
         support=support,
         confusion=confusion_matrix(truth, predictions, labels=every),
@@ -173,7 +170,6 @@ def metrics_as_dict(metrics: Metrics) -> dict[str, Any]:
     return {
         "count": len(metrics.labels),
         **{name: estimate and asdict(estimate) for name, estimate in estimates.items()},
-        "guessing": metrics.guessing,
         "ece": metrics.ece,
         "recall": {name: None if math.isnan(value) else value for name, value in recall},
     }

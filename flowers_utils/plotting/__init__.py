@@ -5,10 +5,10 @@ from flowers_utils.plotting.evaluation import (
     class_bars,
     confused_pairs,
     confusion,
+    heat,
     predictions,
     reliability,
     unknown_classes,
 )
-from flowers_utils.plotting.inside import heat
 from flowers_utils.plotting.results import carried_over, closing, tradeoff
 from flowers_utils.plotting.training import bars, curves, experiment

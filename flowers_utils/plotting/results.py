@@ -25,10 +25,8 @@ def closing(
     figure shows the own results alone.
     """
     heading = "Your results" if why_not else "Your results beside those of others"
-    own = {
-        "yours, val": (val, style.BLUE, "s", 0.08),
-        "yours, test": (test, style.VERMILION, "o", 0.33),
-    }
+    own = {"yours, val": (val, style.BLUE, "s", 0.08)}
+    own["yours, test"] = (test, style.VERMILION, "o", 0.33)
     facts = {
         f"{PHASE_TITLES[phase]}, {name}": estimate.percent()
         for name, (scores, *_) in own.items()

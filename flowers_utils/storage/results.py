@@ -54,7 +54,7 @@ def describe_run(
     return {
         "data": {**about(data), "images": images},
         "device": device.describe(),
-        "precision": device.precision_name,
+        "precision": str(device.precision).removeprefix("torch."),
         **knobs,
         "versions": versions(),
         "config": _config(),
