@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,6 +115,16 @@ def test_names_of_classes_are_compared_as_people_see_them(folder):
     for split, rose in (("train", "Ros\u00e9"), ("val", "Rose\u0301"), ("test", "Ros\u00e9")):
         fill(folder / split, rose, "tulip", count=1)
     assert read_folder(folder, seed=0).class_names == ("Ros\u00e9", "tulip")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_not_utf_8_are_read_and_told_in_characters_that_can_be_shown(folder):
+    fill(folder, "ros\udce9", "tulip")
+    (folder / "tulip" / "\udce9.heic").write_bytes(b"\0\0\0\x18ftyp")
+    data = load_data(str(folder))
+    assert data.class_names == ("ros\ufffd", "tulip")
+    shown = split_table(data)
+    assert r"\udce9.heic" in shown and shown.encode()
 
 
 # Files
