@@ -59,20 +59,11 @@ def test_a_file_that_is_no_result_is_explained(tmp_path, content):
 def test_a_run_is_saved_as_proper_json_without_the_places_of_this_computer(cpu, tmp_path):
     path, phase = tmp_path / "results.json", {"name": "Phase 1", "seconds": 60}
     run = describe_run(small_data(), cpu, [phase], KNOBS)
-    odd = {
-        "value": math.nan,
-        "ece": (math.inf, np.float32(0.5)),
-        "recall": np.ones(2),
-        "at": tmp_path,
-    }
+    numbers = (math.nan, math.inf, np.float32(0.5))
+    odd = {"ece": numbers, "recall": np.ones(2), "at": tmp_path}
     save_results(path, run | {"test": odd})
     read = load_results(path)
-    assert read["test"] == {
-        "value": None,
-        "ece": [None, 0.5],
-        "recall": [1, 1],
-        "at": str(tmp_path),
-    }
+    assert read["test"] == {"ece": [None, None, 0.5], "recall": [1, 1], "at": str(tmp_path)}
     assert read["phases"]["phase1"] == phase and read["seed"] == 0
     assert read["data"]["images"] == {"train": 24, "val": 16, "test": 16}
     assert read["config"]["BACKBONE"] == config.BACKBONE and "PATHS" not in read["config"]
@@ -89,6 +80,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("what", [*OTHERS, "config", "unknown owner"])
 def test_another_run_keeps_the_files_of_the_one_before_and_says_so(tmp_path, monkeypatch, what):
+    monkeypatch.setitem(config.RECIPES, "mine", {"kept in": tmp_path})  # a Path, which JSON lacks
     assert begin_run(tmp_path, small_data(), KNOBS) == ""
     for name in {*MADE, "a_phase1_best.pth", "notes.txt"}:
         (tmp_path / name).write_text("first run")
