@@ -33,11 +33,8 @@ np.save(answers, session.run(None, {"images": np.load(photographs)})[0])
 
 def final_in(folder) -> Path:
     """A network with random weights, told to be over-confident by a temperature of 1.7."""
-    path, about = (
-        folder / "small_final.pth",
-        {"epoch": 1, "metrics": {}, "temperature": 1.7, "head_saw_val": True},
-    )
-    save_checkpoint(path, small_model(), data=DATA, **about)
+    path, extra = folder / "small_final.pth", {"temperature": 1.7, "head_saw_val": True}
+    save_checkpoint(path, small_model(), data=DATA, epoch=1, metrics={}, **extra)
     return path
 
 
@@ -110,10 +107,8 @@ def test_int8_is_kept_if_it_loses_half_a_point_at_most(tmp_path, monkeypatch, af
     scores = iter([0.80, after])  # of the float file, then of the 8-bit one
     monkeypatch.setattr(export, "_accuracy", lambda *_: next(scores))
     monkeypatch.setattr(export, "_quantize", lambda source, target, _: target.write_bytes(b"8"))
-    out = tmp_path / "int8.onnx"
-    values = export._export(
-        "8 bits", out, partial(export._write_int8, tmp_path / "a.onnx", DATA, False)
-    )
+    out, write = tmp_path / "int8.onnx", partial(export._write_int8, tmp_path, DATA, False)
+    values = export._export("8 bits", out, write)
     assert (values["path"] is not None) == out.exists() == kept
     assert ("was not kept" in values["sentence"]) != kept
 

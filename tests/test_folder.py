@@ -123,8 +123,7 @@ def test_names_that_are_not_utf_8_are_read_and_told_in_characters_that_can_be_sh
     (folder / "tulip" / "\udce9.heic").write_bytes(b"\0\0\0\x18ftyp")
     data = load_data(str(folder))
     assert data.class_names == ("ros\ufffd", "tulip")
-    shown = split_table(data)
-    assert r"\udce9.heic" in shown and shown.encode()
+    assert rb"\udce9.heic" in split_table(data).encode()
 
 
 # Files
@@ -176,8 +175,8 @@ def copies_of(source: Path) -> Iterator[Path]:
             "rot5": image.rotate(5),
         }
     for name, picture in edited.items():
-        before, after = ("aug_", "") if name == "aug" else ("", f"_{name}")
-        path = source.with_name(f"{before}{source.stem}{after}.jpg")
+        stem = "aug_{}" if name == "aug" else "{}_" + name
+        path = source.with_name(f"{stem.format(source.stem)}.jpg")
         picture.save(path, comment=b"saved again", quality=90)
         yield path
 
@@ -230,15 +229,11 @@ def test_one_photograph_in_two_classes_is_named_and_left_out(folder):
     assert sum(counts(own)) == 9
 
 
-# What is shown, and kept
-
-
 def test_the_table_shows_each_split_with_its_smallest_and_largest_class(folder):
     for split, (roses, tulips) in {"train": (4, 7), "val": (2, 3), "test": (3, 2)}.items():
         fill(folder / split, "$R$ 5$", count=roses)
         fill(folder / split, "tulip|", count=tulips)
-    data = load_data(str(folder))
-    table = split_table(data).splitlines()
+    table = split_table(data := load_data(str(folder))).splitlines()
     assert table[2] == r"| train | 11 | 2 | 4 (\$R\$ 5\$) | 7 (tulip\|) | nothing |"
     assert data.photo_side == 60
 
@@ -251,11 +246,3 @@ def test_a_short_profile_takes_the_same_classes_in_each_split(folder, monkeypatc
     classes = [split.labels.tolist() for split in (data.train, data.val, data.test)]
     assert classes == [[0, 1, 2, 3, 4, 5]] * 3
     assert data.left_out["train"] == "34 photographs, since this profile is short"
-
-
-def test_two_folders_in_turn_keep_what_was_decoded(folder, tmp_path):
-    fill(folder, "rose", "tulip")
-    shutil.copytree(folder, tmp_path / "elsewhere" / "flowers")
-    for place in (folder, tmp_path / "elsewhere" / "flowers", folder):
-        load_data(str(place))
-    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2 * 4  # three splits and the comparison

@@ -160,6 +160,14 @@ def test_older_arrays_are_removed_only_while_no_other_notebook_works(
     assert make() is not None and len(cache_files(tmp_path)) == 2
 
 
+def test_two_folders_in_turn_keep_what_was_decoded(make, files, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    copies = [written(tmp_path / "elsewhere", file.read_bytes(), file.name) for file in files]
+    for each in (files, copies, files):
+        decoded(each, size=32, name="x")
+    assert len(cache_files(tmp_path)) == 2
+
+
 def test_a_damaged_cache_is_made_anew(make, tmp_path):
     first = np.array(make())
     (path,) = cache_files(tmp_path)
