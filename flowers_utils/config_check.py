@@ -61,8 +61,7 @@ def check_config() -> None:
         told = f"The crop of the recipe {recipe!r} has {crop} pixels, but 'resize' only {resize}."
         check(crop <= resize, told)
     both, total = phases["phase1"]["epochs"] + phases["phase2"]["epochs"], training["total_epochs"]
-    told = f"total_epochs must be {both}, the sum of the epochs of both PHASES; it is {total}."
-    check(total == both, told)
+    check(total == both, f"total_epochs must be {both}, the sum of both PHASES; it is {total}.")
 
 
 def check_knobs(

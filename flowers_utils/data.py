@@ -100,5 +100,4 @@ def check_data(data: FlowerData) -> None:
         check(images.dtype == np.uint8 and square, told_images)
         known = len(labels) > 0 and labels.min() >= 0 and labels.max() < data.num_classes
         check(known, f"{told} photographs with labels from 0 to {data.num_classes - 1}.")
-    told = "The train split needs photographs of at least two classes; add some."
-    check(len(data.train.labels.unique()) > 1, told)
+    check(len(data.train.labels.unique()) > 1, "Train needs photographs of at least two classes.")

@@ -88,9 +88,10 @@ def choose_device(name: str | None = None, *, fast: bool = True) -> Device:
     title, precision = f"Apple {platform.machine()}", torch.float32  # of MPS
     if name == "cuda":
         title = torch.cuda.get_device_name()
-        # Ampere (8.0) and newer cards have bfloat16 units; older ones, such as the T4, have float16.
-        modern = torch.cuda.get_device_capability() >= (8, 0)
-        precision = torch.bfloat16 if modern else torch.float16
+        # float16 from 7.0 on (not GTX 16, which gives nan: pytorch #58123), bfloat16 from 8.0 on.
+        capability, odd = torch.cuda.get_device_capability(), "GTX 16" in title
+        half = torch.float16 if capability >= (7, 0) and not odd else torch.float32
+        precision = torch.bfloat16 if capability >= (8, 0) else half
     elif name == "cpu":
         title = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
         precision = torch.bfloat16 if cpu_has_bfloat16() else torch.float32
@@ -104,8 +105,7 @@ def card_works() -> bool:
         torch.ones(1, device="cuda").item()
     except RuntimeError as error:
         said = f"{torch.cuda.get_device_name()} is not used: {str(error).partition(chr(10))[0]}."
-        advice = "Close other programs that use it; an old card needs an older release of torch."
-        warnings.warn(f"{said} {advice}", stacklevel=3)
+        warnings.warn(f"{said} (An old card needs an older release of torch.)", stacklevel=3)
         return False
     return True
 

@@ -63,7 +63,8 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
     except Exception as error:  # torch, urllib and pickle raise almost anything here
         raise FlowersError(
             f"The ImageNet weights of {name} could not be read ({error}). If '{file}' exists, it is "
-            f"damaged: delete it. Then run this cell again, or save {weights.url} there yourself."
+            f"damaged: delete it. Then run this cell again, or save {weights.url} there yourself. (A "
+            "certificate error on macOS: run 'Install Certificates.command' in Python's folder.)"
         ) from error
 
 

@@ -35,9 +35,8 @@ def clock(seconds: float) -> str:
 
 def is_watched() -> bool:
     """Whether somebody may see a bar: not in papermill, pytest and their like, not in a log file."""
-    this = psutil.Process()
-    for process in (this, *this.parents()):
-        with contextlib.suppress(psutil.Error):  # processes of other users may not be read
+    with contextlib.suppress(psutil.Error):  # processes of other users may not be read
+        for process in (psutil.Process(), *psutil.Process().parents()):
             # `papermill a.ipynb`, `python -m papermill`, `C:\venv\Scripts\papermill.exe`
             if any(PurePath(word).stem in HEADLESS for word in process.cmdline()[:3]):
                 return False

@@ -29,7 +29,7 @@ WRONG = [  # a dict of the config, a key in it, a value, what the sentence must 
     (config.AUGMENTATION, "crop", 257, "'lesson' has 257 pixels, but 'resize' only 256"),
     (FAST, "sizes", {"crop": 300}, "'fast' has 300 pixels, but 'resize' only 256"),
     (PHASE_2, "epochs", True, r"epochs of PHASES\['phase2'\] .* it is True"),
-    (PHASE_2, "epochs", 31, "must be 51, the sum of the epochs .* it is 50"),
+    (PHASE_2, "epochs", 31, "must be 51, the sum of both PHASES; it is 50"),
     (FAST, "phase3", {}, r"RECIPES\['fast'\] has no part 'phase3'"),
     (FAST["phase2"], "fit_head", 2, "fit_head of RECIPES.* must be True or False"),
     (FAST["phase2"], "onecycle", True, "RECIPES.* has no setting 'onecycle'"),

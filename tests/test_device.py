@@ -22,11 +22,17 @@ def test_a_device_that_is_not_available_or_unknown_is_named(monkeypatch, name):
 
 
 @pytest.mark.parametrize(
-    ("capability", "precision"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16)]
+    ("card", "capability", "precision"),
+    [
+        ("Tesla T4", (7, 5), torch.float16),
+        ("A100", (8, 0), torch.bfloat16),
+        ("GeForce GTX 1650", (7, 5), torch.float32),
+        ("P100", (6, 0), torch.float32),
+    ],
 )
-def test_cuda_comes_first_in_its_sixteen_bits_then_mps(monkeypatch, capability, precision):
+def test_cuda_comes_first_in_its_sixteen_bits_then_mps(monkeypatch, card, capability, precision):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a card")
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: card)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda: capability)
     monkeypatch.setattr("torch.ones", Mock())
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
@@ -34,7 +40,7 @@ def test_cuda_comes_first_in_its_sixteen_bits_then_mps(monkeypatch, capability, 
     assert (device.torch_device.type, device.channels_last) == ("cuda", True)
     assert (device.precision, plain.precision) == (precision, torch.float32)
     monkeypatch.setattr("torch.ones", Mock(side_effect=RuntimeError("no kernel image\nlong")))
-    with pytest.warns(UserWarning, match="a card is not used: no kernel image. Close"):
+    with pytest.warns(UserWarning, match=f"{card} is not used: no kernel image. .An old"):
         assert choose_device().torch_device.type == "mps"
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert (choose_device().torch_device.type, choose_device().channels_last) == ("mps", False)

@@ -68,7 +68,7 @@ KERNEL = "/venv/bin/python3.11 -m ipykernel_launcher -f kernel.json"
 )
 def test_programs_tell_who_watches_and_their_folders_do_not(monkeypatch, own, parent, watched):
     secret = Mock(side_effect=psutil.AccessDenied)  # on macOS the first process of all
-    parents = [SimpleNamespace(cmdline=secret), SimpleNamespace(cmdline=parent.split)]
+    parents = [SimpleNamespace(cmdline=parent.split), SimpleNamespace(cmdline=secret)]
     this = SimpleNamespace(cmdline=own.split, parents=lambda: parents)
     monkeypatch.setattr("psutil.Process", lambda: this)
     monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())

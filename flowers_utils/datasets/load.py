@@ -135,7 +135,6 @@ def starting_weights(
     """State dict with its old head: ImageNet's, or for practice flowers one pretrained here, once."""
     if not data.is_practice:
         return imagenet_weights(backbone)
-    told = "Practice flowers come with a ResNet18 only; set BACKBONE = 'resnet18'."
-    check(backbone == "resnet18", told)
+    check(backbone == "resnet18", "Practice flowers: ResNet18 only; set BACKBONE = 'resnet18'.")
     path = Path(config.PATHS["models"]) / "practice_backbone.pth"
     return practice.pretrain_backbone(path, device=device, seed=seed)

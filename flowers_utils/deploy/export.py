@@ -153,7 +153,8 @@ def _accuracy(file: Path, split: Split) -> float:
 def open_export(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """An exported file as a function: uint8 images `(B, 3, S, S)` to probabilities `(B, classes)`."""
     if path.suffix != ".onnx":
-        return partial(_run, torch.export.load(path).module())
+        with path.open("rb") as file:  # by its path, Windows fails at letters such as ü
+            return partial(_run, torch.export.load(file).module())
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -17,8 +17,7 @@ def why_not_comparable(
     if data.source != "flowers102":
         return "these are your own photographs, not Oxford Flowers102"
     if (data.photo_side or FULL_SIDE) < FULL_SIDE:
-        size = f"{data.photo_side} pixels wide"
-        return f"these are small copies of the photographs ({size}); full-size ones score higher"
+        return f"these are copies of {data.photo_side} pixels; full-size photographs score higher"
     if profile != "full":
         return f'they belong to the full 20 + 30 epochs, and this is the profile "{profile}"'
     if recipe != "lesson":

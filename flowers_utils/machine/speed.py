@@ -65,7 +65,8 @@ def lesson_seconds(device: Device, *, on_practice: bool, profile: str, recipe: s
 
 def seconds_an_image(device: Device, crop: int) -> float:
     """Seconds for one photograph of `crop` pixels in a step that trains the complete network."""
-    count = 8 if crop > 64 else config.TRAINING_CONFIG["batch_size"]  # so that it takes no minute
+    slow = crop > 64 and device.torch_device.type == "cpu"  # fewer, so that it takes no minute
+    count = 8 if slow else config.TRAINING_CONFIG["batch_size"]
     images = device.place_batch(torch.zeros(count, 3, crop, crop))
     labels = torch.zeros(count, dtype=torch.int64, device=device.torch_device)
     model = device.place(models.build_model(config.BACKBONE, num_classes=102, weights=None))

@@ -2,8 +2,8 @@
 
 import contextlib
 import errno
+import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -95,7 +95,9 @@ def check_writable(folder: Path, needed: int = 0, *, advice: str = "Use another 
     """Make `folder` if need be; FlowersError if no file, or not `needed` bytes, can be saved in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        # Not `tempfile`: on Windows it tries for hours in a folder that denies new files.
+        (probe := folder / f".probe-{os.getpid()}").touch()
+        probe.unlink()
         free = shutil.disk_usage(folder).free
         if free < needed:
             raise OSError(errno.ENOSPC, f"{megabytes(needed)} are needed, {megabytes(free)} free")
@@ -111,8 +113,8 @@ def one_at_a_time(path: Path) -> Iterator[None]:
     A small file `.NAME.lock` stays beside it. It blocks nobody: the lock ends with its process.
     """
     lock = FileLock(path.with_name(f".{path.name}.lock"))
-    with contextlib.suppress(NotImplementedError, OSError):  # no locks on this drive, or read-only
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(NotImplementedError, OSError, FlowersError):  # no locks, or read-only
+        check_writable(path.parent)  # where nobody can write, some releases would wait for ever
         lock.acquire()
     try:
         yield
