@@ -97,7 +97,7 @@ def check_writable(folder: Path, needed: int = 0, *, advice: str = "Use another 
         folder.mkdir(parents=True, exist_ok=True)
         # Not `tempfile`: on Windows it tries for hours in a folder that denies new files.
         (probe := folder / f".probe-{os.getpid()}").touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
         free = shutil.disk_usage(folder).free
         if free < needed:
             raise OSError(errno.ENOSPC, f"{megabytes(needed)} are needed, {megabytes(free)} free")
