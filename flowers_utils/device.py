@@ -88,7 +88,7 @@ def choose_device(name: str | None = None, *, fast: bool = True) -> Device:
     title, precision = f"Apple {platform.machine()}", torch.float32  # of MPS
     if name == "cuda":
         title = torch.cuda.get_device_name()
-        # float16 from 7.0 on (not GTX 16, which gives nan: pytorch #58123), bfloat16 from 8.0 on.
+        # float16 from 7.0 on (not GTX 16, which gives nan: pytorch #77955), bfloat16 from 8.0 on.
         capability, odd = torch.cuda.get_device_capability(), "GTX 16" in title
         half = torch.float16 if capability >= (7, 0) and not odd else torch.float32
         precision = torch.bfloat16 if capability >= (8, 0) else half

@@ -38,6 +38,12 @@ def test_one_earlier_file_is_kept_and_the_one_before_it_goes(path):
     assert list(path.parent.iterdir()) == [kept]
 
 
+def test_a_folder_that_cannot_be_written_is_told_with_what_to_do(path):
+    path.write_text("a file where the folder should be")
+    with pytest.raises(FlowersError, match=r"Nothing can be saved in .*Go away"):
+        files.check_writable(path, advice="Go away.")
+
+
 def test_two_notebooks_do_not_make_one_file_at_once(path):
     done = threading.Event()
 

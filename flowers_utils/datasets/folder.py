@@ -29,8 +29,8 @@ ENDING = re.compile(rf"(?i)(?<=\d)[\W_]+(?=[a-z])|[\W_]+(?={EDITED})")
 BEGINNING = re.compile(rf"(?i){EDITED}[a-z]*\d*[\W_]+")
 COMPARED = """\
 Compared were 8 x 8 pixels of each photograph, also mirrored, in quarter turns, without a border
-and against grey ones, and names such as IMG_3_rot5, aug_IMG_3 or IMG_3.rf.1a2b beside IMG_3; other changed
-copies are not found."""
+and against grey ones, and names such as IMG_3_rot5, aug_IMG_3 or IMG_3.rf.1a2b beside IMG_3;
+other changed copies are not found."""
 
 
 @dataclass(frozen=True)
